@@ -1,0 +1,25 @@
+//! processes: what runs and how much memory it holds.
+
+use machine_api::v1::ProcessesRequest;
+
+use crate::connect;
+use crate::{Global, output};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Processes {}
+
+pub(crate) async fn run(_: Processes, global: &Global) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for (node, mut client) in connect::all(global).await? {
+        for p in client.processes(ProcessesRequest {}).await?.into_inner().processes {
+            rows.push(vec![node.clone(), p.pid.to_string(), p.name, p.service, p.rss_bytes.to_string(), mebibytes(p.rss_bytes)]);
+        }
+    }
+    output::table(&["NODE", "PID", "NAME", "SERVICE", "RSS BYTES", "RSS MIB"], &rows);
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1024 * 1024);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}

@@ -1,0 +1,133 @@
+//! The reviews: questions about users and rights that are answered and never stored.
+
+use super::rbac::Rule;
+use super::{Attributes, Decision};
+use crate::authn::{UserInfo, bearer};
+use crate::errors::{ApiError, FieldError};
+use crate::registry::Resource;
+use crate::server::handler::Call;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Answers a review by its kind.
+pub async fn answer(call: &Call, res: &Resource, namespace: &str, mut review: Value) -> Result<Value, ApiError> {
+    let status = match res.kind {
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => access(call, res, &subject(&review["spec"]), namespace, &review["spec"])?,
+        "SelfSubjectAccessReview" => access(call, res, &call.user, namespace, &review["spec"])?,
+        "SelfSubjectRulesReview" => rules(call, &review["spec"])?,
+        "SelfSubjectReview" => json!({"userInfo": user_value(&call.user)}),
+        "TokenReview" => token(call, &review["spec"]).await?,
+        _ => return Err(ApiError::not_implemented(format!("{} is not answered by this server", res.kind))),
+    };
+    review["status"] = status;
+    review["metadata"]["creationTimestamp"] = Value::Null;
+    Ok(review)
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_string()
+}
+
+fn list(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect()
+}
+
+fn subject(spec: &Value) -> UserInfo {
+    let extra: BTreeMap<String, Vec<String>> = spec["extra"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), list(v))).collect();
+    UserInfo { name: text(spec, "user"), uid: text(spec, "uid"), groups: list(&spec["groups"]), extra }
+}
+
+/// What a SubjectAccessReview's spec asks about. Pure.
+fn attributes(spec: &Value) -> Result<Attributes, FieldError> {
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    if resource.is_object() == path.is_object() {
+        let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        return Err(FieldError::invalid("spec.resourceAttributes", resource.clone(), detail));
+    }
+    if path.is_object() {
+        return Ok(Attributes { verb: text(path, "verb"), path: Some(text(path, "path")), ..Attributes::default() });
+    }
+    Ok(Attributes {
+        verb: text(resource, "verb"),
+        group: text(resource, "group"),
+        version: text(resource, "version"),
+        resource: text(resource, "resource"),
+        subresource: text(resource, "subresource"),
+        namespace: text(resource, "namespace"),
+        name: text(resource, "name"),
+        path: None,
+    })
+}
+
+fn access(call: &Call, res: &Resource, user: &UserInfo, namespace: &str, spec: &Value) -> Result<Value, ApiError> {
+    let invalid = |error: FieldError| ApiError::invalid(res.group, res.kind, "", &[error]);
+    let attributes = attributes(spec).map_err(invalid)?;
+    if res.kind == "LocalSubjectAccessReview" && attributes.namespace != namespace {
+        let detail = "must match metadata.namespace";
+        return Err(invalid(FieldError::invalid("spec.resourceAttributes.namespace", attributes.namespace, detail)));
+    }
+    if res.kind != "SelfSubjectAccessReview" && user.name.is_empty() && user.groups.is_empty() {
+        return Err(invalid(FieldError::required("spec.user", "at least one of user or group must be specified")));
+    }
+    Ok(match call.state.authorizer.authorize(user, &attributes) {
+        Decision::Allow(why) if why.is_empty() => json!({"allowed": true}),
+        Decision::Allow(why) => json!({"allowed": true, "reason": why}),
+        Decision::Deny(why) if why.is_empty() => json!({"allowed": false}),
+        Decision::Deny(why) => json!({"allowed": false, "reason": why}),
+    })
+}
+
+fn rules(call: &Call, spec: &Value) -> Result<Value, ApiError> {
+    let namespace = text(spec, "namespace");
+    if namespace.is_empty() {
+        return Err(ApiError::bad_request("no namespace on request"));
+    }
+    let mut all = call.state.authorizer.rules().1.all_for(&call.user, &namespace);
+    if call.user.in_group("system:masters") {
+        let any = || vec!["*".to_string()];
+        all.push(Rule { verbs: any(), api_groups: any(), resources: any(), ..Rule::default() });
+        all.push(Rule { verbs: any(), non_resource_urls: any(), ..Rule::default() });
+    }
+    let (paths, resources): (Vec<Rule>, Vec<Rule>) = all.into_iter().partition(|r| !r.non_resource_urls.is_empty());
+    let values = |rules: Vec<Rule>| rules.iter().map(Rule::to_object).collect::<Vec<_>>();
+    Ok(json!({"resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": false}))
+}
+
+async fn token(call: &Call, spec: &Value) -> Result<Value, ApiError> {
+    let token = text(spec, "token");
+    if token.is_empty() {
+        return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+    }
+    let audiences = list(&spec["audiences"]);
+    let wanted = if audiences.is_empty() { call.state.config.audiences() } else { &audiences };
+    Ok(match bearer::verify(&call.state, &token, wanted).await {
+        Ok((user, audiences)) => json!({"authenticated": true, "user": user_value(&user), "audiences": audiences}),
+        Err(why) => json!({"authenticated": false, "user": {}, "error": why}),
+    })
+}
+
+fn user_value(user: &UserInfo) -> Value {
+    let mut value = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        value["uid"] = json!(user.uid);
+    }
+    if !user.extra.is_empty() {
+        value["extra"] = json!(user.extra);
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_review_asks_about_one_thing() {
+        let one = json!({"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "a"}});
+        assert_eq!(attributes(&one).map(|a| (a.verb, a.resource, a.namespace)), Ok(("get".into(), "pods".into(), "a".into())));
+        let path = json!({"nonResourceAttributes": {"verb": "get", "path": "/x"}});
+        assert_eq!(attributes(&path).map(|a| a.path), Ok(Some("/x".into())));
+        assert!(attributes(&json!({})).is_err());
+        assert!(attributes(&json!({"resourceAttributes": {}, "nonResourceAttributes": {}})).is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! What every cluster has from its first moment: the system's namespaces, the default roles and bindings, and the Service through which
+//! pods reach the API. Reconciled at every start; what people have added to it stays.
+
+mod kubernetes_service;
+pub mod roles;
+mod rules;
+
+use std::sync::Arc;
+
+use apimachinery::time;
+use serde_json::{Value, json};
+
+use crate::authn::UserInfo;
+use crate::errors::ApiError;
+use crate::registry::{Context, Resource, alloc, generic, lookup};
+use crate::server::Shared;
+use crate::server::State;
+use crate::storage::{Preconditions, Stored};
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Makes everything there is to make. Safe to repeat, and safe on several servers at once.
+pub async fn run(state: Shared) -> Result<(), ApiError> {
+    let writer = Writer { state: &state, user: UserInfo::loopback(), now: time::now_rfc3339() };
+    for name in NAMESPACES {
+        writer.ensure("", "namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
+    }
+    for role in roles::cluster_roles() {
+        writer.reconcile(RBAC, "clusterroles", role, roles::merge_role).await?;
+    }
+    for binding in roles::cluster_role_bindings() {
+        writer.reconcile(RBAC, "clusterrolebindings", binding, roles::merge_binding).await?;
+    }
+    alloc::sweep(&state, &writer.now).await?;
+    kubernetes_service::reconcile(&writer).await
+}
+
+/// Writes objects the way a request of the server itself would.
+struct Writer<'a> {
+    state: &'a State,
+    user: UserInfo,
+    now: String,
+}
+
+impl Writer<'_> {
+    fn context(&self) -> Context<'_> {
+        Context { user: &self.user, now: self.now.clone(), dry_run: false, state: self.state }
+    }
+
+    fn row(group: &str, plural: &str) -> Result<&'static Resource, ApiError> {
+        lookup(group, "v1", plural).ok_or_else(|| ApiError::internal(format!("the resource table has no {plural}")))
+    }
+
+    /// The object, created if it is not there.
+    async fn ensure(&self, group: &str, plural: &str, object: Value) -> Result<Arc<Stored>, ApiError> {
+        let res = Self::row(group, plural)?;
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        if let Some(found) = self.state.storage.get(res, &namespace, &name).await? {
+            return Ok(found);
+        }
+        match self.create(res, &namespace, object).await {
+            // Another server was quicker.
+            Err(e) if e.reason() == "AlreadyExists" => {
+                let found = self.state.storage.get(res, &namespace, &name).await?;
+                found.ok_or_else(|| ApiError::not_found(group, plural, &name))
+            }
+            result => result,
+        }
+    }
+
+    async fn create(&self, res: &'static Resource, namespace: &str, mut object: Value) -> Result<Arc<Stored>, ApiError> {
+        let cx = self.context();
+        generic::prepare_for_create(&mut object, namespace, &uuid::Uuid::new_v4().to_string(), &self.now)?;
+        res.strategy.prepare_for_create(&cx, &mut object)?;
+        if res.storage == "services/specs" {
+            alloc::assign(&cx, &mut object, None).await?;
+        }
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let errors = res.strategy.validate(&object);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(res.group, res.kind, &name, &errors));
+        }
+        tracing::info!(resource = ?res, name, "creating");
+        self.state.storage.create(res, object).await
+    }
+
+    /// The object, brought in line with what it should be.
+    async fn reconcile(&self, group: &str, plural: &str, wanted: Value, merge: fn(&mut Value, &Value)) -> Result<(), ApiError> {
+        let res = Self::row(group, plural)?;
+        let found = self.ensure(group, plural, wanted.clone()).await?;
+        let cx = self.context();
+        let change = |old: Value| {
+            let mut new = old.clone();
+            merge(&mut new, &wanted);
+            if new != old {
+                res.strategy.prepare_for_update(&cx, None, &mut new, &old)?;
+            }
+            Ok(new)
+        };
+        self.state.storage.guaranteed_update(res, &found.namespace, &found.name, &Preconditions::default(), change).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! Request bodies as objects of the kind a path stands for: JSON or YAML, typed, pruned, with unknown fields refused or warned about.
+
+use crate::errors::{ApiError, FieldError};
+use crate::server::body::{self, Request};
+use crate::server::handler::Call;
+use crate::server::negotiate::{self, Content};
+use apimachinery::schema::{TypeRef, builtin};
+use apimachinery::strict::{self, DecodeError, FieldValidation};
+use apimachinery::{defaults, meta};
+use serde_json::{Value, json};
+
+/// An object and what the client is to be warned of.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The object, with apiVersion and kind filled in.
+    pub object: Value,
+    /// Texts for Warning headers.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a request's body as an object of that kind. An empty body is an empty object.
+pub async fn object(call: &Call, request: Request, group: &str, version: &str, kind: &str) -> Result<Decoded, ApiError> {
+    let content = negotiate::content(call.header(http::header::CONTENT_TYPE))?;
+    let validation = validation(call)?;
+    let text = body::read(request.into_body()).await?;
+    let ty = builtin().kind(group, version, kind);
+    let decoded = decode(&text, content, ty).map_err(|e| unfit(version, kind, &e.to_string()))?;
+    finish(decoded, validation, group, version, kind, |strict| unfit(version, kind, strict))
+}
+
+/// Checks a patched tree the way a body is checked.
+pub fn patched(call: &Call, tree: Value, group: &str, version: &str, kind: &str) -> Result<(Value, Vec<String>), ApiError> {
+    let validation = validation(call)?;
+    let Some(ty) = builtin().kind(group, version, kind) else { return Ok((tree, Vec::new())) };
+    let refused = |why: String| ApiError::invalid(group, kind, "", &[FieldError::invalid("patch", "", why)]);
+    let decoded = strict::decode_value(tree, ty).map_err(|e| refused(e.to_string()))?;
+    finish(decoded, validation, group, version, kind, |strict| ApiError::bad_request(strict)).map(|d| (d.object, d.warnings))
+}
+
+/// Any JSON or YAML text as a tree.
+pub fn tree(text: &[u8], content_type: Option<&str>) -> Result<Value, ApiError> {
+    let content = negotiate::content(content_type)?;
+    decode(text, content, None).map(|d| d.object).map_err(|e| ApiError::bad_request(e.to_string()))
+}
+
+/// Fills in the schema's defaults.
+pub fn default(group: &str, version: &str, kind: &str, object: &mut Value) {
+    if let Some(ty) = builtin().kind(group, version, kind) {
+        defaults::apply(ty, object);
+    }
+}
+
+fn validation(call: &Call) -> Result<FieldValidation, ApiError> {
+    let text = call.query.get("fieldValidation");
+    FieldValidation::parse(text).ok_or_else(|| {
+        let error = FieldError::not_supported("fieldValidation", text, &["Ignore", "Strict", "Warn"]);
+        ApiError::invalid("meta.k8s.io", "CreateOptions", "", &[error])
+    })
+}
+
+fn decode(text: &[u8], content: Content, ty: Option<TypeRef<'_>>) -> Result<strict::Decoded, DecodeError> {
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Ok(strict::Decoded { object: json!({}), complaints: Vec::new() });
+    }
+    if content == Content::Json {
+        return match ty {
+            Some(ty) => strict::decode(text, ty),
+            None => strict::parse(text),
+        };
+    }
+    let tree: Value = serde_saphyr::from_slice(text).map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {e}")))?;
+    match ty {
+        Some(ty) => strict::decode_value(tree, ty),
+        None => Ok(strict::Decoded { object: tree, complaints: Vec::new() }),
+    }
+}
+
+fn unfit(version: &str, kind: &str, why: &str) -> ApiError {
+    ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+}
+
+fn finish(
+    decoded: strict::Decoded, validation: FieldValidation, group: &str, version: &str, kind: &str,
+    refuse: impl Fn(&str) -> ApiError,
+) -> Result<Decoded, ApiError> {
+    if validation == FieldValidation::Strict
+        && let Some(error) = decoded.strict_error()
+    {
+        return Err(refuse(&error));
+    }
+    let warnings = if validation == FieldValidation::Warn { decoded.complaints } else { Vec::new() };
+    let mut object = decoded.object;
+    if !object.is_object() {
+        return Err(unfit(version, kind, "the body is not an object"));
+    }
+    let api_version = if group.is_empty() { version.to_string() } else { format!("{group}/{version}") };
+    let (said_version, said_kind) = (meta::api_version(&object), meta::kind(&object));
+    if !said_version.is_empty() && said_version != api_version {
+        let message = format!("the API version in the data ({said_version}) does not match the expected API version ({api_version})");
+        return Err(ApiError::bad_request(message));
+    }
+    if !said_kind.is_empty() && said_kind != kind {
+        return Err(ApiError::bad_request(format!("{said_kind} in version {version:?} cannot be handled as a {kind}")));
+    }
+    object["apiVersion"] = api_version.into();
+    object["kind"] = kind.into();
+    Ok(Decoded { object, warnings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strictness_is_the_clients_choice() {
+        let text = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"dat":{}}"#;
+        let run = |validation| {
+            let decoded = decode(text, Content::Json, builtin().kind("", "v1", "ConfigMap")).expect("typed");
+            finish(decoded, validation, "", "v1", "ConfigMap", |s| unfit("v1", "ConfigMap", s)).map(|d| d.warnings).map_err(|e| e.to_string())
+        };
+        assert_eq!(run(FieldValidation::Ignore), Ok(vec![]));
+        assert_eq!(run(FieldValidation::Warn), Ok(vec!["unknown field \"dat\"".to_string()]));
+        let refused = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"dat\"";
+        assert_eq!(run(FieldValidation::Strict), Err(refused.to_string()));
+    }
+
+    #[test]
+    fn the_kind_must_be_the_paths() {
+        let check = |text: &[u8]| {
+            let decoded = decode(text, Content::Yaml, None).expect("yaml");
+            finish(decoded, FieldValidation::Ignore, "apps", "v1", "Deployment", |strict| ApiError::bad_request(strict)).map(|d| d.object)
+        };
+        assert_eq!(check(b"metadata: {name: a}").map(|o| o["apiVersion"].clone()), Ok(json!("apps/v1")));
+        assert!(check(b"kind: Pod\napiVersion: v1").is_err());
+        assert!(check(b"kind: ReplicaSet\napiVersion: apps/v1").is_err());
+        assert!(check(b"[1]").is_err());
+    }
+}

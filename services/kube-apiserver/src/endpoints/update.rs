@@ -1,0 +1,177 @@
+//! PUT and PATCH: one loop that computes the new state from the current one until it can be written.
+
+use super::{Target, decode, delete, encode};
+use crate::admission::{self, AdmissionRequest, Operation};
+use crate::errors::ApiError;
+use crate::patch;
+use crate::registry::{Resource, generic};
+use crate::server::body::{self, Request, Response};
+use crate::server::handler::Call;
+use crate::storage::{Preconditions, Stored, Swap, codec};
+use apimachinery::meta;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// A change to one object.
+pub struct Change<'a> {
+    /// The request.
+    pub call: &'a Call,
+    /// The row.
+    pub res: &'static Resource,
+    /// The subresource it comes through, for admission and strategy.
+    pub sub: Option<&'static str>,
+    /// The object's namespace.
+    pub namespace: &'a str,
+    /// The object's name.
+    pub name: &'a str,
+    /// Compute but do not write.
+    pub dry_run: bool,
+    /// What must hold of the current state.
+    pub preconditions: Preconditions,
+}
+
+/// PUT of an object or of a subresource that shares its shape.
+pub async fn put(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
+    call.accepted()?;
+    let dry_run = call.dry_run()?;
+    let res = target.res;
+    let decoded = decode::object(call, request, res.group, res.version, res.kind).await?;
+    let object = decoded.object;
+    named_alike(&object, target)?;
+    let change = Change::new(call, target, dry_run);
+    let stored = change.apply(|_| Ok(object.clone())).await?;
+    encode::one(call, res, 200, &stored, &decoded.warnings)
+}
+
+/// The name in the body must be the name in the path.
+fn named_alike(object: &Value, target: &Target) -> Result<(), ApiError> {
+    let (name, namespace) = (meta::name(object), meta::namespace(object));
+    if name.is_empty() && !target.name.is_empty() {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
+    if name != target.name {
+        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
+        return Err(ApiError::bad_request(message));
+    }
+    if !namespace.is_empty() && namespace != target.namespace {
+        let message = format!("the namespace of the object ({namespace}) does not match the namespace on the URL ({})", target.namespace);
+        return Err(ApiError::bad_request(message));
+    }
+    Ok(())
+}
+
+/// PATCH of an object or of a subresource that shares its shape.
+pub async fn patch(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
+    call.accepted()?;
+    let dry_run = call.dry_run()?;
+    let res = target.res;
+    let kind = patch::Kind::of(call.header(http::header::CONTENT_TYPE))?;
+    let text = body::read(request.into_body()).await?;
+    let patch = patch::Patch::parse(kind, &text, res.group, res.version, res.kind)?;
+    let mut warnings = Vec::new();
+    let change = Change::new(call, target, dry_run);
+    let stored = change
+        .apply(|current| {
+            let patched = patch.apply(current)?;
+            let (object, said) = decode::patched(call, patched, res.group, res.version, res.kind)?;
+            warnings = said;
+            Ok(object)
+        })
+        .await?;
+    encode::one(call, res, 200, &stored, &warnings)
+}
+
+impl<'a> Change<'a> {
+    /// A change without preconditions of its own.
+    pub fn new(call: &'a Call, target: &'a Target, dry_run: bool) -> Self {
+        Self {
+            call,
+            res: target.res,
+            sub: target.sub.map(|s| s.name),
+            namespace: &target.namespace,
+            name: &target.name,
+            dry_run,
+            preconditions: Preconditions::default(),
+        }
+    }
+
+    /// Reads, computes and writes until nobody came in between. A version in the computed state must be the current one.
+    pub async fn apply(&self, mut compute: impl FnMut(&Value) -> Result<Value, ApiError>) -> Result<Arc<Stored>, ApiError> {
+        let storage = &self.call.state.storage;
+        let mut current = storage.get(self.res, self.namespace, self.name).await?;
+        loop {
+            let Some(stored) = current else { return Err(self.not_found()) };
+            self.preconditions.check(self.res, &stored)?;
+            let old = stored.object();
+            let wanted = compute(&old)?;
+            let pinned = self.check_version(&wanted, &old)?;
+            let new = self.prepare(wanted, &old).await?;
+            if new == old {
+                return Ok(stored);
+            }
+            if self.dry_run {
+                return codec::stored(self.res, new, stored.revision).map(Arc::new);
+            }
+            let swapped = if delete::is_finished(self.res, &new) {
+                self.finish(&stored, new).await?
+            } else {
+                storage.swap(self.res, new, stored.revision).await?
+            };
+            match swapped {
+                Swap::Done(stored) => return Ok(stored),
+                // The client insisted on a version and it is no longer the current one.
+                Swap::Lost(_) if pinned => return Err(ApiError::stale(self.res.group, self.res.plural, self.name)),
+                Swap::Lost(found) => current = found,
+            }
+        }
+    }
+
+    fn not_found(&self) -> ApiError {
+        ApiError::not_found(self.res.group, self.res.plural, self.name)
+    }
+
+    /// Whether the new state came with the client's own version; 409 if that is not the current one, or if it means another object.
+    fn check_version(&self, new: &Value, old: &Value) -> Result<bool, ApiError> {
+        let (version, uid) = (meta::resource_version(new), meta::uid(new));
+        if !uid.is_empty() && uid != meta::uid(old) {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
+            return Err(ApiError::conflict(self.res.group, self.res.plural, self.name, &why));
+        }
+        if !version.is_empty() && version != "0" && version != meta::resource_version(old) {
+            return Err(ApiError::stale(self.res.group, self.res.plural, self.name));
+        }
+        // A patch carries the current version along without having asked for it.
+        Ok(!version.is_empty() && version != "0" && self.call.method == http::Method::PUT)
+    }
+
+    async fn prepare(&self, mut new: Value, old: &Value) -> Result<Value, ApiError> {
+        let cx = self.call.context(self.dry_run);
+        generic::keep_metadata(&mut new, old);
+        decode::default(self.res.group, self.res.version, self.res.kind, &mut new);
+        let admission = AdmissionRequest {
+            operation: Operation::Update,
+            resource: self.res,
+            subresource: self.sub,
+            namespace: self.namespace,
+            name: self.name,
+            object: &mut new,
+            old: Some(old),
+        };
+        admission::admit(&cx, admission).await?;
+        self.res.strategy.prepare_for_update(&cx, self.sub, &mut new, old)?;
+        let errors = self.res.strategy.validate_update(self.sub, &new, old);
+        if errors.is_empty() { Ok(new) } else { Err(ApiError::invalid(self.res.group, self.res.kind, self.name, &errors)) }
+    }
+
+    /// The change took away the last thing that kept a deleted object: it goes instead of being written.
+    async fn finish(&self, stored: &Stored, new: Value) -> Result<Swap, ApiError> {
+        match self.call.state.storage.remove(self.res, stored).await? {
+            Swap::Done(removed) => {
+                self.res.strategy.after_delete(&self.call.context(false), &new);
+                // The client sees what it wrote, at the version of the removal.
+                codec::stored(self.res, new, removed.revision).map(|s| Swap::Done(Arc::new(s)))
+            }
+            lost => Ok(lost),
+        }
+    }
+}

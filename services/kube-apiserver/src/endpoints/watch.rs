@@ -1,0 +1,309 @@
+//! GET of a collection with watch=true: a stream of events from the cache's ring. There is no queue and no task per watcher: each one
+//! keeps its place in the ring and reads on when woken.
+
+use super::encode::{self, ListMeta};
+use super::list::ListOptions;
+use super::read::invalid_version;
+use super::Target;
+use crate::errors::{ApiError, FieldError};
+use crate::server::body::{self, Response, StreamError};
+use crate::server::handler::Call;
+use crate::server::negotiate::Form;
+use crate::server::respond;
+use crate::storage::cache::{Event, Kind, TooOld, frame};
+use crate::storage::selection::Selection;
+use crate::storage::{Cacher, Stored};
+use bytes::{Bytes, BytesMut};
+use rand::Rng;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How many events are taken from the ring at a time.
+const BATCH: usize = 256;
+/// How often a watcher that asked for bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watcher gets a last bookmark this long before its time is up.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+/// Small events are joined up to this size before they are sent.
+const PIECE: usize = 64 * 1024;
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// With the current state, at least this new (`None`: newest), then on.
+    State(Option<i64>),
+    /// After this version.
+    After(i64),
+}
+
+struct Options {
+    from: From,
+    selection: Selection,
+    bookmarks: bool,
+    /// A bookmark ends the initial events.
+    announce_end: bool,
+    limit: Duration,
+}
+
+impl Options {
+    fn parse(call: &Call, target: &Target) -> Result<Self, ApiError> {
+        let query = &call.query;
+        let selection = ListOptions::parse_selection(target.res, query)?;
+        let (version, matching) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
+        let initial = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
+        let refuse = |error: FieldError| Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error]));
+        match initial {
+            None if !matching.is_empty() => {
+                return refuse(FieldError::forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            }
+            Some(_) if matching != "NotOlderThan" => {
+                return refuse(FieldError::forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            }
+            _ => {}
+        }
+        let revision: Option<i64> = match version {
+            "" => None,
+            text => Some(text.parse().ok().filter(|r| *r >= 0).ok_or_else(|| invalid_version(text))?),
+        };
+        let from = match (initial, revision) {
+            (Some(true), revision) => From::State(revision),
+            (_, Some(revision)) if revision > 0 => From::After(revision),
+            // Only new events: from whatever is newest.
+            (Some(false), _) => From::After(0),
+            (None, revision) => From::State(revision),
+        };
+        let limit = match query.get("timeoutSeconds").parse::<u64>() {
+            Ok(seconds) if seconds > 0 => Duration::from_secs(seconds),
+            // Watches end at different times, so that they do not all come back at once.
+            _ => Duration::from_secs(call.state.config.min_request_timeout).mul_f64(1.0 + rand::rng().random::<f64>()),
+        };
+        Ok(Self { from, selection, bookmarks: query.flag("allowWatchBookmarks"), announce_end: initial == Some(true), limit })
+    }
+}
+
+/// Answers with the stream.
+pub async fn watch(call: Call, target: Target) -> Result<Response, ApiError> {
+    let accepted = call.accepted()?;
+    let options = Options::parse(&call, &target)?;
+    let cacher = call.state.storage.cache(target.res);
+    let changed = cacher.subscribe();
+    let prefix = if target.namespace.is_empty() { String::new() } else { format!("{}/", target.namespace) };
+    let (initial, reached, place) = begin(&cacher, &prefix, options.from).await?;
+    call.state.metrics.watches.fetch_add(1, Ordering::Relaxed);
+    let now = Instant::now();
+    let mut watcher = Watcher {
+        form: accepted.form,
+        bookmark_at: options.bookmarks.then(|| next_bookmark(now, now + options.limit)),
+        deadline: now + options.limit,
+        initial: initial.into_iter(),
+        end_bookmark: options.announce_end,
+        selection: options.selection,
+        after: reached,
+        ended: false,
+        call,
+        target,
+        cacher,
+        changed,
+        place,
+        reached,
+    };
+    watcher.narrow();
+    let stream = futures_util::stream::unfold(watcher, |mut watcher| async move { watcher.next().await.map(|piece| (Ok::<_, StreamError>(piece), watcher)) });
+    Ok(respond::with_type(200, "application/json", body::stream(stream)))
+}
+
+/// The objects to begin with, the version they show, and the place in the ring that follows.
+async fn begin(cacher: &Cacher, prefix: &str, from: From) -> Result<(Vec<Arc<Stored>>, i64, u64), ApiError> {
+    match from {
+        From::State(revision) => {
+            match revision {
+                None => drop(cacher.fresh().await?),
+                Some(revision) => cacher.at_least(revision).await?,
+            }
+            Ok(cacher.snapshot_and_place(prefix))
+        }
+        From::After(0) => {
+            cacher.fresh().await?;
+            let (revision, place) = cacher.now();
+            Ok((Vec::new(), revision, place))
+        }
+        From::After(revision) => {
+            cacher.at_least(0).await?;
+            let place = cacher.place_after(revision).map_err(|TooOld| too_old(revision, cacher))?;
+            Ok((Vec::new(), revision, place))
+        }
+    }
+}
+
+fn too_old(revision: i64, cacher: &Cacher) -> ApiError {
+    ApiError::expired(format!("too old resource version: {revision} ({})", cacher.revision()))
+}
+
+fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
+    let last = deadline.checked_sub(BOOKMARK_BEFORE_END).unwrap_or(now);
+    let next = now + BOOKMARK_EVERY;
+    if now < last { next.min(last) } else { next }
+}
+
+struct Watcher {
+    call: Call,
+    target: Target,
+    cacher: Arc<Cacher>,
+    changed: tokio::sync::watch::Receiver<i64>,
+    selection: Selection,
+    form: Form,
+    initial: std::vec::IntoIter<Arc<Stored>>,
+    end_bookmark: bool,
+    place: u64,
+    /// Events up to here are not for this watcher: it began later.
+    after: i64,
+    /// Everything up to here has been sent.
+    reached: i64,
+    bookmark_at: Option<Instant>,
+    deadline: Instant,
+    ended: bool,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.call.state.metrics.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Watcher {
+    /// A watch on one object by its path is a selection of that name.
+    fn narrow(&mut self) {
+        let name = std::mem::take(&mut self.target.name);
+        if self.selection.single_name().is_none() && !name.is_empty() {
+            self.selection.restrict_to_name(&name);
+        }
+    }
+
+    fn matches(&self, object: &Stored) -> bool {
+        (self.target.namespace.is_empty() || object.namespace == self.target.namespace) && self.selection.matches(object)
+    }
+
+    /// The next piece of the stream; `None` ends it.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(piece) = self.initial_piece() {
+            return Some(piece);
+        }
+        loop {
+            if self.ended || Instant::now() >= self.deadline {
+                return None;
+            }
+            // Marked as seen before the ring is read: what comes in between wakes us again.
+            self.changed.borrow_and_update();
+            let (events, place, reached) = match self.cacher.events(self.place, BATCH) {
+                Ok(found) => found,
+                Err(TooOld) => {
+                    self.ended = true;
+                    return Some(error_frame(&too_old(self.reached, &self.cacher)));
+                }
+            };
+            self.place = place;
+            self.reached = self.reached.max(reached);
+            let piece = self.encode(&events);
+            if !piece.is_empty() {
+                return Some(piece);
+            }
+            if events.len() == BATCH {
+                continue;
+            }
+            if let Some(piece) = self.wait().await? {
+                return Some(piece);
+            }
+        }
+    }
+
+    /// Sleeps until there may be something to read; a bookmark that has come due is returned, the end of the watch is `None`.
+    async fn wait(&mut self) -> Option<Option<Bytes>> {
+        let bookmark_at = self.bookmark_at;
+        let bookmark = async {
+            match bookmark_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // In this order, or a busy resource would never let a watch end.
+            biased;
+            () = self.call.state.shutdown.wait() => None,
+            () = tokio::time::sleep_until(self.deadline) => None,
+            () = bookmark => {
+                self.bookmark_at = Some(next_bookmark(Instant::now(), self.deadline));
+                self.cacher.ask_progress();
+                Some(Some(self.bookmark(false)))
+            }
+            changed = self.changed.changed() => changed.ok().map(|()| None),
+        }
+    }
+
+    fn initial_piece(&mut self) -> Option<Bytes> {
+        let mut piece = BytesMut::new();
+        while piece.len() < PIECE
+            && let Some(object) = self.initial.next()
+        {
+            if self.matches(&object) {
+                piece.extend_from_slice(&self.frame(Kind::Added, &object.json));
+            }
+        }
+        if self.end_bookmark && self.initial.as_slice().is_empty() {
+            self.end_bookmark = false;
+            piece.extend_from_slice(&self.bookmark(true));
+        }
+        (!piece.is_empty()).then(|| piece.freeze())
+    }
+
+    fn encode(&self, events: &[Arc<Event>]) -> Bytes {
+        let frames: Vec<Bytes> = events
+            .iter()
+            .filter(|event| event.revision > self.after)
+            .filter_map(|event| {
+                let kind = event.kind_for(|object| self.matches(object))?;
+                Some(if self.form == Form::Object { event.frame(kind) } else { self.frame(kind, &event.json(kind)) })
+            })
+            .collect();
+        // One event, the usual case, is shared with every other watcher; several are joined.
+        if frames.len() == 1 { frames.into_iter().next().unwrap_or_default() } else { frames.concat().into() }
+    }
+
+    fn frame(&self, kind: Kind, text: &[u8]) -> Bytes {
+        if self.form == Form::Object {
+            return frame(kind, text);
+        }
+        let object: Value = serde_json::from_slice(text).unwrap_or_default();
+        let revision = apimachinery::meta::resource_version(&object).parse().unwrap_or_default();
+        let meta = ListMeta { revision, ..ListMeta::default() };
+        let shown = encode::transformed(&self.call, self.target.res, self.form, &object, &meta);
+        frame(kind, &serde_json::to_vec(&shown).unwrap_or_default())
+    }
+
+    fn bookmark(&self, end_of_initial: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": self.reached.to_string(), "creationTimestamp": null});
+        if end_of_initial {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = match self.form {
+            Form::Object => json!({"kind": self.target.res.kind, "apiVersion": self.target.res.api_version(), "metadata": metadata}),
+            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            Form::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [],
+                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]}),
+        };
+        line("BOOKMARK", &object)
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    let mut text = json!({"type": kind, "object": object}).to_string();
+    text.push('\n');
+    text.into()
+}
+
+fn error_frame(error: &ApiError) -> Bytes {
+    line("ERROR", &error.to_value())
+}

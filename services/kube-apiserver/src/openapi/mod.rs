@@ -1,0 +1,143 @@
+//! The OpenAPI documents: what kubectl reads to explain, to validate and to compute patches. Made from the schema table and the resource table when
+//! first asked for, then kept as bytes.
+//!
+//! [`paths`] turns rows into operations, [`definitions`] types into schemas; the two versions of OpenAPI differ only in their [`Dialect`].
+
+mod definitions;
+mod dialect;
+mod operation;
+mod parameters;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use crate::registry::{self, Resource, Subresource, Verb};
+use apimachinery::schema::{Schemas, builtin};
+use bytes::Bytes;
+use dialect::Dialect;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::LazyLock;
+
+const VERSION: &str = "v1.35.0";
+
+/// What a document shows of a resource.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// API group, empty for the core group.
+    pub group: &'a str,
+    /// API version.
+    pub version: &'a str,
+    /// Plural name.
+    pub plural: &'a str,
+    /// The kind.
+    pub kind: &'a str,
+    /// Whether objects live in a namespace.
+    pub namespaced: bool,
+    /// The verbs it answers.
+    pub verbs: &'a [Verb],
+    /// What lies below an object.
+    pub subresources: &'a [Subresource],
+}
+
+impl<'a> From<&'a Resource> for Row<'a> {
+    fn from(resource: &'a Resource) -> Self {
+        let Resource { group, version, plural, kind, namespaced, verbs, subresources, .. } = *resource;
+        Self { group, version, plural, kind, namespaced, verbs, subresources }
+    }
+}
+
+impl Row<'_> {
+    /// `api/v1` or `apis/apps/v1`: the path of the group and version, and the name of its document.
+    fn group_version(&self) -> String {
+        if self.group.is_empty() { format!("api/{}", self.version) } else { format!("apis/{}/{}", self.group, self.version) }
+    }
+}
+
+fn rows() -> Vec<Row<'static>> {
+    registry::table().iter().map(Row::from).collect()
+}
+
+/// The OpenAPI 2.0 document.
+pub fn v2() -> Bytes {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| serialise(&swagger(builtin(), &rows())));
+    DOCUMENT.clone()
+}
+
+/// The list of OpenAPI 3.0 documents, with a hash in each address so that clients may keep what they have.
+pub fn v3_index() -> Bytes {
+    static INDEX: LazyLock<Bytes> = LazyLock::new(|| serialise(&index(v3_documents())));
+    INDEX.clone()
+}
+
+/// The OpenAPI 3.0 document of a group and version, named as in the index: `api/v1`, `apis/apps/v1`.
+pub fn v3(group_version: &str) -> Option<Bytes> {
+    v3_documents().get(group_version).cloned()
+}
+
+fn v3_documents() -> &'static BTreeMap<String, Bytes> {
+    static DOCUMENTS: LazyLock<BTreeMap<String, Bytes>> = LazyLock::new(|| {
+        let documents = openapi(builtin(), &rows());
+        documents.into_iter().map(|(name, document)| (name, serialise(&document))).collect()
+    });
+    &DOCUMENTS
+}
+
+fn serialise(document: &Value) -> Bytes {
+    Bytes::from(document.to_string())
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": VERSION})
+}
+
+fn bearer() -> Value {
+    json!({"BearerToken": {"description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey"}})
+}
+
+fn swagger(schemas: &Schemas, rows: &[Row<'_>]) -> Value {
+    let mut types = definitions::Definitions::new(schemas, Dialect::V2);
+    let mut paths = Map::new();
+    for row in rows {
+        paths::add(row, &mut types, &mut paths);
+    }
+    json!({
+        "swagger": "2.0",
+        "info": info(),
+        "paths": paths,
+        "definitions": types.finish(),
+        "security": [{"BearerToken": []}],
+        "securityDefinitions": bearer(),
+    })
+}
+
+fn openapi(schemas: &Schemas, rows: &[Row<'_>]) -> BTreeMap<String, Value> {
+    let mut parts: BTreeMap<String, (definitions::Definitions<'_>, Map<String, Value>)> = BTreeMap::new();
+    for row in rows {
+        let (types, paths) = parts.entry(row.group_version()).or_insert_with(|| (definitions::Definitions::new(schemas, Dialect::V3), Map::new()));
+        paths::add(row, types, paths);
+    }
+    let document = |(types, paths): (definitions::Definitions<'_>, Map<String, Value>)| {
+        json!({
+            "openapi": "3.0.0",
+            "info": info(),
+            "paths": paths,
+            "components": {"schemas": types.finish(), "securitySchemes": bearer()},
+        })
+    };
+    parts.into_iter().map(|(name, part)| (name, document(part))).collect()
+}
+
+fn index(documents: &BTreeMap<String, Bytes>) -> Value {
+    let entry = |(name, document): (&String, &Bytes)| {
+        let hash = Sha256::digest(document).iter().fold(String::with_capacity(64), |mut text, byte| {
+            // writing to a String cannot fail
+            let _ = write!(text, "{byte:02X}");
+            text
+        });
+        (name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")}))
+    };
+    json!({"paths": documents.iter().map(entry).collect::<Map<_, _>>()})
+}

@@ -1,0 +1,133 @@
+//! Which kubelet path a pod's subresource stands for. Pure.
+
+use crate::errors::{ApiError, FieldError};
+use crate::server::query::Query;
+use apimachinery::meta;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// Query parameters of pods/log that the kubelet understands.
+const LOG_OPTIONS: &[&str] = &["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"];
+
+/// The container meant: the one named, the pod's default, or its only one.
+pub fn container<'a>(pod: &'a Value, wanted: &'a str) -> Result<&'a str, ApiError> {
+    let names = |field: &str| -> Vec<&'a str> { pod["spec"][field].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect() };
+    let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let pod_name = meta::name(pod);
+    if !wanted.is_empty() {
+        let known = main.iter().chain(&init).chain(&ephemeral).any(|n| *n == wanted);
+        return if known { Ok(wanted) } else { Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {pod_name}"))) };
+    }
+    match main.as_slice() {
+        [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {pod_name}"))),
+        [only] if init.is_empty() => Ok(only),
+        [first, ..] => {
+            if let Some(default) = meta::annotation(pod, "kubectl.kubernetes.io/default-container").filter(|d| main.contains(d)) {
+                return Ok(default);
+            }
+            if main.len() == 1 {
+                return Ok(first);
+            }
+            let mut text = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
+            if !init.is_empty() {
+                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            Err(ApiError::bad_request(text))
+        }
+    }
+}
+
+/// Numbers must be numbers, and two ways to say since exclude each other.
+pub fn check_log_options(query: &Query) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (option, least) in [("tailLines", 0), ("sinceSeconds", 1), ("limitBytes", 1)] {
+        let text = query.get(option);
+        if !text.is_empty() && text.parse::<i64>().ok().is_none_or(|n| n < least) {
+            let detail = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+            errors.push(FieldError::invalid(option, text, detail));
+        }
+    }
+    if query.has("sinceSeconds") && query.has("sinceTime") {
+        errors.push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+    }
+    errors
+}
+
+/// `/containerLogs/<namespace>/<pod>/<container>?…`
+pub fn log_path(namespace: &str, pod: &str, container: &str, query: &Query) -> String {
+    let options = LOG_OPTIONS.iter().filter(|o| query.has(o)).map(|o| (*o, query.get(o)));
+    with_query(format!("/containerLogs/{namespace}/{pod}/{container}"), options)
+}
+
+/// `/exec/<namespace>/<pod>/<container>?…` and the same for attach. The kubelet's names for the streams are its own.
+pub fn stream_path(sub: &str, namespace: &str, pod: &str, container: &str, query: &Query) -> String {
+    let streams = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+    let wanted = streams.iter().filter(|(option, _)| query.flag(option)).map(|(_, theirs)| (*theirs, "1"));
+    let options: Vec<(&str, &str)> = wanted.chain(query.all("command").map(|c| ("command", c))).collect();
+    with_query(format!("/{sub}/{namespace}/{pod}/{container}"), options.into_iter())
+}
+
+/// `/portForward/<namespace>/<pod>?…`
+pub fn port_forward_path(namespace: &str, pod: &str, query: &Query) -> String {
+    with_query(format!("/portForward/{namespace}/{pod}"), query.all("ports").map(|p| ("port", p)))
+}
+
+fn with_query<'a>(path: String, options: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let pairs: Vec<String> = options.map(|(key, value)| format!("{key}={}", escape(value))).collect();
+    if pairs.is_empty() { path } else { format!("{path}?{}", pairs.join("&")) }
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Where a node's kubelet listens: by its internal address, else any other.
+pub fn kubelet_address(node: &Value) -> Option<(IpAddr, u16)> {
+    let addresses = node["status"]["addresses"].as_array()?;
+    let of = |kind: &str| addresses.iter().filter(|a| a["type"] == kind).find_map(|a| a["address"].as_str()?.parse().ok());
+    let address = of("InternalIP").or_else(|| of("ExternalIP"))?;
+    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|p| u16::try_from(p).ok());
+    Some((address, port.filter(|p| *p > 0).unwrap_or(10250)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn paths() {
+        let query = Query::parse(Some("follow=true&tailLines=5&container=c&pretty=1"));
+        assert_eq!(log_path("n", "p", "c", &query), "/containerLogs/n/p/c?follow=true&tailLines=5");
+        let query = Query::parse(Some("command=sh&command=-c&command=echo%20a&stdin=true&stdout=true&tty=false"));
+        assert_eq!(stream_path("exec", "n", "p", "c", &query), "/exec/n/p/c?input=1&output=1&command=sh&command=-c&command=echo%20a");
+    }
+
+    #[test]
+    fn containers() {
+        let one = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}});
+        assert_eq!(container(&one, ""), Ok("a"));
+        assert!(container(&one, "b").is_err());
+        let mut two = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+        assert_eq!(container(&two, "i"), Ok("i"));
+        let error = container(&two, "").expect_err("ambiguous").to_string();
+        assert_eq!(error, "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]");
+        two["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "b"});
+        assert_eq!(container(&two, ""), Ok("b"));
+    }
+
+    #[test]
+    fn addresses() {
+        let node = json!({"status": {"addresses": [{"type": "Hostname", "address": "x"}, {"type": "InternalIP", "address": "10.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10255}}}});
+        assert_eq!(kubelet_address(&node), Some(("10.0.0.1".parse().expect("ip"), 10255)));
+        assert_eq!(kubelet_address(&json!({"status": {}})), None);
+    }
+}

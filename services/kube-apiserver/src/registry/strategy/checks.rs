@@ -1,0 +1,170 @@
+//! Checks many kinds share, in the words clients know.
+
+pub use apimachinery::names::{
+    config_map_key as config_key, dns1035_label as dns_1035_label, dns1123_label as dns_label, dns1123_subdomain as dns_subdomain,
+    env_var_name, label_value, path_segment, port_name, qualified_name,
+};
+use serde_json::Value;
+
+use super::tree::{at, has, items, map_at, same, str_at};
+use crate::errors::FieldError;
+
+/// What a changed immutable field is told.
+pub const IMMUTABLE: &str = "field is immutable";
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+
+/// A rule for a text; what is wrong with it, or nothing.
+pub type Rule = fn(&str) -> Vec<String>;
+
+/// A port number.
+pub fn port(errors: &mut Vec<FieldError>, path: &str, n: i64) {
+    errors.extend(apimachinery::names::port_number(n).into_iter().map(|detail| FieldError::invalid(path, n, detail)));
+}
+
+/// An integer that may not be negative.
+pub fn non_negative(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) {
+    if let Some(n) = v.and_then(Value::as_i64).filter(|n| *n < 0) {
+        errors.push(FieldError::invalid(path, n, "must be greater than or equal to 0"));
+    }
+}
+
+/// A string that must be one of `allowed`.
+pub fn one_of(errors: &mut Vec<FieldError>, path: &str, v: &str, allowed: &[&str]) {
+    if !allowed.contains(&v) {
+        errors.push(FieldError::not_supported(path, v, allowed));
+    }
+}
+
+/// As [`one_of`], but empty is a missing required field.
+pub fn required_one_of(errors: &mut Vec<FieldError>, path: &str, v: &str, allowed: &[&str]) {
+    if v.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    } else {
+        one_of(errors, path, v, allowed);
+    }
+}
+
+/// A field that may not change.
+pub fn immutable(errors: &mut Vec<FieldError>, path: &str, new: Option<&Value>, old: Option<&Value>) {
+    if !same(new, old) {
+        errors.push(FieldError::invalid(path, new.cloned().unwrap_or(Value::Null), IMMUTABLE));
+    }
+}
+
+/// Adds `invalid` for everything a rule complains about.
+pub fn named(errors: &mut Vec<FieldError>, path: &str, value: &str, rule: Rule) {
+    errors.extend(rule(value).into_iter().map(|detail| FieldError::invalid(path, value, detail)));
+}
+
+/// Labels of anything.
+pub fn labels(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) {
+    for (k, value) in v.and_then(Value::as_object).into_iter().flatten() {
+        named(errors, path, k, qualified_name);
+        match value.as_str() {
+            Some(s) => named(errors, path, s, label_value),
+            None => errors.push(FieldError::type_invalid(path, value.clone(), "must be a string")),
+        }
+    }
+}
+
+/// metadata, with the kind's own rule for names. A name made from generateName is checked like any other.
+pub fn metadata(obj: &Value, name_rule: Rule) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let name = str_at(obj, &["metadata", "name"]);
+    if name.is_empty() {
+        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
+    } else {
+        named(&mut errors, "metadata.name", name, name_rule);
+    }
+    metadata_body(&mut errors, obj);
+    errors
+}
+
+fn metadata_body(errors: &mut Vec<FieldError>, obj: &Value) {
+    labels(errors, "metadata.labels", at(obj, &["metadata", "labels"]));
+    let mut size = 0;
+    for (k, v) in map_at(obj, &["metadata", "annotations"]).into_iter().flatten() {
+        named(errors, "metadata.annotations", &k.to_lowercase(), qualified_name);
+        size += k.len() + v.as_str().map_or(0, str::len);
+    }
+    if size > MAX_ANNOTATIONS {
+        errors.push(FieldError::too_long("metadata.annotations", MAX_ANNOTATIONS));
+    }
+    for (i, f) in items(obj, &["metadata", "finalizers"]).iter().enumerate() {
+        let path = format!("metadata.finalizers[{i}]");
+        named(errors, &path, f.as_str().unwrap_or_default(), qualified_name);
+    }
+    owner_references(errors, obj);
+}
+
+fn owner_references(errors: &mut Vec<FieldError>, obj: &Value) {
+    let mut controller: Option<&str> = None;
+    for (i, r) in items(obj, &["metadata", "ownerReferences"]).iter().enumerate() {
+        let path = format!("metadata.ownerReferences[{i}]");
+        for (field, detail) in [("apiVersion", "version must not be empty"), ("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")] {
+            if str_at(r, &[field]).is_empty() {
+                errors.push(FieldError::invalid(format!("{path}.{field}"), "", detail));
+            }
+        }
+        if r.get("controller").and_then(Value::as_bool) == Some(true) {
+            if let Some(first) = controller {
+                let detail = format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}", str_at(r, &["name"]));
+                errors.push(FieldError::invalid("metadata.ownerReferences", Value::Null, detail));
+            }
+            controller = Some(str_at(r, &["name"]));
+        }
+    }
+}
+
+/// metadata of an update: what may never change, and that the rest is still well formed.
+pub fn metadata_update(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let (n, o) = (&new["metadata"], &old["metadata"]);
+    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp"] {
+        // A client that leaves them out gets the stored ones; only a different value is a change.
+        if has(n, field) {
+            immutable(&mut errors, &format!("metadata.{field}"), n.get(field), o.get(field));
+        }
+    }
+    metadata_body(&mut errors, new);
+    errors
+}
+
+/// A label selector's own well-formedness.
+pub fn label_selector(errors: &mut Vec<FieldError>, path: &str, v: &Value) {
+    labels(errors, &format!("{path}.matchLabels"), v.get("matchLabels"));
+    for (i, e) in items(v, &["matchExpressions"]).iter().enumerate() {
+        let p = format!("{path}.matchExpressions[{i}]");
+        named(errors, &format!("{p}.key"), str_at(e, &["key"]), qualified_name);
+        let count = items(e, &["values"]).len();
+        match str_at(e, &["operator"]) {
+            "In" | "NotIn" if count == 0 => {
+                errors.push(FieldError::required(format!("{p}.values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+            }
+            "In" | "NotIn" => {}
+            "Exists" | "DoesNotExist" if count > 0 => {
+                errors.push(FieldError::forbidden(format!("{p}.values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+            }
+            "Exists" | "DoesNotExist" => {}
+            other => errors.push(FieldError::invalid(format!("{p}.operator"), other, "not a valid selector operator")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn metadata_rules() {
+        let bad = json!({"metadata": {"name": "x", "labels": {"a b": "c"}, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "1", "controller": true},
+            {"apiVersion": "v1", "kind": "Pod", "name": "q", "uid": "2", "controller": true}]}});
+        let fields: Vec<String> = metadata(&bad, dns_label).into_iter().map(|e| e.field).collect();
+        assert_eq!(fields, ["metadata.labels", "metadata.ownerReferences"]);
+        let old = json!({"metadata": {"name": "x", "uid": "1"}});
+        assert!(metadata_update(&json!({"metadata": {"name": "x"}}), &old).is_empty());
+        assert_eq!(metadata_update(&json!({"metadata": {"name": "x", "uid": "2"}}), &old).len(), 1);
+    }
+}

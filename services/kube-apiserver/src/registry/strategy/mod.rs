@@ -1,0 +1,28 @@
+//! What each kind does differently. A kind is one [`Kind`]: data and a few functions; nothing here knows HTTP or the store.
+//!
+//! Start at [`kind`] (what every kind gets), then [`pod`] for the richest one. [`pod_defaults`], [`pod_checks`] and
+//! [`container_checks`] are shared by pods and everything that carries a pod template.
+
+pub mod batch;
+pub mod checks;
+pub mod config;
+pub mod container_checks;
+pub mod endpoints;
+pub mod event;
+pub mod kind;
+pub mod namespace;
+pub mod node;
+pub mod plain;
+pub mod pod;
+pub mod pod_checks;
+pub mod pod_defaults;
+pub mod rbac;
+pub mod service;
+pub mod serviceaccount;
+pub mod tree;
+pub mod workload;
+
+#[cfg(test)]
+mod tests;
+
+pub use kind::Kind;

@@ -1,0 +1,176 @@
+//! Pods: filled in and classified on creation, almost frozen afterwards, and deleted with grace once a kubelet knows them.
+
+use serde_json::{Value, json};
+
+use super::checks::immutable;
+use super::kind::{Fields, Kind};
+use super::pod_checks;
+use super::pod_defaults;
+use super::tree::{at, bool_at, has, int_at, items, keep, remove, same, set, str_at};
+use crate::errors::{ApiError, FieldError};
+use crate::registry::Context;
+
+/// The kind.
+pub static POD: Kind = Kind {
+    defaults: pod_defaults::pod,
+    create,
+    update,
+    check,
+    check_update,
+    fields,
+    grace,
+    ..Kind::SPEC_STATUS
+};
+
+const FROZEN: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+
+fn create(_: &Context<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    let mut status = json!({"phase": "Pending", "qosClass": pod_defaults::qos_class(pod)});
+    if !items(pod, &["spec", "schedulingGates"]).is_empty() {
+        status["conditions"] = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates"}]);
+    }
+    set(pod, "status", status);
+    if int_at(pod, &["spec", "terminationGracePeriodSeconds"]).is_some_and(|n| n < 0) {
+        set(&mut pod["spec"], "terminationGracePeriodSeconds", 1);
+    }
+    Ok(())
+}
+
+fn update(_: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+    match sub {
+        Some("status") => {
+            // The class was decided at creation; a kubelet may repeat it or leave it out.
+            if !has(&new["status"], "qosClass") && has(&old["status"], "qosClass") {
+                let class = old["status"]["qosClass"].clone();
+                set(&mut new["status"], "qosClass", class);
+            }
+            // Pods are labelled by their owners, also through status writes of older clients; only references stay protected.
+        }
+        Some("ephemeralcontainers") => {
+            let wanted = remove(&mut new["spec"], "ephemeralContainers");
+            let mut spec = old["spec"].clone();
+            if let Some(list) = wanted {
+                set(&mut spec, "ephemeralContainers", list);
+            }
+            set(new, "spec", spec);
+            keep(new, old, "status");
+            pod_defaults::pod(new);
+        }
+        None => keep(&mut new["spec"], &old["spec"], "ephemeralContainers"),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn check(errors: &mut Vec<FieldError>, pod: &Value) {
+    let spec = at(pod, &["spec"]).unwrap_or(&Value::Null);
+    pod_checks::pod_spec(errors, "spec", spec);
+}
+
+fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
+    match sub {
+        None => frozen(errors, new, old),
+        Some("status") => {
+            immutable(errors, "status.qosClass", new["status"].get("qosClass"), old["status"].get("qosClass"));
+        }
+        Some("ephemeralcontainers") => ephemeral(errors, new, old),
+        _ => {}
+    }
+}
+
+fn frozen(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    for list in LISTS {
+        if items(new, &["spec", list]).len() != items(old, &["spec", list]).len() {
+            errors.push(FieldError::forbidden(format!("spec.{list}"), "pod updates may not add or remove containers"));
+            return;
+        }
+    }
+    deadline(errors, new, old);
+    let (mine, theirs) = (items(new, &["spec", "tolerations"]), items(old, &["spec", "tolerations"]));
+    if !theirs.iter().all(|t| mine.iter().any(|m| same_toleration(m, t))) {
+        errors.push(FieldError::forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"));
+    }
+    // What may change is taken from the old pod; then nothing may differ.
+    let mut rest = new["spec"].clone();
+    let before = &old["spec"];
+    for list in LISTS {
+        let old_list = items(before, &[list]);
+        super::tree::each_indexed(&mut rest, list, |i, c| keep(c, &old_list[i], "image"));
+    }
+    for field in ["activeDeadlineSeconds", "tolerations"] {
+        keep(&mut rest, before, field);
+    }
+    if int_at(before, &["terminationGracePeriodSeconds"]).is_some_and(|n| n < 0) {
+        keep(&mut rest, before, "terminationGracePeriodSeconds");
+    }
+    let gates = items(&rest, &["schedulingGates"]);
+    if gates.iter().all(|g| items(before, &["schedulingGates"]).contains(g)) {
+        keep(&mut rest, before, "schedulingGates");
+    } else {
+        errors.push(FieldError::forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate"));
+    }
+    if !same(Some(&rest), Some(before)) {
+        errors.push(FieldError::forbidden("spec", FROZEN));
+    }
+}
+
+fn deadline(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    let (n, o) = (int_at(new, &["spec", "activeDeadlineSeconds"]), int_at(old, &["spec", "activeDeadlineSeconds"]));
+    match (n, o) {
+        (Some(n), Some(o)) if n > o => {
+            errors.push(FieldError::invalid("spec.activeDeadlineSeconds", n, "must be less than or equal to previous value"));
+        }
+        (None, Some(_)) => {
+            errors.push(FieldError::invalid("spec.activeDeadlineSeconds", Value::Null, "must not update from a positive integer to nil value"));
+        }
+        _ => {}
+    }
+}
+
+fn same_toleration(a: &Value, b: &Value) -> bool {
+    ["key", "operator", "value", "effect"].iter().all(|f| str_at(a, &[f]) == str_at(b, &[f]))
+}
+
+fn ephemeral(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    let mine = items(new, &["spec", "ephemeralContainers"]);
+    for (i, was) in items(old, &["spec", "ephemeralContainers"]).iter().enumerate() {
+        let name = str_at(was, &["name"]);
+        match mine.iter().find(|c| str_at(c, &["name"]) == name) {
+            None => errors.push(FieldError::forbidden("spec.ephemeralContainers", format!("existing ephemeral containers {name:?} may not be removed\n"))),
+            Some(now) if !same(Some(now), Some(was)) => {
+                errors.push(FieldError::forbidden(format!("spec.ephemeralContainers[{i}]"), format!("existing ephemeral containers {name:?} may not be changed\n")));
+            }
+            Some(_) => {}
+        }
+    }
+    check(errors, new);
+}
+
+fn fields(pod: &Value) -> Fields {
+    let text = |path: &[&str]| str_at(pod, path).to_owned();
+    let ips: Vec<&str> = items(pod, &["status", "podIPs"]).iter().map(|ip| str_at(ip, &["ip"])).collect();
+    vec![
+        ("spec.nodeName", text(&["spec", "nodeName"])),
+        ("spec.restartPolicy", text(&["spec", "restartPolicy"])),
+        ("spec.schedulerName", text(&["spec", "schedulerName"])),
+        ("spec.serviceAccountName", text(&["spec", "serviceAccountName"])),
+        ("spec.hostNetwork", bool_at(pod, &["spec", "hostNetwork"]).to_string()),
+        ("status.phase", text(&["status", "phase"])),
+        ("status.podIP", ips.first().map_or_else(|| text(&["status", "podIP"]), |ip| (*ip).to_owned())),
+        ("status.podIPs", ips.join(",")),
+        ("status.nominatedNodeName", text(&["status", "nominatedNodeName"])),
+    ]
+}
+
+/// A pod no kubelet has, or that has ended, goes at once; the others wait for their kubelet.
+fn grace(pod: &Value, requested: Option<i64>) -> Option<i64> {
+    let finished = matches!(str_at(pod, &["status", "phase"]), "Failed" | "Succeeded");
+    if finished || str_at(pod, &["spec", "nodeName"]).is_empty() {
+        return None;
+    }
+    let seconds = requested.or_else(|| int_at(pod, &["spec", "terminationGracePeriodSeconds"])).unwrap_or(30);
+    let seconds = if seconds < 0 { 1 } else { seconds };
+    (seconds > 0).then_some(seconds)
+}

@@ -1,0 +1,330 @@
+//! Services: stable addresses in front of pods. The addresses themselves come from [`crate::registry::alloc`], through admission,
+//! because taking one must be visible to every server at once.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::checks::{dns_1035_label, dns_label, dns_subdomain, labels, named, one_of, port, required_one_of};
+use super::container_checks::port_or_name;
+use super::kind::{Fields, Kind};
+use super::tree::{at, default, each, has, int_at, items, map_at, object, remove, same, set, str_at};
+use crate::errors::{ApiError, FieldError};
+use crate::registry::Context;
+
+/// The kind.
+pub static SERVICE: Kind = Kind {
+    names: dns_1035_label,
+    generation: false,
+    defaults,
+    update,
+    check,
+    check_update,
+    fields,
+    deleted: |cx, svc| crate::registry::alloc::release(cx, svc),
+    ..Kind::SPEC_STATUS
+};
+
+const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+
+/// The spec's type, after defaulting.
+pub fn kind(svc: &Value) -> &str {
+    str_at(svc, &["spec", "type"])
+}
+
+/// Every type but ExternalName has a cluster address (or says None).
+pub fn wants_cluster_ip(svc: &Value) -> bool {
+    kind(svc) != "ExternalName"
+}
+
+/// clusterIP None: the name resolves to the pods themselves.
+pub fn is_headless(svc: &Value) -> bool {
+    str_at(svc, &["spec", "clusterIP"]) == "None"
+}
+
+/// The types whose ports are opened on every node.
+pub fn wants_node_ports(svc: &Value) -> bool {
+    match kind(svc) {
+        "NodePort" => true,
+        "LoadBalancer" => at(svc, &["spec", "allocateLoadBalancerNodePorts"]).is_none_or(|v| v == true),
+        _ => false,
+    }
+}
+
+fn defaults(svc: &mut Value) {
+    object(object(svc, "status"), "loadBalancer");
+    let spec = object(svc, "spec");
+    default(spec, "type", "ClusterIP");
+    default(spec, "sessionAffinity", "None");
+    if str_at(spec, &["sessionAffinity"]) == "None" {
+        remove(spec, "sessionAffinityConfig");
+    } else if int_at(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).is_none() {
+        set(object(object(spec, "sessionAffinityConfig"), "clientIP"), "timeoutSeconds", 10800);
+    }
+    let external = str_at(spec, &["type"]) == "ExternalName";
+    let reachable = matches!(str_at(spec, &["type"]), "NodePort" | "LoadBalancer") || !items(spec, &["externalIPs"]).is_empty();
+    if !external {
+        default(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if reachable && !external {
+        default(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if str_at(spec, &["type"]) == "LoadBalancer" {
+        default(spec, "allocateLoadBalancerNodePorts", true);
+    }
+    each(spec, "ports", |p| {
+        default(p, "protocol", "TCP");
+        let unset = matches!(p.get("targetPort"), None | Some(Value::Null)) || p["targetPort"] == 0 || p["targetPort"] == "";
+        if unset && has(p, "port") {
+            let number = p["port"].clone();
+            set(p, "targetPort", number);
+        }
+    });
+    let (one, many) = (str_at(spec, &["clusterIP"]).to_owned(), items(spec, &["clusterIPs"]));
+    match (one.is_empty(), many.first().cloned()) {
+        (false, None) => set(spec, "clusterIPs", json!([one])),
+        (true, Some(first)) => set(spec, "clusterIP", first),
+        _ => {}
+    }
+}
+
+/// What a change of type leaves behind goes, and what the server once allocated stays when a client leaves it out.
+fn update(_: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+    if sub.is_some() {
+        return Ok(());
+    }
+    keep_allocated(new, old);
+    drop_by_type(new, old);
+    Ok(())
+}
+
+fn keep_allocated(new: &mut Value, old: &Value) {
+    if wants_cluster_ip(new) && wants_cluster_ip(old) {
+        let unset = str_at(new, &["spec", "clusterIP"]).is_empty() && items(new, &["spec", "clusterIPs"]).is_empty();
+        if unset {
+            for field in ["clusterIP", "clusterIPs"] {
+                super::tree::keep(&mut new["spec"], &old["spec"], field);
+            }
+        }
+        for field in ["ipFamilies", "ipFamilyPolicy"] {
+            if !has(&new["spec"], field) {
+                super::tree::keep(&mut new["spec"], &old["spec"], field);
+            }
+        }
+        // The single field is the older one: a client that only knows it changes both.
+        let (was, is) = (str_at(old, &["spec", "clusterIP"]), str_at(new, &["spec", "clusterIP"]).to_owned());
+        if was != is && same(at(new, &["spec", "clusterIPs"]), at(old, &["spec", "clusterIPs"])) {
+            set(&mut new["spec"], "clusterIPs", json!([is]));
+        }
+    }
+    if wants_node_ports(new) && wants_node_ports(old) {
+        let before: Vec<Value> = items(old, &["spec", "ports"]).to_vec();
+        let taken: BTreeSet<i64> = items(new, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
+        each(&mut new["spec"], "ports", |p| {
+            if int_at(p, &["nodePort"]).unwrap_or(0) != 0 {
+                return;
+            }
+            let twin = before.iter().find(|o| o["port"] == p["port"] && o["protocol"] == p["protocol"]);
+            if let Some(number) = twin.and_then(|o| int_at(o, &["nodePort"])).filter(|n| *n != 0 && !taken.contains(n)) {
+                set(p, "nodePort", number);
+            }
+        });
+    }
+}
+
+fn drop_by_type(new: &mut Value, old: &Value) {
+    if wants_cluster_ip(old) && !wants_cluster_ip(new) {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+            remove(&mut new["spec"], field);
+        }
+    }
+    let ports_kept = wants_node_ports(new) || kind(new) == "LoadBalancer";
+    if wants_node_ports(old) && !ports_kept {
+        each(&mut new["spec"], "ports", |p| {
+            remove(p, "nodePort");
+        });
+    }
+    if kind(old) == "LoadBalancer" && kind(new) != "LoadBalancer" {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"] {
+            remove(&mut new["spec"], field);
+        }
+        set(new, "status", json!({"loadBalancer": {}}));
+    }
+    let reachable = matches!(kind(new), "NodePort" | "LoadBalancer") || !items(new, &["spec", "externalIPs"]).is_empty();
+    if !reachable {
+        remove(&mut new["spec"], "externalTrafficPolicy");
+    }
+    if kind(old) == "ExternalName" && kind(new) != "ExternalName" && str_at(new, &["spec", "externalName"]) == str_at(old, &["spec", "externalName"]) {
+        remove(&mut new["spec"], "externalName");
+    }
+}
+
+fn check(errors: &mut Vec<FieldError>, svc: &Value) {
+    let spec = at(svc, &["spec"]).unwrap_or(&Value::Null);
+    required_one_of(errors, "spec.type", kind(svc), &TYPES);
+    one_of(errors, "spec.sessionAffinity", str_at(spec, &["sessionAffinity"]), &["ClientIP", "None"]);
+    labels(errors, "spec.selector", spec.get("selector"));
+    addresses(errors, svc, spec);
+    ports(errors, svc, spec);
+    for (field, allowed) in [("internalTrafficPolicy", ["Cluster", "Local"]), ("externalTrafficPolicy", ["Cluster", "Local"])] {
+        let value = str_at(spec, &[field]);
+        if !value.is_empty() {
+            one_of(errors, &format!("spec.{field}"), value, &allowed);
+        }
+    }
+    for (i, ip) in items(spec, &["externalIPs"]).iter().enumerate() {
+        let text = ip.as_str().unwrap_or_default();
+        if text.parse::<IpAddr>().is_err() {
+            errors.push(FieldError::invalid(format!("spec.externalIPs[{i}]"), text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        }
+    }
+    if let Some(n) = int_at(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).filter(|n| !(1..=86400).contains(n)) {
+        errors.push(FieldError::invalid("spec.sessionAffinityConfig.clientIP.timeoutSeconds", n, "must be greater than 0 and less than 86400"));
+    }
+}
+
+fn addresses(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
+    let list = items(spec, &["clusterIPs"]);
+    if kind(svc) == "ExternalName" {
+        if !list.is_empty() || !str_at(spec, &["clusterIP"]).is_empty() {
+            errors.push(FieldError::forbidden("spec.clusterIPs", "may not be set for ExternalName services"));
+        }
+        match str_at(spec, &["externalName"]).trim_end_matches('.') {
+            "" => errors.push(FieldError::required("spec.externalName", "")),
+            name => named(errors, "spec.externalName", name, dns_subdomain),
+        }
+        return;
+    }
+    let first = list.first().and_then(Value::as_str).unwrap_or_default();
+    if first != str_at(spec, &["clusterIP"]) {
+        errors.push(FieldError::invalid("spec.clusterIPs[0]", first, "first value must match `clusterIP`"));
+    }
+    if list.len() > 2 {
+        errors.push(FieldError::invalid("spec.clusterIPs", list.to_vec(), "may only hold up to 2 values"));
+    }
+    for (i, ip) in list.iter().enumerate() {
+        let (path, text) = (format!("spec.clusterIPs[{i}]"), ip.as_str().unwrap_or_default());
+        if text == "None" {
+            if kind(svc) != "ClusterIP" {
+                errors.push(FieldError::invalid(path, text, format!("may not be set to 'None' for {} services", kind(svc))));
+            } else if list.len() > 1 {
+                errors.push(FieldError::invalid("spec.clusterIPs", list.to_vec(), "'None' must be the first and only value"));
+            }
+        } else if text.parse::<IpAddr>().is_err() {
+            errors.push(FieldError::invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        }
+    }
+}
+
+fn ports(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
+    let list = items(spec, &["ports"]);
+    if list.is_empty() && !is_headless(svc) && kind(svc) != "ExternalName" {
+        errors.push(FieldError::required("spec.ports", ""));
+    }
+    let (mut names, mut numbers, mut node_ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (i, p) in list.iter().enumerate() {
+        let path = format!("spec.ports[{i}]");
+        let name = str_at(p, &["name"]);
+        if name.is_empty() {
+            if list.len() > 1 {
+                errors.push(FieldError::required(format!("{path}.name"), ""));
+            }
+        } else {
+            named(errors, &format!("{path}.name"), name, dns_label);
+            if !names.insert(name) {
+                errors.push(FieldError::duplicate(format!("{path}.name"), name));
+            }
+        }
+        let number = int_at(p, &["port"]).unwrap_or(0);
+        port(errors, &format!("{path}.port"), number);
+        let protocol = str_at(p, &["protocol"]);
+        required_one_of(errors, &format!("{path}.protocol"), protocol, &PROTOCOLS);
+        if !is_headless(svc) || has(p, "targetPort") {
+            port_or_name(errors, &format!("{path}.targetPort"), p.get("targetPort"));
+        }
+        if !numbers.insert((protocol, number)) {
+            errors.push(FieldError::duplicate(path.clone(), json!({"port": number, "protocol": protocol})));
+        }
+        let node_port = int_at(p, &["nodePort"]).unwrap_or(0);
+        if node_port != 0 {
+            if !matches!(kind(svc), "NodePort" | "LoadBalancer") {
+                let detail = format!("may not be used when `type` is '{}'", kind(svc));
+                errors.push(FieldError::forbidden(format!("{path}.nodePort"), detail));
+            }
+            if !node_ports.insert((protocol, node_port)) {
+                errors.push(FieldError::duplicate(format!("{path}.nodePort"), node_port));
+            }
+        }
+    }
+}
+
+fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
+    if sub.is_some() || !wants_cluster_ip(new) || !wants_cluster_ip(old) {
+        return;
+    }
+    let (was, is) = (items(old, &["spec", "clusterIPs"]), items(new, &["spec", "clusterIPs"]));
+    if was.first().is_some_and(|w| w != "") && was.first() != is.first() {
+        errors.push(FieldError::invalid("spec.clusterIPs[0]", is.first().cloned().unwrap_or(Value::Null), "may not change once set"));
+    }
+}
+
+fn fields(svc: &Value) -> Fields {
+    vec![("spec.clusterIP", str_at(svc, &["spec", "clusterIP"]).to_owned()), ("spec.type", kind(svc).to_owned())]
+}
+
+/// Fills ipFamilyPolicy and ipFamilies for what this cluster has: its families, the preferred one first.
+pub fn families(svc: &mut Value, cluster: &[&'static str]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let Some(primary) = cluster.first() else { return errors };
+    if !wants_cluster_ip(svc) {
+        remove(&mut svc["spec"], "ipFamilyPolicy");
+        remove(&mut svc["spec"], "ipFamilies");
+        return errors;
+    }
+    let headless_alone = is_headless(svc) && map_at(svc, &["spec", "selector"]).is_none_or(serde_json::Map::is_empty);
+    let given: Vec<String> = items(svc, &["spec", "ipFamilies"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut list = given.clone();
+    for (i, ip) in items(svc, &["spec", "clusterIPs"]).iter().enumerate() {
+        let Some(family) = ip.as_str().and_then(|t| t.parse::<IpAddr>().ok()).map(family_of) else { continue };
+        match list.get(i) {
+            None => list.push(family.to_owned()),
+            Some(claimed) if claimed != family => {
+                let detail = format!("expected an {claimed} value as indicated by `spec.ipFamilies[{i}]`");
+                errors.push(FieldError::invalid(format!("spec.clusterIPs[{i}]"), ip.clone(), detail));
+            }
+            Some(_) => {}
+        }
+    }
+    let two = list.len() == 2 || headless_alone;
+    default(&mut svc["spec"], "ipFamilyPolicy", if two { "RequireDualStack" } else { "SingleStack" });
+    let policy = str_at(svc, &["spec", "ipFamilyPolicy"]).to_owned();
+    one_of(&mut errors, "spec.ipFamilyPolicy", &policy, &["SingleStack", "PreferDualStack", "RequireDualStack"]);
+    if policy == "RequireDualStack" && cluster.len() < 2 && !headless_alone {
+        errors.push(FieldError::invalid("spec.ipFamilyPolicy", policy.as_str(), "Cluster is not configured for dual-stack services"));
+    }
+    if policy == "SingleStack" && list.len() == 2 {
+        errors.push(FieldError::invalid("spec.ipFamilyPolicy", policy.as_str(), "must be RequireDualStack or PreferDualStack when multiple `ipFamilies` are specified"));
+    }
+    if list.is_empty() {
+        list.push((*primary).to_owned());
+    }
+    if policy != "SingleStack" && list.len() == 1 && (cluster.len() == 2 || headless_alone) {
+        list.push(if list[0] == "IPv4" { "IPv6" } else { "IPv4" }.to_owned());
+    }
+    for (i, family) in list.iter().enumerate() {
+        if !["IPv4", "IPv6"].contains(&family.as_str()) {
+            errors.push(FieldError::not_supported(format!("spec.ipFamilies[{i}]"), family.as_str(), &["IPv4", "IPv6"]));
+        } else if !cluster.contains(&family.as_str()) && !headless_alone {
+            errors.push(FieldError::invalid(format!("spec.ipFamilies[{i}]"), family.as_str(), "not configured on this cluster"));
+        }
+    }
+    set(&mut svc["spec"], "ipFamilies", list);
+    errors
+}
+
+/// The family's name.
+pub fn family_of(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}

@@ -1,0 +1,237 @@
+//! The resource table: everything this server serves, one row each. Discovery, OpenAPI, routing and storage read it; nothing else
+//! knows which kinds there are. Order is the order clients see: core first, then groups as discovery lists them.
+
+use super::strategy::{batch, config, endpoints, event, kind, namespace, node, plain, pod, rbac, service, serviceaccount, workload};
+use super::{Resource, Strategy, Subresource, Verb};
+
+use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
+
+const ALL: &[Verb] = &[Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch];
+const NO_COLLECTION_DELETE: &[Verb] = &[Create, Delete, Get, List, Patch, Update, Watch];
+const CREATE: &[Verb] = &[Create];
+const GET: &[Verb] = &[Get];
+const PART: &[Verb] = &[Get, Patch, Update];
+const CONNECT: &[Verb] = &[Create, Get];
+const IN_ALL: &[&str] = &["all"];
+
+static REVIEW: kind::Kind = kind::Kind::BASE;
+
+/// Every row.
+pub fn table() -> &'static [Resource] {
+    TABLE
+}
+
+/// One group and version, from which rows are made.
+struct Gv(&'static str, &'static str);
+
+impl Gv {
+    const fn row(&self, plural: &'static str, singular: &'static str, kind: &'static str, strategy: &'static dyn Strategy) -> Resource {
+        Resource {
+            group: self.0,
+            version: self.1,
+            plural,
+            singular,
+            kind,
+            namespaced: true,
+            short_names: &[],
+            categories: &[],
+            verbs: ALL,
+            subresources: &[],
+            storage: plural,
+            strategy,
+            virtual_: false,
+        }
+    }
+
+    /// Created, answered, never stored.
+    const fn review(&self, plural: &'static str, singular: &'static str, kind: &'static str) -> Resource {
+        Resource { verbs: CREATE, virtual_: true, ..self.row(plural, singular, kind, &REVIEW) }
+    }
+
+    const fn sub(&self, name: &'static str, kind: &'static str, verbs: &'static [Verb]) -> Subresource {
+        Subresource { name, group: self.0, version: self.1, kind, verbs }
+    }
+}
+
+impl Resource {
+    const fn cluster(self) -> Self {
+        Self { namespaced: false, ..self }
+    }
+
+    const fn short(self, short_names: &'static [&'static str]) -> Self {
+        Self { short_names, ..self }
+    }
+
+    const fn in_all(self) -> Self {
+        Self { categories: IN_ALL, ..self }
+    }
+
+    const fn subs(self, subresources: &'static [Subresource]) -> Self {
+        Self { subresources, ..self }
+    }
+
+    const fn at(self, storage: &'static str) -> Self {
+        Self { storage, ..self }
+    }
+
+    const fn verbs(self, verbs: &'static [Verb]) -> Self {
+        Self { verbs, ..self }
+    }
+}
+
+const CORE: Gv = Gv("", "v1");
+const APPS: Gv = Gv("apps", "v1");
+const AUTHN: Gv = Gv("authentication.k8s.io", "v1");
+const AUTHZ: Gv = Gv("authorization.k8s.io", "v1");
+const BATCH: Gv = Gv("batch", "v1");
+const CERTS: Gv = Gv("certificates.k8s.io", "v1");
+const COORD: Gv = Gv("coordination.k8s.io", "v1");
+const DISCOVERY: Gv = Gv("discovery.k8s.io", "v1");
+const NET: Gv = Gv("networking.k8s.io", "v1");
+const NODE: Gv = Gv("node.k8s.io", "v1");
+const POLICY: Gv = Gv("policy", "v1");
+const RBAC: Gv = Gv("rbac.authorization.k8s.io", "v1");
+const SCHED: Gv = Gv("scheduling.k8s.io", "v1");
+const STORAGE: Gv = Gv("storage.k8s.io", "v1");
+const SCALE: Subresource = Gv("autoscaling", "v1").sub("scale", "Scale", PART);
+
+static POD_SUBS: &[Subresource] = &[
+    CORE.sub("attach", "PodAttachOptions", CONNECT),
+    CORE.sub("binding", "Binding", CREATE),
+    CORE.sub("ephemeralcontainers", "Pod", PART),
+    POLICY.sub("eviction", "Eviction", CREATE),
+    CORE.sub("exec", "PodExecOptions", CONNECT),
+    CORE.sub("log", "Pod", GET),
+    CORE.sub("portforward", "PodPortForwardOptions", CONNECT),
+    CORE.sub("status", "Pod", PART),
+];
+
+static TABLE: &[Resource] = &[
+    CORE.row("bindings", "binding", "Binding", &REVIEW).verbs(CREATE).virtual_row(),
+    CORE.row("configmaps", "configmap", "ConfigMap", &config::CONFIG_MAP).short(&["cm"]),
+    CORE.row("endpoints", "endpoints", "Endpoints", &endpoints::ENDPOINTS).short(&["ep"]).at("services/endpoints"),
+    CORE.row("events", "event", "Event", &event::EVENT).short(&["ev"]),
+    CORE.row("limitranges", "limitrange", "LimitRange", &plain::LIMIT_RANGE).short(&["limits"]),
+    CORE.row("namespaces", "namespace", "Namespace", &namespace::NAMESPACE)
+        .cluster()
+        .short(&["ns"])
+        .verbs(NO_COLLECTION_DELETE)
+        .subs(&[CORE.sub("finalize", "Namespace", &[Update]), CORE.sub("status", "Namespace", PART)]),
+    CORE.row("nodes", "node", "Node", &node::NODE).cluster().short(&["no"]).at("minions").subs(&[CORE.sub("status", "Node", PART)]),
+    CORE.row("persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaim", &plain::PERSISTENT_VOLUME_CLAIM)
+        .short(&["pvc"])
+        .subs(&[CORE.sub("status", "PersistentVolumeClaim", PART)]),
+    CORE.row("persistentvolumes", "persistentvolume", "PersistentVolume", &plain::PERSISTENT_VOLUME)
+        .cluster()
+        .short(&["pv"])
+        .subs(&[CORE.sub("status", "PersistentVolume", PART)]),
+    CORE.row("pods", "pod", "Pod", &pod::POD).short(&["po"]).in_all().subs(POD_SUBS),
+    CORE.row("podtemplates", "podtemplate", "PodTemplate", &workload::POD_TEMPLATE),
+    CORE.row("replicationcontrollers", "replicationcontroller", "ReplicationController", &workload::REPLICATION_CONTROLLER)
+        .short(&["rc"])
+        .in_all()
+        .at("controllers")
+        .subs(&[SCALE, CORE.sub("status", "ReplicationController", PART)]),
+    CORE.row("resourcequotas", "resourcequota", "ResourceQuota", &plain::RESOURCE_QUOTA)
+        .short(&["quota"])
+        .subs(&[CORE.sub("status", "ResourceQuota", PART)]),
+    CORE.row("secrets", "secret", "Secret", &config::SECRET),
+    CORE.row("serviceaccounts", "serviceaccount", "ServiceAccount", &serviceaccount::SERVICE_ACCOUNT)
+        .short(&["sa"])
+        .subs(&[AUTHN.sub("token", "TokenRequest", CREATE)]),
+    CORE.row("services", "service", "Service", &service::SERVICE)
+        .short(&["svc"])
+        .in_all()
+        .at("services/specs")
+        .subs(&[CORE.sub("status", "Service", PART)]),
+    // apps
+    APPS.row("controllerrevisions", "controllerrevision", "ControllerRevision", &workload::CONTROLLER_REVISION),
+    APPS.row("daemonsets", "daemonset", "DaemonSet", &workload::DAEMON_SET)
+        .short(&["ds"])
+        .in_all()
+        .subs(&[APPS.sub("status", "DaemonSet", PART)]),
+    APPS.row("deployments", "deployment", "Deployment", &workload::DEPLOYMENT)
+        .short(&["deploy"])
+        .in_all()
+        .subs(&[SCALE, APPS.sub("status", "Deployment", PART)]),
+    APPS.row("replicasets", "replicaset", "ReplicaSet", &workload::REPLICA_SET)
+        .short(&["rs"])
+        .in_all()
+        .subs(&[SCALE, APPS.sub("status", "ReplicaSet", PART)]),
+    APPS.row("statefulsets", "statefulset", "StatefulSet", &workload::STATEFUL_SET)
+        .short(&["sts"])
+        .in_all()
+        .subs(&[SCALE, APPS.sub("status", "StatefulSet", PART)]),
+    // authentication and authorization: questions
+    AUTHN.review("selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview").cluster(),
+    AUTHN.review("tokenreviews", "tokenreview", "TokenReview").cluster(),
+    AUTHZ.review("localsubjectaccessreviews", "localsubjectaccessreview", "LocalSubjectAccessReview"),
+    AUTHZ.review("selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview").cluster(),
+    AUTHZ.review("selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview").cluster(),
+    AUTHZ.review("subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview").cluster(),
+    // batch
+    BATCH.row("cronjobs", "cronjob", "CronJob", &batch::CRON_JOB)
+        .short(&["cj"])
+        .in_all()
+        .subs(&[BATCH.sub("status", "CronJob", PART)]),
+    BATCH.row("jobs", "job", "Job", &batch::JOB).in_all().subs(&[BATCH.sub("status", "Job", PART)]),
+    CERTS.row("certificatesigningrequests", "certificatesigningrequest", "CertificateSigningRequest", &plain::CERTIFICATE_SIGNING_REQUEST)
+        .cluster()
+        .short(&["csr"])
+        .subs(&[CERTS.sub("approval", "CertificateSigningRequest", PART), CERTS.sub("status", "CertificateSigningRequest", PART)]),
+    COORD.row("leases", "lease", "Lease", &plain::LEASE),
+    DISCOVERY.row("endpointslices", "endpointslice", "EndpointSlice", &endpoints::ENDPOINT_SLICE),
+    // networking
+    NET.row("ingressclasses", "ingressclass", "IngressClass", &plain::INGRESS_CLASS).cluster(),
+    NET.row("ingresses", "ingress", "Ingress", &plain::INGRESS)
+        .short(&["ing"])
+        .at("ingress")
+        .subs(&[NET.sub("status", "Ingress", PART)]),
+    NET.row("ipaddresses", "ipaddress", "IPAddress", &plain::IP_ADDRESS).cluster().short(&["ip"]),
+    NET.row("networkpolicies", "networkpolicy", "NetworkPolicy", &plain::NETWORK_POLICY).short(&["netpol"]),
+    NODE.row("runtimeclasses", "runtimeclass", "RuntimeClass", &plain::RUNTIME_CLASS).cluster(),
+    POLICY.row("poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget", &plain::POD_DISRUPTION_BUDGET)
+        .short(&["pdb"])
+        .subs(&[POLICY.sub("status", "PodDisruptionBudget", PART)]),
+    // RBAC
+    RBAC.row("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", &rbac::CLUSTER_ROLE_BINDING).cluster(),
+    RBAC.row("clusterroles", "clusterrole", "ClusterRole", &rbac::CLUSTER_ROLE).cluster(),
+    RBAC.row("rolebindings", "rolebinding", "RoleBinding", &rbac::ROLE_BINDING),
+    RBAC.row("roles", "role", "Role", &rbac::ROLE),
+    SCHED.row("priorityclasses", "priorityclass", "PriorityClass", &plain::PRIORITY_CLASS).cluster().short(&["pc"]),
+    STORAGE.row("storageclasses", "storageclass", "StorageClass", &plain::STORAGE_CLASS).cluster().short(&["sc"]),
+];
+
+impl Resource {
+    /// Answered, never stored.
+    const fn virtual_row(self) -> Self {
+        Self { virtual_: true, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn rows_do_not_collide() {
+        let mut paths = BTreeSet::new();
+        let mut places = BTreeSet::new();
+        for r in table() {
+            assert!(paths.insert((r.group, r.version, r.plural)), "{r:?} twice");
+            assert!(r.virtual_ || places.insert(r.storage), "{r:?} shares its place");
+            assert_eq!(r.virtual_, r.verbs == CREATE, "{r:?}");
+        }
+    }
+
+    #[test]
+    fn short_names_mean_one_resource() {
+        let mut names = BTreeSet::new();
+        for r in table() {
+            for n in r.short_names {
+                assert!(names.insert(n), "{n} is ambiguous");
+            }
+        }
+    }
+}

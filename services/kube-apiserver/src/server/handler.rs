@@ -1,0 +1,185 @@
+//! The chain every request passes, in order: panic guard, request info, authentication, impersonation, authorization, then the endpoint.
+
+use super::body::{Request, Response};
+use super::listener::Peer;
+use super::negotiate::{self, Accepted};
+use super::query::Query;
+use super::request_info::RequestInfo;
+use super::{Shared, respond, routes};
+use crate::authn::{UserInfo, bearer, impersonate, x509};
+use crate::authz::{self, Attributes, Decision};
+use crate::endpoints;
+use crate::errors::ApiError;
+use crate::registry::Context;
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Method};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A request that is not a watch or a stream has failed after this long.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long requests wait for the rules that would authorize them, just after start.
+const RULES_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything known about a request besides its body.
+pub struct Call {
+    /// The server.
+    pub state: Shared,
+    /// Who asks.
+    pub user: UserInfo,
+    /// What for.
+    pub info: RequestInfo,
+    /// The method.
+    pub method: Method,
+    /// The path.
+    pub path: String,
+    /// The query.
+    pub query: Query,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The time every field this request sets shows.
+    pub now: String,
+}
+
+impl Call {
+    /// A header's text.
+    pub fn header(&self, name: http::HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+
+    /// What the client wants back.
+    pub fn accepted(&self) -> Result<Accepted, ApiError> {
+        negotiate::accept(self.header(http::header::ACCEPT))
+    }
+
+    /// Whether nothing may be persisted.
+    pub fn dry_run(&self) -> Result<bool, ApiError> {
+        match self.query.get("dryRun") {
+            "" => Ok(false),
+            "All" => Ok(true),
+            other => Err(ApiError::bad_request(format!("invalid dryRun value {other:?}: supported values: \"All\""))),
+        }
+    }
+
+    /// What strategies and admission see.
+    pub fn context(&self, dry_run: bool) -> Context<'_> {
+        Context { user: &self.user, now: self.now.clone(), dry_run, state: &self.state }
+    }
+
+    /// The request's attributes.
+    pub fn attributes(&self) -> &Attributes {
+        &self.info.attributes
+    }
+
+    fn is_long_running(&self) -> bool {
+        let a = self.attributes();
+        a.verb == "watch" || matches!(a.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
+}
+
+/// Answers one request; whatever goes wrong, the answer is a response.
+pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
+    let metrics = &state.clone().metrics;
+    metrics.requests.fetch_add(1, Ordering::Relaxed);
+    metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+    let method = request.method().clone();
+    let path = request.uri().path().to_string();
+    let guarded = AssertUnwindSafe(chain(state, peer, request)).catch_unwind().await;
+    let mut response = match guarded {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => respond::error(&error),
+        Err(_) => {
+            tracing::error!(%method, path, "a handler panicked");
+            respond::error(&ApiError::internal("this request caused the server to panic"))
+        }
+    };
+    metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+    if response.status().is_server_error() {
+        metrics.failures.fetch_add(1, Ordering::Relaxed);
+    }
+    tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        response.headers_mut().insert("audit-id", id);
+    }
+    response
+}
+
+async fn chain(state: Shared, peer: Peer, request: Request) -> Result<Response, ApiError> {
+    let query = Query::parse(request.uri().query());
+    let info = RequestInfo::resolve(request.method(), request.uri().path(), &query);
+    let path = request.uri().path().to_string();
+    let user = authenticate(&state, &peer, request.headers(), routes::is_public(&path)).await?;
+    let mut call = Call {
+        user,
+        info,
+        method: request.method().clone(),
+        path,
+        query,
+        headers: request.headers().clone(),
+        now: apimachinery::time::now_rfc3339(),
+        state,
+    };
+    if !routes::is_public(&call.path) {
+        if tokio::time::timeout(RULES_PATIENCE, call.state.authorizer.synced()).await.is_err() {
+            return Err(ApiError::unavailable("the access rules have not been read from the store yet"));
+        }
+        become_other(&mut call)?;
+        authorize(&call, &request)?;
+    }
+    if call.attributes().path.is_some() {
+        return routes::serve(&call).await;
+    }
+    if call.is_long_running() {
+        return endpoints::dispatch(call, request).await;
+    }
+    match tokio::time::timeout(LIMIT, endpoints::dispatch(call, request)).await {
+        Ok(result) => result,
+        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+/// A token counts before a certificate; a wrong token is an error even where nobody in particular would do.
+async fn authenticate(state: &Shared, peer: &Peer, headers: &HeaderMap, public: bool) -> Result<UserInfo, ApiError> {
+    if let Some(token) = bearer::from_headers(headers) {
+        return match bearer::verify(state, token, state.config.audiences()).await {
+            Ok((user, _)) => Ok(user),
+            Err(why) => {
+                tracing::debug!(peer = %peer.address, why, "a token was refused");
+                Err(ApiError::unauthorized())
+            }
+        };
+    }
+    match peer.certificate.as_deref().and_then(x509::user) {
+        Some(user) => Ok(user),
+        None if public => Ok(UserInfo::anonymous()),
+        None => Err(ApiError::unauthorized()),
+    }
+}
+
+fn become_other(call: &mut Call) -> Result<(), ApiError> {
+    let Some(other) = impersonate::requested(&call.headers).map_err(ApiError::bad_request)? else { return Ok(()) };
+    for needed in &other.needs {
+        if let Decision::Deny(why) = call.state.authorizer.authorize(&call.user, needed) {
+            return Err(authz::forbidden(&call.user, needed, &why));
+        }
+    }
+    call.user = other.user;
+    Ok(())
+}
+
+fn authorize(call: &Call, request: &Request) -> Result<(), ApiError> {
+    let attributes = call.attributes();
+    if let Decision::Deny(why) = call.state.authorizer.authorize(&call.user, attributes) {
+        return Err(authz::forbidden(&call.user, attributes, &why));
+    }
+    // A WebSocket begins with GET, yet running a command is more than reading.
+    let upgrade = request.headers().contains_key(http::header::UPGRADE);
+    if upgrade && attributes.verb == "get" && matches!(attributes.subresource.as_str(), "exec" | "attach" | "portforward") {
+        let create = Attributes { verb: "create".into(), ..attributes.clone() };
+        if let Decision::Deny(why) = call.state.authorizer.authorize(&call.user, &create) {
+            return Err(authz::forbidden(&call.user, &create, &why));
+        }
+    }
+    Ok(())
+}

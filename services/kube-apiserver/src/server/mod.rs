@@ -1,0 +1,81 @@
+//! The process: state, start order, listener and the handler chain.
+//!
+//! A request passes, in this order: [`handler`] (panic guard, request info, authentication, authorization) and then
+//! [`crate::endpoints`] for objects or [`routes`] for everything that is not one.
+
+pub mod body;
+pub mod handler;
+pub mod listener;
+pub mod negotiate;
+pub mod query;
+pub mod request_info;
+pub mod respond;
+pub mod routes;
+mod start;
+
+pub use start::run;
+
+use crate::authz::Authorizer;
+use crate::config::Config;
+use crate::proxy::Kubelets;
+use crate::registry::alloc::Allocators;
+use crate::registry::{self, Resource};
+use crate::storage::Storage;
+use crate::tokens::Tokens;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The version this server implements.
+pub const GIT_VERSION: &str = "v1.35.0+corten";
+
+/// What every request may use.
+pub struct State {
+    /// The flags.
+    pub config: Config,
+    /// Objects.
+    pub storage: Storage,
+    /// The resource table.
+    pub table: &'static [Resource],
+    /// Service-account tokens.
+    pub tokens: Tokens,
+    /// RBAC and Node rules.
+    pub authorizer: Authorizer,
+    /// Connections to kubelets.
+    pub kubelets: Kubelets,
+    /// Service addresses and node ports.
+    pub alloc: Allocators,
+    /// The shutdown signal, for long-running responses.
+    pub shutdown: daemon::Shutdown,
+    /// Set once the caches the chain needs are filled and the bootstrap objects exist.
+    pub ready: AtomicBool,
+    /// Counters for /metrics.
+    pub metrics: Metrics,
+}
+
+/// State as handlers share it.
+pub type Shared = Arc<State>;
+
+impl State {
+    /// The row of a resource the server itself relies on.
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        registry::lookup(group, version, plural)
+    }
+
+    /// Whether /readyz says yes.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.shutdown.triggered()
+    }
+}
+
+/// Request counters.
+#[derive(Default)]
+pub struct Metrics {
+    /// Requests begun.
+    pub requests: AtomicU64,
+    /// Requests that ended with a 5xx.
+    pub failures: AtomicU64,
+    /// Requests being served.
+    pub in_flight: AtomicU64,
+    /// Watches being served.
+    pub watches: AtomicU64,
+}

@@ -1,0 +1,173 @@
+//! What is not an object: health, version, metrics, discovery, OpenAPI, token issuer documents.
+
+use super::body::{Response, full};
+use super::handler::Call;
+use super::{GIT_VERSION, respond};
+use crate::errors::ApiError;
+use crate::{discovery, openapi};
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a readiness probe waits for the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Paths anybody may read: probes have no credentials.
+pub fn is_public(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    matches!(first, "healthz" | "livez" | "readyz") || path.trim_end_matches('/') == "/version"
+}
+
+/// Answers a path that is no resource.
+pub async fn serve(call: &Call) -> Result<Response, ApiError> {
+    if !matches!(call.method, Method::GET | Method::HEAD) {
+        return Err(ApiError::method_not_allowed("", ""));
+    }
+    let path = call.path.trim_end_matches('/');
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["livez", ..] | ["healthz", ..] | ["readyz", ..] => Ok(health(call, parts[0]).await),
+        ["version"] => Ok(respond::json(200, &version())),
+        ["metrics"] => Ok(respond::text(200, metrics(call))),
+        [""] => Ok(respond::json(200, &json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}))),
+        ["api"] => Ok(discovered(call, true, discovery::core_versions)),
+        ["apis"] => Ok(discovered(call, false, discovery::groups)),
+        ["api", version] => found(discovery::resources("", version)),
+        ["apis", group] => found(discovery::group(group)),
+        ["apis", group, version] => found(discovery::resources(group, version)),
+        ["openapi", "v2"] => openapi_v2(call),
+        ["openapi", "v3"] => cached(call, openapi::v3_index()),
+        ["openapi", "v3", gv @ ..] => match openapi::v3(&gv.join("/")) {
+            Some(document) => cached(call, document),
+            None => Err(ApiError::no_such_path()),
+        },
+        ["openid", "v1", "jwks"] => {
+            let mut response = respond::json(200, &call.state.tokens.jwks());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+            Ok(response)
+        }
+        [".well-known", "openid-configuration"] => Ok(respond::json(200, &call.state.tokens.openid_configuration())),
+        _ => Err(ApiError::no_such_path()),
+    }
+}
+
+fn found(document: Option<Value>) -> Result<Response, ApiError> {
+    document.map(|d| respond::json(200, &d)).ok_or_else(ApiError::no_such_path)
+}
+
+fn discovered(call: &Call, core: bool, plain: impl Fn() -> Value) -> Response {
+    let aggregated = call.header(ACCEPT).is_some_and(wants_aggregated);
+    let mut response = if aggregated { respond::json(200, &discovery::aggregated(core)) } else { respond::json(200, &plain()) };
+    if aggregated {
+        let media = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+        response.headers_mut().insert(CONTENT_TYPE, media);
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn wants_aggregated(accept: &str) -> bool {
+    accept.split(',').any(|clause| {
+        let has = |p: &str| clause.split(';').any(|part| part.trim() == p);
+        has("application/json") && has("g=apidiscovery.k8s.io") && has("v=v2") && has("as=APIGroupDiscoveryList")
+    })
+}
+
+fn openapi_v2(call: &Call) -> Result<Response, ApiError> {
+    let accept = call.header(ACCEPT).unwrap_or("*/*");
+    if !accept.split(',').any(|clause| matches!(clause.split(';').next().map(str::trim), Some("application/json" | "*/*" | "application/*"))) {
+        return Err(ApiError::not_acceptable(&["application/json"]));
+    }
+    cached(call, openapi::v2())
+}
+
+/// A large constant document, with an entity tag so that it is sent once.
+fn cached(call: &Call, document: bytes::Bytes) -> Result<Response, ApiError> {
+    let tag = format!("\"{:X}\"", Sha256::digest(&document));
+    let known = call.header(IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|t| t.trim() == tag));
+    let mut response = respond::bytes(200, if known { bytes::Bytes::new() } else { document });
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = full(bytes::Bytes::new());
+    }
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// /version.
+pub fn version() -> Value {
+    json!({
+        "major": "1", "minor": "35", "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", go_architecture()),
+    })
+}
+
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+async fn health(call: &Call, which: &str) -> Response {
+    let store = tokio::time::timeout(STORE_PATIENCE, call.state.storage.store().revision()).await;
+    let mut checks = vec![("ping", true), ("etcd", matches!(store, Ok(Ok(_))))];
+    if which != "livez" {
+        checks.push(("poststarthook/bootstrap", call.state.is_ready()));
+    }
+    if which == "readyz" {
+        checks.push(("shutdown", !call.state.shutdown.triggered()));
+    }
+    let excluded: Vec<&str> = call.query.all("exclude").collect();
+    checks.retain(|(name, _)| !excluded.contains(name));
+    let healthy = checks.iter().all(|(_, ok)| *ok);
+    if healthy && !call.query.has("verbose") {
+        return respond::text(200, "ok");
+    }
+    let mut text = String::new();
+    for (name, ok) in checks {
+        let _ = if ok { writeln!(text, "[+]{name} ok") } else { writeln!(text, "[-]{name} failed: reason withheld") };
+    }
+    let _ = write!(text, "{which} check {}\n", if healthy { "passed" } else { "failed" });
+    respond::text(if healthy { 200 } else { 500 }, text)
+}
+
+fn metrics(call: &Call) -> String {
+    let m = &call.state.metrics;
+    let rows = [
+        ("apiserver_requests_total", "counter", m.requests.load(Ordering::Relaxed)),
+        ("apiserver_request_failures_total", "counter", m.failures.load(Ordering::Relaxed)),
+        ("apiserver_current_inflight_requests", "gauge", m.in_flight.load(Ordering::Relaxed)),
+        ("apiserver_registered_watchers", "gauge", m.watches.load(Ordering::Relaxed)),
+    ];
+    let mut text = String::new();
+    for (name, kind, value) in rows {
+        let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_paths() {
+        for (path, want) in [("/readyz", true), ("/livez/ping", true), ("/version", true), ("/version/x", false), ("/api", false), ("/healthzz", false)] {
+            assert_eq!(is_public(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn aggregated_discovery_is_negotiated() {
+        assert!(wants_aggregated("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"));
+        assert!(!wants_aggregated("application/json"));
+    }
+}

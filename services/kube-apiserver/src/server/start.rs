@@ -1,0 +1,77 @@
+//! Start order: flags, store, caches, listener, bootstrap, ready.
+
+use super::{Metrics, Shared, State, listener};
+use crate::authz::Authorizer;
+use crate::config::Config;
+use crate::proxy::Kubelets;
+use crate::registry::alloc::Allocators;
+use crate::registry::{self, lookup};
+use crate::storage::{Storage, Store, compactor};
+use crate::tokens::Tokens;
+use crate::bootstrap;
+use clap::Parser;
+use daemon::backoff::Backoff;
+use daemon::tls::ClientAuth;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::net::TcpListener;
+
+/// Caches that admission and authentication read without waiting: filled before the server says it is ready. The others start when used.
+const NEEDED: &[(&str, &str, &str)] =
+    &[("", "v1", "namespaces"), ("", "v1", "serviceaccounts"), ("", "v1", "services"), ("", "v1", "pods"), ("", "v1", "nodes")];
+
+/// The process.
+pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outcome {
+    let config = Config::try_parse_from(args)?;
+    let tls = daemon::tls::server_config(
+        &config.tls_cert_file,
+        &config.tls_private_key_file,
+        Some(&config.client_ca_file),
+        ClientAuth::Optional,
+        &[b"h2", b"http/1.1"],
+    )?;
+    let listener = TcpListener::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
+    let state = build(config, shutdown)?;
+    tracing::info!(address = %listener.local_addr()?, store = ?state.config.etcd_servers, "serving");
+    tokio::spawn(compactor::run(state.storage.store().clone(), state.config.etcd_compaction_interval, state.shutdown.clone()));
+    tokio::spawn(become_ready(state.clone()));
+    listener::serve(state, listener, tls).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Puts the state together; nothing is awaited, so that health can be answered at once.
+pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemon::Failure> {
+    let store = Store::connect(&config)?;
+    let event_ttl = i64::try_from(config.event_ttl.as_secs()).unwrap_or(i64::MAX);
+    let storage = Storage::new(store, event_ttl);
+    Ok(Arc::new(State {
+        authorizer: Authorizer::new(storage.clone(), &config.authorization_mode),
+        tokens: Tokens::new(&config)?,
+        kubelets: Kubelets::new(&config)?,
+        alloc: Allocators::new(&config)?,
+        table: registry::table(),
+        ready: AtomicBool::new(false),
+        metrics: Metrics::default(),
+        storage,
+        config,
+        shutdown,
+    }))
+}
+
+async fn become_ready(state: Shared) {
+    state.authorizer.synced().await;
+    for (group, version, plural) in NEEDED {
+        if let Some(res) = lookup(group, version, plural) {
+            state.storage.cache(res).synced().await;
+        }
+    }
+    let mut backoff = Backoff::default();
+    while let Err(error) = bootstrap::run(state.clone()).await {
+        tracing::warn!(%error, "bootstrap objects; trying again");
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+    state.ready.store(true, Ordering::Release);
+    tracing::info!("ready");
+}

@@ -1,0 +1,207 @@
+//! Objects in the store: keys, transactions, caches.
+//!
+//! [`etcd`] speaks the protocol, [`codec`] turns objects into values and back, [`cache`] is the pure watch cache and [`cacher`] the task
+//! that feeds it. This file is what the rest of the server uses.
+
+pub mod cache;
+pub mod cacher;
+pub mod codec;
+pub mod compactor;
+pub mod connector;
+pub mod etcd;
+pub mod keys;
+pub mod selection;
+
+use crate::errors::ApiError;
+use crate::registry::Resource;
+use apimachinery::meta;
+pub use cacher::Cacher;
+pub use codec::Stored;
+pub use etcd::{Store, StoreError};
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What must hold for an update or delete to go ahead.
+#[derive(Clone, Debug, Default)]
+pub struct Preconditions {
+    /// The object's uid.
+    pub uid: Option<String>,
+    /// The object's resourceVersion.
+    pub resource_version: Option<String>,
+}
+
+impl Preconditions {
+    /// 409 if the object is not the one meant.
+    pub fn check(&self, res: &Resource, object: &Stored) -> Result<(), ApiError> {
+        let uid = object.uid();
+        if let Some(want) = &self.uid
+            && *want != uid
+        {
+            let why = format!("Precondition failed: UID in precondition: {want}, UID in object meta: {uid}");
+            return Err(ApiError::conflict(res.group, res.plural, &object.name, &why));
+        }
+        if let Some(want) = &self.resource_version
+            && *want != object.revision.to_string()
+        {
+            let why = format!("Precondition failed: ResourceVersion in precondition: {want}, ResourceVersion in object meta: {}", object.revision);
+            return Err(ApiError::conflict(res.group, res.plural, &object.name, &why));
+        }
+        Ok(())
+    }
+}
+
+/// How a compare-and-swap ended.
+#[derive(Debug)]
+pub enum Swap {
+    /// The write went through.
+    Done(Arc<Stored>),
+    /// Someone else wrote first; this is what stands there now, if anything.
+    Lost(Option<Arc<Stored>>),
+}
+
+struct Inner {
+    store: Store,
+    caches: Mutex<HashMap<&'static str, Arc<Cacher>>>,
+    event_ttl: i64,
+}
+
+/// The server's view of the store.
+#[derive(Clone)]
+pub struct Storage(Arc<Inner>);
+
+impl Storage {
+    /// Objects in `store`; events vanish after `event_ttl` seconds.
+    pub fn new(store: Store, event_ttl: i64) -> Self {
+        Self(Arc::new(Inner { store, caches: Mutex::new(HashMap::new()), event_ttl }))
+    }
+
+    /// The connection, for what is not an object: health, compaction, revisions.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The newest committed state of one object.
+    pub async fn get(&self, res: &'static Resource, namespace: &str, name: &str) -> Result<Option<Arc<Stored>>, ApiError> {
+        let key = self.0.store.key(res, namespace, name);
+        let found = self.0.store.get(&key).await.map_err(ApiError::from)?;
+        found.map(|kv| codec::decode(res, &kv.value, kv.mod_revision).map(Arc::new)).transpose()
+    }
+
+    /// Stores a new object, named by its metadata. A resourceVersion in it is dropped.
+    pub async fn create(&self, res: &'static Resource, mut object: Value) -> Result<Arc<Stored>, ApiError> {
+        let (namespace, name) = (meta::namespace(&object).to_string(), meta::name(&object).to_string());
+        let key = self.0.store.key(res, &namespace, &name);
+        let text = codec::encode(&mut object)?;
+        let lease = if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
+        match self.0.store.create(&key, text, lease).await.map_err(ApiError::from)? {
+            Some(revision) => Ok(Arc::new(codec::stored(res, object, revision)?)),
+            None => Err(ApiError::already_exists(res.group, res.plural, &name)),
+        }
+    }
+
+    /// Replaces an object if it is still at `revision`.
+    pub async fn swap(&self, res: &'static Resource, mut object: Value, revision: i64) -> Result<Swap, ApiError> {
+        let (namespace, name) = (meta::namespace(&object).to_string(), meta::name(&object).to_string());
+        let key = self.0.store.key(res, &namespace, &name);
+        let text = codec::encode(&mut object)?;
+        let lease = if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
+        match self.0.store.swap(&key, text, revision, lease).await.map_err(ApiError::from)? {
+            Ok(written) => Ok(Swap::Done(Arc::new(codec::stored(res, object, written)?))),
+            Err(found) => self.lost(res, found),
+        }
+    }
+
+    /// Removes an object if it is still at `revision`; on success the last state carries the version of its deletion.
+    pub async fn remove(&self, res: &'static Resource, object: &Stored) -> Result<Swap, ApiError> {
+        let key = self.0.store.key(res, &object.namespace, &object.name);
+        match self.0.store.remove(&key, object.revision).await.map_err(ApiError::from)? {
+            Ok(removed) => Ok(Swap::Done(Arc::new(codec::stored(res, object.object(), removed)?))),
+            Err(found) => self.lost(res, found),
+        }
+    }
+
+    fn lost(&self, res: &'static Resource, found: Option<etcd::Entry>) -> Result<Swap, ApiError> {
+        let current = found.map(|kv| codec::decode(res, &kv.value, kv.mod_revision).map(Arc::new)).transpose()?;
+        Ok(Swap::Lost(current))
+    }
+
+    /// Reads, changes and writes one object, again from the start when someone else wrote in between. `change` gets the object with its
+    /// resourceVersion; an unchanged result is not written.
+    pub async fn guaranteed_update<F>(
+        &self, res: &'static Resource, namespace: &str, name: &str, preconditions: &Preconditions, mut change: F,
+    ) -> Result<Arc<Stored>, ApiError>
+    where
+        F: FnMut(Value) -> Result<Value, ApiError>,
+    {
+        let mut current = self.get(res, namespace, name).await?;
+        loop {
+            let Some(stored) = current else { return Err(ApiError::not_found(res.group, res.plural, name)) };
+            preconditions.check(res, &stored)?;
+            let old = stored.object();
+            let new = change(old.clone())?;
+            if new == old {
+                return Ok(stored);
+            }
+            match self.swap(res, new, stored.revision).await? {
+                Swap::Done(stored) => return Ok(stored),
+                Swap::Lost(found) => current = found,
+            }
+        }
+    }
+
+    /// Removes one object whatever its version, unless the preconditions fail.
+    pub async fn delete(
+        &self, res: &'static Resource, namespace: &str, name: &str, preconditions: &Preconditions,
+    ) -> Result<Arc<Stored>, ApiError> {
+        let mut current = self.get(res, namespace, name).await?;
+        loop {
+            let Some(stored) = current else { return Err(ApiError::not_found(res.group, res.plural, name)) };
+            preconditions.check(res, &stored)?;
+            match self.remove(res, &stored).await? {
+                Swap::Done(stored) => return Ok(stored),
+                Swap::Lost(found) => current = found,
+            }
+        }
+    }
+
+    /// The resource's watch cache, started on first use. It may not have read the store yet: see [`Cacher::synced`].
+    pub fn cache(&self, res: &'static Resource) -> Arc<Cacher> {
+        let mut caches = self.0.caches.lock();
+        caches.entry(res.storage).or_insert_with(|| Cacher::start(self.0.store.clone(), res)).clone()
+    }
+
+    /// Every cached object, without waiting: empty while the cache has not read the store. For decisions that tolerate a slightly old view.
+    pub fn cached(&self, res: &'static Resource) -> Vec<Arc<Stored>> {
+        self.cache(res).snapshot("").0
+    }
+
+    /// One cached object, without waiting.
+    pub fn cached_get(&self, res: &'static Resource, namespace: &str, name: &str) -> Option<Arc<Stored>> {
+        self.cache(res).get(&keys::relative(res, namespace, name))
+    }
+
+    /// Every object (of one namespace, if given) at least as new as the moment of the call.
+    pub async fn list(&self, res: &'static Resource, namespace: Option<&str>) -> Result<(Vec<Arc<Stored>>, i64), ApiError> {
+        let cacher = self.cache(res);
+        cacher.fresh().await?;
+        Ok(cacher.snapshot(&namespace.filter(|n| !n.is_empty()).map(|n| format!("{n}/")).unwrap_or_default()))
+    }
+}
+
+fn is_event(res: &Resource) -> bool {
+    res.storage == "events"
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Compacted => ApiError::expired("The provided resource version is too old."),
+            StoreError::Unavailable(why) => ApiError::unavailable(format!("the store cannot be reached: {why}")),
+            StoreError::Timeout => ApiError::timeout("the store did not answer in time", 1),
+            StoreError::TooLarge => ApiError::too_large("the object is larger than the store accepts"),
+            StoreError::Other(why) => ApiError::internal(why),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What every controller is given.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use client::{Client, EventRecorder, Informer, InformerParams, Resource};
+use daemon::Shutdown;
+use parking_lot::Mutex;
+
+use crate::node_ipam::plan::Cidr;
+use crate::resources::Resources;
+
+/// Shared handles; cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The API.
+    pub client: Client,
+    /// One informer per resource, shared by all controllers.
+    pub informers: Informers,
+    /// Every deletable resource of the cluster, found by discovery.
+    pub resources: Arc<Resources>,
+    /// Writes events as this process.
+    pub events: EventRecorder,
+    /// The bundle to publish as kube-root-ca.crt; empty if none.
+    pub root_ca: Arc<str>,
+    /// Where nodes' pod ranges come from.
+    pub cluster_cidrs: Arc<[Cidr]>,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+}
+
+/// Starts each informer once, on first use.
+#[derive(Clone)]
+pub struct Informers {
+    client: Client,
+    started: Arc<Mutex<HashMap<Resource<'static>, Informer>>>,
+}
+
+impl Informers {
+    /// None started yet.
+    pub fn new(client: Client) -> Self {
+        Informers { client, started: Arc::default() }
+    }
+
+    /// The informer on all objects of a resource.
+    pub fn get(&self, resource: Resource<'static>) -> Informer {
+        let mut started = self.started.lock();
+        let start = || Informer::start(self.client.clone(), resource, InformerParams::default());
+        started.entry(resource).or_insert_with(start).clone()
+    }
+}

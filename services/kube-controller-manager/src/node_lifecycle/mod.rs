@@ -1,0 +1,118 @@
+//! node-lifecycle-controller: says Unknown of nodes that fell silent, and keeps the taints that follow from conditions.
+
+mod plan;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use apimachinery::meta;
+use client::resource::{LEASES, NODES, PODS};
+use client::{Change, Client, EventRecorder, Informer, InformerParams, Patch, WorkQueue};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tracing::warn;
+
+use crate::context::Context;
+use crate::error::{Error, ignore_not_found};
+use crate::worker::{self, Next};
+use crate::{object, pods};
+
+const WORKERS: usize = 4;
+
+struct Controller {
+    client: Client,
+    events: EventRecorder,
+    nodes: Informer,
+    pods: Informer,
+    /// When each node last gave a sign of life, by this process's clock: nodes' clocks are never compared.
+    heard: Mutex<HashMap<String, Instant>>,
+}
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let leases = InformerParams { namespace: Some("kube-node-lease".to_owned()), ..InformerParams::default() };
+    let leases = Informer::start(context.client.clone(), LEASES, leases);
+    let controller = Arc::new(Controller {
+        nodes: context.informers.get(NODES),
+        pods: context.informers.get(PODS),
+        client: context.client,
+        events: context.events,
+        heard: Mutex::default(),
+    });
+    for informer in [&leases, &controller.nodes, &controller.pods] {
+        informer.synced().await;
+    }
+    let queue = WorkQueue::new();
+    let (this, to) = (Arc::clone(&controller), queue.clone());
+    worker::on_change(&controller.nodes, move |change| {
+        let name = meta::name(change.object()).to_owned();
+        if plan::is_sign_of_life(&change) {
+            this.heard.lock().insert(name.clone(), Instant::now());
+        }
+        to.add(name);
+    });
+    let (this, to) = (Arc::clone(&controller), queue.clone());
+    worker::on_change(&leases, move |change| {
+        if let Change::Applied { new, .. } = &change {
+            let name = meta::name(new).to_owned();
+            this.heard.lock().insert(name.clone(), Instant::now());
+            // The deadline moves with the lease; an early look costs nothing and moves it.
+            to.add(name);
+        }
+    });
+    worker::run("node-lifecycle", queue, WORKERS, |name| sync(&controller, name)).await;
+}
+
+async fn sync(controller: &Controller, name: String) -> Result<Next, Error> {
+    let Some(node) = controller.nodes.get("", &name) else {
+        controller.heard.lock().remove(&name);
+        return Ok(Next::Done);
+    };
+    let silence = controller.heard.lock().entry(name.clone()).or_insert_with(Instant::now).elapsed();
+    let left = plan::grace(&node).saturating_sub(silence);
+    let now = Timestamp::now();
+    let mut node = Value::clone(&node);
+    if left.is_zero()
+        && let Some(conditions) = plan::unknown_conditions(&node, now)
+    {
+        warn!("node {name} has been silent for {} s", silence.as_secs());
+        let patch = Patch::Strategic(json!({"status": {"conditions": conditions}}));
+        match ignore_not_found(controller.client.patch(NODES, None, &name, Some("status"), &patch).await)? {
+            Some(patched) => node = patched,
+            None => return Ok(Next::Done),
+        }
+        controller
+            .events
+            .event(&node, "Normal", "NodeNotReady", &format!("Node {name} status is now: NodeNotReady"))
+            .await;
+    }
+    if let Some(taints) = plan::taints(&node, now) {
+        // Taints are one list for all writers: the version makes sure that nobody's is lost.
+        let metadata = json!({"resourceVersion": meta::resource_version(&node)});
+        let patch = Patch::Merge(json!({"metadata": metadata, "spec": {"taints": taints}}));
+        ignore_not_found(controller.client.patch(NODES, None, &name, None, &patch).await)?;
+    }
+    if meta::condition(&node, "Ready").is_some_and(|ready| ready["status"] == "Unknown") {
+        controller.mark_pods_not_ready(&name, now).await?;
+    }
+    Ok(if left.is_zero() { Next::Done } else { Next::After(left) })
+}
+
+impl Controller {
+    /// Nobody reports these pods' readiness any more; Services must not send anything there.
+    async fn mark_pods_not_ready(&self, node: &str, now: Timestamp) -> Result<(), Error> {
+        let here = |pod: &Arc<Value>| object::text(pod, "/spec/nodeName") == node && pods::is_ready(pod);
+        for pod in self.pods.list().into_iter().filter(here) {
+            let condition =
+                json!({"type": "Ready", "status": "False", "lastTransitionTime": apimachinery::time::rfc3339(now)});
+            let patch =
+                Patch::Strategic(json!({"metadata": {"uid": meta::uid(&pod)}, "status": {"conditions": [condition]}}));
+            let namespace = Some(meta::namespace(&pod));
+            ignore_not_found(self.client.patch(PODS, namespace, meta::name(&pod), Some("status"), &patch).await)?;
+            self.events.event(&pod, "Warning", "NodeNotReady", "Node is not ready").await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! What controllers ask about pods.
+
+use apimachinery::meta;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{clock, object};
+
+/// Succeeded or Failed: it will never run again.
+pub fn is_finished(pod: &Value) -> bool {
+    matches!(object::text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+/// Whether deletion was asked for.
+pub fn is_terminating(pod: &Value) -> bool {
+    meta::deletion_timestamp(pod).is_some()
+}
+
+/// Counts towards a workload's replicas.
+pub fn is_active(pod: &Value) -> bool {
+    !is_finished(pod) && !is_terminating(pod)
+}
+
+/// Its Ready condition, whatever the status.
+pub fn ready_condition(pod: &Value) -> Option<&Value> {
+    meta::condition(pod, "Ready")
+}
+
+/// Ready is True.
+pub fn is_ready(pod: &Value) -> bool {
+    meta::is_condition_true(pod, "Ready")
+}
+
+/// When it became ready, if it is.
+pub fn ready_since(pod: &Value) -> Option<Timestamp> {
+    let condition = ready_condition(pod).filter(|c| c["status"] == "True")?;
+    clock::parse(condition["lastTransitionTime"].as_str()?)
+}
+
+/// Whether a ready pod has been so for long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// Yes.
+    Now,
+    /// Will be, if it stays ready.
+    At(Timestamp),
+    /// Not ready.
+    No,
+}
+
+/// Ready for at least `min_ready_seconds`.
+pub fn availability(pod: &Value, min_ready_seconds: i64, now: Timestamp) -> Availability {
+    if !is_ready(pod) {
+        return Availability::No;
+    }
+    if min_ready_seconds <= 0 {
+        return Availability::Now;
+    }
+    let Some(since) = ready_since(pod) else { return Availability::No };
+    let then = clock::plus(since, min_ready_seconds);
+    if then <= now { Availability::Now } else { Availability::At(then) }
+}

@@ -1,0 +1,98 @@
+//! How a controller is driven: changes fill a queue of keys, a few workers bring each key up to date.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::future::Future;
+use std::hash::Hash;
+use std::time::Duration;
+
+use apimachinery::meta;
+use client::{Change, Informer, WorkQueue};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tracing::{debug, warn};
+
+use crate::error::Error;
+
+/// What a successful pass leaves to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing until something changes.
+    Done,
+    /// Look again when this much time has passed: a deadline, never a poll.
+    After(Duration),
+}
+
+/// Calls `react` for everything that is there and for every change after that.
+pub fn on_change(informer: &Informer, mut react: impl FnMut(Change) + Send + 'static) {
+    let mut changes = informer.subscribe();
+    tokio::spawn(async move {
+        while let Some(change) = changes.recv().await {
+            split(change).for_each(&mut react);
+        }
+    });
+}
+
+/// A name that was deleted and created again between two looks arrives as one change; to controllers it is two.
+pub fn split(change: Change) -> impl Iterator<Item = Change> {
+    let (gone, rest) = match change {
+        Change::Applied { old: Some(old), new } if meta::uid(&old) != meta::uid(&new) => {
+            (Some(Change::Deleted(old)), Change::Applied { old: None, new })
+        }
+        change => (None, change),
+    };
+    gone.into_iter().chain(std::iter::once(rest))
+}
+
+/// One deadline per key; a new one replaces the old, so a key that is looked at often does not gather timers.
+struct Deadlines<K> {
+    queue: WorkQueue<K>,
+    timers: Mutex<HashMap<K, AbortHandle>>,
+}
+
+impl<K: Clone + Eq + Hash + Send + 'static> Deadlines<K> {
+    fn set(&self, key: &K, next: Next) {
+        let mut timers = self.timers.lock();
+        if let Some(timer) = timers.remove(key) {
+            timer.abort();
+        }
+        let Next::After(delay) = next else { return };
+        let (queue, due) = (self.queue.clone(), key.clone());
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            queue.add(due);
+        });
+        timers.insert(key.clone(), timer.abort_handle());
+    }
+}
+
+/// Runs `workers` passes at a time; never two for the same key. A failed pass comes back with exponential delay.
+pub async fn run<K, F, Fut>(controller: &'static str, queue: WorkQueue<K>, workers: usize, sync: F)
+where
+    K: Clone + Eq + Hash + Display + Send + 'static,
+    F: Fn(K) -> Fut,
+    Fut: Future<Output = Result<Next, Error>>,
+{
+    let deadlines = Deadlines { queue: queue.clone(), timers: Mutex::default() };
+    let work = async || {
+        while let Some(key) = queue.next().await {
+            match sync(key.clone()).await {
+                Ok(next) => {
+                    queue.forget(&key);
+                    deadlines.set(&key, next);
+                }
+                Err(error) => {
+                    if error.is_conflict() {
+                        debug!("{controller}: {key}: {error}; trying again");
+                    } else {
+                        warn!("{controller}: {key}: {error}; trying again");
+                    }
+                    queue.add_rate_limited(key.clone());
+                }
+            }
+            queue.done(&key);
+        }
+    };
+    join_all((0..workers).map(|_| work())).await;
+}

@@ -1,0 +1,33 @@
+//! NodeUnschedulable: a cordoned node takes only pods that tolerate that.
+
+use crate::framework::{Cycle, Event, Filter, Plugin};
+use crate::pod::Pod;
+use crate::terms::Taint;
+
+pub struct NodeUnschedulable;
+
+impl Plugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+
+    fn filter<'a>(&self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+        if bears_cordons(cycle.pod) {
+            return None;
+        }
+        Some(Box::new(|node| if node.offer.cordoned { vec!["node(s) were unschedulable".into()] } else { Vec::new() }))
+    }
+
+    fn helps(&self, _: &Pod, event: &Event) -> bool {
+        matches!(event, Event::Node { new, .. } if !new.cordoned)
+    }
+}
+
+fn bears_cordons(pod: &Pod) -> bool {
+    let cordon = Taint {
+        key: "node.kubernetes.io/unschedulable".to_owned(),
+        value: String::new(),
+        effect: "NoSchedule".to_owned(),
+    };
+    pod.bears(std::slice::from_ref(&cordon))
+}

@@ -1,0 +1,43 @@
+//! TaintToleration: repelling taints must be tolerated; nodes with fewer discouraging ones are better.
+
+use crate::framework::{Cycle, Event, Filter, Normalize, Plugin, Score};
+use crate::node::Node;
+use crate::pod::Pod;
+
+pub struct TaintToleration;
+
+impl Plugin for TaintToleration {
+    fn name(&self) -> &'static str {
+        "TaintToleration"
+    }
+
+    fn filter<'a>(&self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+        let pod = cycle.pod;
+        Some(Box::new(move |node| {
+            if pod.bears(&node.offer.taints) { Vec::new() } else { vec!["node(s) had untolerated taint(s)".into()] }
+        }))
+    }
+
+    fn score<'a>(&self, cycle: &Cycle<'a>, feasible: &[&'a Node]) -> Option<Score<'a>> {
+        let pod = cycle.pod;
+        let discouraging = |node: &Node| {
+            let taints = node.offer.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
+            taints.filter(|taint| !pod.tolerations.iter().any(|t| t.tolerates(taint))).count()
+        };
+        if feasible.iter().all(|node| discouraging(node) == 0) {
+            return None;
+        }
+        Some(Score {
+            of: Box::new(move |node| i64::try_from(discouraging(node)).unwrap_or(i64::MAX)),
+            normalize: Normalize::Reversed,
+        })
+    }
+
+    fn weight(&self) -> i64 {
+        3
+    }
+
+    fn helps(&self, pod: &Pod, event: &Event) -> bool {
+        matches!(event, Event::Node { new, .. } if pod.bears(&new.taints))
+    }
+}

@@ -1,0 +1,146 @@
+//! The kubelet: runs the pods that are bound to its node, over CRI, and tells the API server about them and the node.
+//!
+//! Owns pods' containers, volumes, probes, logs and the Node object. It must never schedule, never talk to the store and
+//! never touch containers that belong to no pod.
+//!
+//! Start reading at [`run`], then [`pod_workers`] (one task for each pod), [`sync`] (what a task does) and
+//! [`sync::plan`] (how it decides). [`pleg`] wakes workers when the runtime has news; [`status`] publishes.
+
+mod actions;
+mod backoff;
+mod cgroups;
+mod config;
+mod images;
+mod node_status;
+mod objects;
+mod observed;
+mod pleg;
+mod pod;
+mod pod_workers;
+mod probes;
+mod runtime;
+mod server;
+mod shared;
+mod status;
+mod sync;
+mod tokens;
+mod volumes;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Parser;
+use client::{Client, EventRecorder, Informer, InformerParams, resource};
+use daemon::{Outcome, Shutdown};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use cgroups::Cgroups;
+use config::{Flags, KubeletConfiguration};
+use node_status::Machine;
+use pod_workers::PodWorkers;
+use shared::Shared;
+
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// Runs the kubelet until `shutdown`. Containers go on running.
+///
+/// # Errors
+/// Wrong flags or configuration, or an address that is taken.
+pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
+    let flags = Flags::try_parse_from(args)?;
+    let config = match &flags.config {
+        Some(path) => KubeletConfiguration::load(path)?,
+        None => KubeletConfiguration::default(),
+    };
+    let (network, network_ready) = watch::channel(false);
+    let (wake, mut woken) = mpsc::unbounded_channel();
+    let shared = Arc::new(build(&flags, config, network_ready, wake)?);
+    let workers = PodWorkers::new(Arc::clone(&shared));
+    let mut tasks = tokio::task::JoinSet::<Outcome>::new();
+    tasks.spawn(server::healthz(Arc::clone(&shared), shutdown.clone()));
+    tasks.spawn(server::run(Arc::clone(&shared), shutdown.clone()));
+    spawn(&mut tasks, node_status::run(Arc::clone(&shared), flags, network, shutdown.clone()));
+    spawn(&mut tasks, node_status::renew(Arc::clone(&shared), shutdown.clone()));
+    spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
+    let followed = workers.clone();
+    let ends = shutdown.clone();
+    spawn(&mut tasks, async move { followed.follow(ends).await });
+    let objects = workers.clone();
+    spawn(&mut tasks, async move {
+        while let Some(uid) = woken.recv().await {
+            objects.wake(&uid);
+        }
+    });
+    let mut network_news = shared.network_ready.clone();
+    spawn(&mut tasks, async move {
+        while network_news.changed().await.is_ok() {
+            workers.wake_all();
+        }
+    });
+    // The first task that fails ends the process; init starts it again.
+    loop {
+        tokio::select! {
+            () = shutdown.wait() => return Ok(()),
+            ended = tasks.join_next() => match ended {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(failure))) => return Err(failure),
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
+fn spawn(tasks: &mut tokio::task::JoinSet<Outcome>, work: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        work.await;
+        Ok(())
+    });
+}
+
+fn build(
+    flags: &Flags,
+    config: KubeletConfiguration,
+    network_ready: watch::Receiver<bool>,
+    wake: mpsc::UnboundedSender<String>,
+) -> Result<Shared, daemon::Failure> {
+    let node_name = config::node_name(flags);
+    std::fs::create_dir_all(&flags.root_dir).map_err(|e| format!("{}: {e}", flags.root_dir.display()))?;
+    let machine = Machine::detect(&flags.root_dir);
+    if !machine.cgroup2 && config.fail_cgroup_v1 {
+        return Err("the host has no cgroup v2 and failCgroupV1 is true".into());
+    }
+    let cgroups = if config.cgroups_per_qos && machine.cgroup2 {
+        Some(Cgroups::new(Path::new(CGROUP_ROOT)).map_err(|e| format!("{CGROUP_ROOT}: {e}"))?)
+    } else {
+        None
+    };
+    let client = Client::from_kubeconfig(&flags.kubeconfig)?;
+    let endpoint = if config.container_runtime_endpoint.is_empty() {
+        &flags.container_runtime_endpoint
+    } else {
+        &config.container_runtime_endpoint
+    };
+    let cri = runtime::Cri(cri_api::Runtime::connect(cri_api::socket_path(endpoint)));
+    let mine = InformerParams { field_selector: format!("spec.nodeName={node_name}"), ..InformerParams::default() };
+    let host_ips: Vec<String> = config::node_ip(flags).iter().map(ToString::to_string).collect();
+    Ok(Shared {
+        objects: objects::Objects::new(client.clone(), wake),
+        tokens: tokens::Tokens::new(client.clone()),
+        images: images::Images::new(config.serialize_image_pulls),
+        services: Informer::start(client.clone(), resource::SERVICES, InformerParams::default()),
+        pods: Informer::start(client.clone(), resource::PODS, mine),
+        recorder: EventRecorder::new(client.clone(), "kubelet", Some(&node_name)),
+        publisher: status::Publisher::start(client.clone()),
+        container_events: broadcast::channel(64).0,
+        root: flags.root_dir.clone(),
+        config,
+        node_name,
+        host_ips,
+        client,
+        cri,
+        network_ready,
+        machine,
+        cgroups,
+    })
+}

@@ -1,0 +1,140 @@
+//! The node's own object: registered once, its status kept true, its lease renewed.
+//!
+//! [`machine`] reads the hardware's facts, [`object`] computes the Node (pure), this file sends it.
+
+mod lease;
+pub mod machine;
+mod object;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Patch, resource};
+use daemon::Shutdown;
+use daemon::backoff::Backoff;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::Flags;
+use crate::shared::Shared;
+pub use lease::renew;
+pub use machine::Machine;
+
+/// While the node is not ready, the runtime is asked this often: power-on to Ready is what users wait for.
+const EAGER: Duration = Duration::from_millis(250);
+const CALM: Duration = Duration::from_secs(10);
+/// An unchanged status is sent this often, so that its heartbeat times stay believable.
+const HEARTBEAT: Duration = Duration::from_secs(300);
+
+/// Keeps the Node object current until the end.
+pub async fn run(shared: Arc<Shared>, flags: Flags, network: watch::Sender<bool>, shutdown: Shutdown) {
+    let mut node = Reporter { shared, flags, network, registered: false, sent: None };
+    let mut failures = Backoff::new(EAGER, CALM);
+    loop {
+        let pause = match node.round().await {
+            Ok(ready) => {
+                failures.reset();
+                if ready { CALM } else { EAGER }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "node status not sent");
+                failures.next_delay()
+            }
+        };
+        tokio::select! {
+            () = shutdown.wait() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+struct Reporter {
+    shared: Arc<Shared>,
+    flags: Flags,
+    network: watch::Sender<bool>,
+    registered: bool,
+    sent: Option<(Instant, Value)>,
+}
+
+impl Reporter {
+    /// Looks, and sends what changed; says whether the node is ready.
+    async fn round(&mut self) -> Result<bool, client::Error> {
+        let facts = self.facts().await;
+        let network = facts.network.is_ok();
+        self.network.send_if_modified(|old| std::mem::replace(old, network) != network);
+        let ready = facts.runtime.is_ok() && network;
+        if !self.registered {
+            self.register(&facts).await?;
+            self.registered = true;
+        }
+        let mut wanted = object::status(&facts);
+        let due = match &self.sent {
+            Some((at, old)) => at.elapsed() >= HEARTBEAT || object::differs(old, &wanted),
+            None => true,
+        };
+        if !due {
+            return Ok(ready);
+        }
+        let name = &self.shared.node_name;
+        let current = match self.shared.client.get(resource::NODES, None, name).await {
+            Err(error) if error.is_not_found() => {
+                self.registered = false;
+                return Err(error);
+            }
+            other => other?,
+        };
+        object::keep_transitions(&mut wanted, &current["status"]);
+        let body = json!({"status": wanted});
+        self.shared.client.patch(resource::NODES, None, name, Some("status"), &Patch::Strategic(body)).await?;
+        self.sent = Some((Instant::now(), wanted));
+        Ok(ready)
+    }
+
+    async fn facts(&self) -> object::Facts {
+        let cri = &self.shared.cri;
+        let conditions = cri.readiness().await;
+        let find = |kind: &str| -> Result<(), String> {
+            match &conditions {
+                Err(error) => Err(format!("container runtime is down: {error}")),
+                Ok(list) => match list.iter().find(|c| c.r#type == kind) {
+                    Some(c) if c.status => Ok(()),
+                    Some(c) => Err(format!("container runtime {}: {} {}", kind.to_lowercase(), c.reason, c.message)),
+                    None => Err(format!("container runtime does not report {kind}")),
+                },
+            }
+        };
+        let (runtime, network) = (find("RuntimeReady"), find("NetworkReady"));
+        let images = if runtime.is_ok() { cri.images().await.unwrap_or_default() } else { Vec::new() };
+        object::Facts {
+            now: apimachinery::time::now_rfc3339(),
+            name: self.shared.node_name.clone(),
+            ips: self.shared.host_ips.clone(),
+            machine: self.shared.machine.clone(),
+            pressure: machine::pressure(&self.shared.root),
+            max_pods: self.shared.config.max_pods,
+            port: self.shared.config.port,
+            runtime_version: cri.version().await.unwrap_or_default(),
+            images: images.into_iter().map(|i| object::Image { names: i.repo_digests.into_iter().chain(i.repo_tags).collect(), size: i.size }).collect(),
+            runtime,
+            network,
+        }
+    }
+
+    /// Creates the Node, or gives an existing one the labels that a kubelet keeps.
+    async fn register(&self, facts: &object::Facts) -> Result<(), client::Error> {
+        let node = object::node(facts, &self.flags.node_labels, &self.flags.register_with_taints);
+        match self.shared.client.create(resource::NODES, None, &node).await {
+            Ok(_) => {
+                tracing::info!(node = %facts.name, "registered");
+                Ok(())
+            }
+            Err(error) if error.is_already_exists() => {
+                let labels = json!({"metadata": {"labels": node["metadata"]["labels"]}});
+                let patched = self.shared.client.patch(resource::NODES, None, &facts.name, None, &Patch::Merge(labels)).await;
+                patched.map(drop)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The CRI calls that the kubelet makes, with errors as the text that events and statuses show.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use cri_api::{Runtime, v1};
+
+use crate::observed::{Instance, Observed, Sandbox, State, labels, state};
+
+/// Calls that only read or are quick by nature.
+const QUICK: Duration = Duration::from_secs(30);
+/// Calls that make or remove things: a busy node needs its time.
+const SLOW: Duration = Duration::from_secs(240);
+
+/// A failed call, as text.
+pub type Answer<T> = Result<T, String>;
+
+fn text(status: tonic::Status) -> String {
+    let code = format!("{:?}", status.code());
+    format!("rpc error: code = {code} desc = {}", status.message())
+}
+
+fn request<T>(message: T, limit: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+/// A sandbox or container as a list shows it: enough to see that something changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The pod it belongs to.
+    pub uid: String,
+    /// Pod name.
+    pub name: String,
+    /// Pod namespace.
+    pub namespace: String,
+    /// Whether it runs.
+    pub running: bool,
+}
+
+/// The runtime.
+#[derive(Clone, Debug)]
+pub struct Cri(pub Runtime);
+
+impl Cri {
+    /// Everything that runs or ran for one pod.
+    pub async fn observe(&self, uid: &str) -> Answer<Observed> {
+        let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
+        let filter = v1::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
+        let list = request(v1::ListPodSandboxRequest { filter: Some(filter) }, QUICK);
+        let sandboxes = self.0.runtime.clone().list_pod_sandbox(list).await.map_err(text)?.into_inner().items;
+        let filter = v1::ContainerFilter { label_selector: selector, ..Default::default() };
+        let list = request(v1::ListContainersRequest { filter: Some(filter) }, QUICK);
+        let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
+        let mut observed = Observed::default();
+        for item in sandboxes {
+            let ready = item.state == v1::PodSandboxState::SandboxReady as i32;
+            let ips = self.sandbox_ips(&item.id).await?;
+            let attempt = item.metadata.map(|m| m.attempt).unwrap_or_default();
+            observed.sandboxes.push(Sandbox { id: item.id, attempt, ready, ips, created_at: item.created_at });
+        }
+        for item in containers {
+            let call = request(v1::ContainerStatusRequest { container_id: item.id, verbose: false }, QUICK);
+            match self.0.runtime.clone().container_status(call).await {
+                Ok(answer) => {
+                    let status = answer.into_inner().status;
+                    observed.containers.extend(status.map(|s| Instance::from_cri(s, item.pod_sandbox_id)));
+                }
+                Err(error) if error.code() == tonic::Code::NotFound => {}
+                Err(error) => return Err(text(error)),
+            }
+        }
+        observed.sort();
+        Ok(observed)
+    }
+
+    async fn sandbox_ips(&self, id: &str) -> Answer<Vec<String>> {
+        let call = request(v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false }, QUICK);
+        let answer = match self.0.runtime.clone().pod_sandbox_status(call).await {
+            Ok(answer) => answer.into_inner(),
+            Err(error) if error.code() == tonic::Code::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(text(error)),
+        };
+        let network = answer.status.and_then(|s| s.network).unwrap_or_default();
+        let first = (!network.ip.is_empty()).then_some(network.ip);
+        Ok(first.into_iter().chain(network.additional_ips.into_iter().map(|p| p.ip)).collect())
+    }
+
+    /// All sandboxes and containers of the node that belong to pods, by runtime id.
+    pub async fn list(&self) -> Answer<HashMap<String, Listed>> {
+        let list = request(v1::ListPodSandboxRequest::default(), QUICK);
+        let sandboxes = self.0.runtime.clone().list_pod_sandbox(list).await.map_err(text)?.into_inner().items;
+        let list = request(v1::ListContainersRequest::default(), QUICK);
+        let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
+        let sandboxes = sandboxes
+            .into_iter()
+            .map(|s| (s.id, s.labels, s.state == v1::PodSandboxState::SandboxReady as i32));
+        let containers = containers.into_iter().map(|c| (c.id, c.labels, state(c.state) == State::Running));
+        let mut all = HashMap::new();
+        for (id, mut labels, running) in sandboxes.chain(containers) {
+            let mut take = |name: &str| labels.remove(name).unwrap_or_default();
+            let (uid, name, namespace) = (take(labels::POD_UID), take(labels::POD_NAME), take(labels::POD_NAMESPACE));
+            if !uid.is_empty() {
+                all.insert(id, Listed { uid, name, namespace, running });
+            }
+        }
+        Ok(all)
+    }
+
+    /// The state of one container.
+    pub async fn container_state(&self, id: &str) -> Answer<State> {
+        let call = request(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false }, QUICK);
+        let answer = self.0.runtime.clone().container_status(call).await.map_err(text)?.into_inner();
+        Ok(answer.status.map_or(State::Unknown, |s| state(s.state)))
+    }
+
+    /// Makes a sandbox with its network; returns its id.
+    pub async fn run_sandbox(&self, config: v1::PodSandboxConfig) -> Answer<String> {
+        let call = request(v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() }, SLOW);
+        Ok(self.0.runtime.clone().run_pod_sandbox(call).await.map_err(text)?.into_inner().pod_sandbox_id)
+    }
+
+    /// Stops a sandbox and takes down its network.
+    pub async fn stop_sandbox(&self, id: &str) -> Answer<()> {
+        let call = request(v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() }, SLOW);
+        missing_is_fine(self.0.runtime.clone().stop_pod_sandbox(call).await)
+    }
+
+    /// Removes a sandbox and its containers.
+    pub async fn remove_sandbox(&self, id: &str) -> Answer<()> {
+        let call = request(v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() }, SLOW);
+        missing_is_fine(self.0.runtime.clone().remove_pod_sandbox(call).await)
+    }
+
+    /// Makes a container; returns its id.
+    pub async fn create(&self, sandbox: &str, config: v1::ContainerConfig, of: v1::PodSandboxConfig) -> Answer<String> {
+        let message = v1::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(of),
+        };
+        let answer = self.0.runtime.clone().create_container(request(message, SLOW)).await.map_err(text)?;
+        Ok(answer.into_inner().container_id)
+    }
+
+    /// Starts a container.
+    pub async fn start(&self, id: &str) -> Answer<()> {
+        let call = request(v1::StartContainerRequest { container_id: id.to_owned() }, SLOW);
+        self.0.runtime.clone().start_container(call).await.map(drop).map_err(text)
+    }
+
+    /// Asks a container to end and kills it after `grace` seconds.
+    pub async fn stop(&self, id: &str, grace: i64) -> Answer<()> {
+        let limit = SLOW + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let call = request(v1::StopContainerRequest { container_id: id.to_owned(), timeout: grace }, limit);
+        missing_is_fine(self.0.runtime.clone().stop_container(call).await)
+    }
+
+    /// Removes an ended container.
+    pub async fn remove(&self, id: &str) -> Answer<()> {
+        let call = request(v1::RemoveContainerRequest { container_id: id.to_owned() }, SLOW);
+        missing_is_fine(self.0.runtime.clone().remove_container(call).await)
+    }
+
+    /// Runs a command to its end: exit code and output.
+    pub async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Answer<(i32, Vec<u8>)> {
+        let seconds = i64::try_from(limit.as_secs().max(1)).unwrap_or(i64::MAX);
+        let message = v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command.to_vec(), timeout: seconds };
+        let call = request(message, limit + Duration::from_secs(5));
+        let answer = self.0.runtime.clone().exec_sync(call).await.map_err(text)?.into_inner();
+        let mut output = answer.stdout;
+        output.extend(answer.stderr);
+        Ok((answer.exit_code, output))
+    }
+
+    /// Makes the runtime open the log file anew after it was moved away.
+    pub async fn reopen_log(&self, id: &str) -> Answer<()> {
+        let call = request(v1::ReopenContainerLogRequest { container_id: id.to_owned() }, QUICK);
+        self.0.runtime.clone().reopen_container_log(call).await.map(drop).map_err(text)
+    }
+
+    /// The runtime's and the network's readiness with the reason if not.
+    pub async fn readiness(&self) -> Answer<Vec<v1::RuntimeCondition>> {
+        let call = request(v1::StatusRequest { verbose: false }, QUICK);
+        let answer = self.0.runtime.clone().status(call).await.map_err(text)?.into_inner();
+        Ok(answer.status.map(|s| s.conditions).unwrap_or_default())
+    }
+
+    /// `containerd://1.7.24`.
+    pub async fn version(&self) -> Answer<String> {
+        let call = request(v1::VersionRequest::default(), QUICK);
+        let answer = self.0.runtime.clone().version(call).await.map_err(text)?.into_inner();
+        Ok(format!("{}://{}", answer.runtime_name, answer.runtime_version.trim_start_matches('v')))
+    }
+
+    /// All images.
+    pub async fn images(&self) -> Answer<Vec<v1::Image>> {
+        let call = request(v1::ListImagesRequest::default(), QUICK);
+        Ok(self.0.images.clone().list_images(call).await.map_err(text)?.into_inner().images)
+    }
+
+    /// One image, if it is there.
+    pub async fn image(&self, name: &str) -> Answer<Option<v1::Image>> {
+        let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
+        let call = request(v1::ImageStatusRequest { image, verbose: false }, QUICK);
+        Ok(self.0.images.clone().image_status(call).await.map_err(text)?.into_inner().image)
+    }
+
+    /// Pulls an image. Has no limit of its own: the registry's speed decides.
+    pub async fn pull(&self, name: &str, sandbox: v1::PodSandboxConfig) -> Answer<()> {
+        let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
+        let call = v1::PullImageRequest { image, auth: None, sandbox_config: Some(sandbox) };
+        self.0.images.clone().pull_image(call).await.map(drop).map_err(text)
+    }
+
+    /// Statistics of all running containers.
+    pub async fn stats(&self) -> Answer<Vec<v1::ContainerStats>> {
+        let call = request(v1::ListContainerStatsRequest::default(), QUICK);
+        Ok(self.0.runtime.clone().list_container_stats(call).await.map_err(text)?.into_inner().stats)
+    }
+}
+
+/// Ending or removing what is gone already has succeeded.
+fn missing_is_fine<T>(answer: Result<T, tonic::Status>) -> Answer<()> {
+    match answer {
+        Err(error) if error.code() != tonic::Code::NotFound => Err(text(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,132 @@
+//! The kubelet's HTTPS server: logs, exec, pods and statistics for the API server and for administrators.
+//!
+//! Every request passes [`auth`]. The health endpoint on the loopback address is plain and tells nothing else.
+
+mod auth;
+mod exec;
+pub mod logs;
+mod stats;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use daemon::Shutdown;
+use daemon::tls::{self, ClientAuth};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::pod::Pod;
+use crate::shared::Shared;
+
+/// An answer that is an error, as plain text, the way upstream's kubelet answers.
+#[derive(Debug)]
+pub struct Refusal(pub StatusCode, pub String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, format!("{}\n", self.1)).into_response()
+    }
+}
+
+impl Refusal {
+    fn not_found(message: impl Into<String>) -> Self {
+        Refusal(StatusCode::NOT_FOUND, message.into())
+    }
+
+    fn bad_request(message: impl Into<String>) -> Self {
+        Refusal(StatusCode::BAD_REQUEST, message.into())
+    }
+
+    fn internal(message: impl Into<String>) -> Self {
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, message.into())
+    }
+}
+
+/// Serves until the end.
+///
+/// # Errors
+/// Certificates that cannot be used, or an address that is taken.
+pub async fn run(shared: Arc<Shared>, shutdown: Shutdown) -> daemon::Outcome {
+    let config = &shared.config;
+    let ca = &config.authentication.x509.client_ca_file;
+    let (ca, auth) = if ca.as_os_str().is_empty() { (None, ClientAuth::None) } else { (Some(ca.as_path()), ClientAuth::Optional) };
+    let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
+    let tls = tls::server_config(&config.tls_cert_file, &config.tls_private_key_file, ca, auth, alpn)?;
+    let address = SocketAddr::new(config.address, config.port);
+    let listener = TcpListener::bind(address).await.map_err(|e| format!("{address}: {e}"))?;
+    let gate = auth::Gate::new(Arc::clone(&shared));
+    let app = routes(shared, gate);
+    daemon::accept::tls(listener, tls, shutdown, move |stream, _peer| {
+        let certificate = daemon::accept::peer_certificate(&stream);
+        let app = app.clone().layer(axum::Extension(auth::Certificate(certificate)));
+        async move {
+            let service = TowerToHyperService::new(app);
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "connection ended");
+            }
+        }
+    })
+    .await;
+    Ok(())
+}
+
+fn routes(shared: Arc<Shared>, gate: auth::Gate) -> Router {
+    let attach = get(attach_not_built).post(attach_not_built);
+    let forward = get(forward_not_built).post(forward_not_built);
+    Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/pods", get(pods))
+        .route("/stats/summary", get(stats::summary))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
+        .route("/exec/{namespace}/{pod}/{container}", get(exec::serve).post(exec::serve))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", get(exec::serve_uid).post(exec::serve_uid))
+        .route("/attach/{*rest}", attach)
+        .route("/portForward/{*rest}", forward)
+        .layer(axum::middleware::from_fn_with_state(gate, auth::check))
+        .with_state(shared)
+}
+
+async fn attach_not_built() -> Refusal {
+    Refusal(StatusCode::NOT_IMPLEMENTED, "attach is not supported by this kubelet yet".into())
+}
+
+async fn forward_not_built() -> Refusal {
+    Refusal(StatusCode::NOT_IMPLEMENTED, "port-forward is not supported by this kubelet yet".into())
+}
+
+async fn pods(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let items: Vec<Value> = shared.pods.list().iter().map(|p| Value::clone(p)).collect();
+    Json(json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items}))
+}
+
+/// The pod that a request names.
+fn find_pod(shared: &Shared, namespace: &str, name: &str) -> Result<Pod, Refusal> {
+    let object = shared.pods.get(namespace, name).ok_or_else(|| Refusal::not_found(format!("pod {name:?} does not exist")))?;
+    Pod::from_value(&object).map_err(|e| Refusal::internal(e.to_string()))
+}
+
+/// The plain health endpoint on the loopback address.
+///
+/// # Errors
+/// The address is taken.
+pub async fn healthz(shared: Arc<Shared>, shutdown: Shutdown) -> daemon::Outcome {
+    let address = SocketAddr::new(shared.config.healthz_bind_address, shared.config.healthz_port);
+    let listener = TcpListener::bind(address).await.map_err(|e| format!("{address}: {e}"))?;
+    let app: Router = Router::new().route("/healthz", get(async || "ok")).route(
+        "/healthz/{check}",
+        get(async |Path(check): Path<String>| match check.as_str() {
+            "ping" | "syncloop" => (StatusCode::OK, "ok"),
+            _ => (StatusCode::NOT_FOUND, "404 page not found"),
+        }),
+    );
+    axum::serve(listener, app).with_graceful_shutdown(async move { shutdown.wait().await }).await?;
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! What must exist before a pod's containers: folders, cgroup, objects, tokens and volumes.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::PodSync;
+use super::env::Kind;
+use super::{dns, sandbox};
+use crate::objects;
+use crate::pod::Pod;
+use crate::volumes::{self, payload};
+
+impl PodSync {
+    pub(super) async fn prepare(&mut self, pod: &Arc<Pod>) -> Result<(), String> {
+        let folder = volumes::pod_folder(&self.shared.root, &pod.metadata.uid);
+        for path in [folder.join("volumes"), folder.join("containers"), PathBuf::from(pod.log_directory())] {
+            std::fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        if let Some(cgroups) = &self.shared.cgroups {
+            cgroups.ensure(pod).map_err(|e| self.failed(pod, "FailedCreatePodContainer", format!("unable to ensure pod container exists: {e}")))?;
+        }
+        let wanted = objects::references(pod);
+        self.shared.objects.refer(&pod.metadata.uid, &wanted);
+        let made = match self.shared.objects.ready(&wanted).await {
+            Ok(()) => self.make_volumes(pod).await,
+            Err(error) => Err(error),
+        };
+        match (made, &self.mounted) {
+            (Ok(mounted), _) => {
+                self.mounted = Some(mounted);
+                Ok(())
+            }
+            // What runs keeps the content it has.
+            (Err(error), Some(_)) => {
+                tracing::warn!(pod = %pod.full_name(), %error, "volumes not updated");
+                Ok(())
+            }
+            (Err(error), None) => Err(self.failed(pod, "FailedMount", error)),
+        }
+    }
+
+    /// Tells users about a failure that the pod's containers do not show.
+    pub(super) fn failed(&self, pod: &Pod, reason: &'static str, error: String) -> String {
+        self.shared.event(pod, true, reason, error.clone());
+        error
+    }
+
+    async fn make_volumes(&self, pod: &Arc<Pod>) -> Result<volumes::Mounted, String> {
+        let mut tokens = HashMap::new();
+        for (audience, seconds) in payload::wanted_tokens(pod) {
+            let token = self.shared.tokens.get(pod, &audience, seconds).await?;
+            tokens.insert((audience, seconds), token);
+        }
+        let around = self.shared.surroundings(pod, &[]);
+        let namespace = &pod.metadata.namespace;
+        let lookup = |kind: Kind, name: &str| self.shared.objects.get(kind, namespace, name);
+        let sources = payload::Sources { pod, around: &around, lookup: &lookup, tokens: &tokens };
+        volumes::setup(&self.shared.root, pod, &sources)
+    }
+
+    pub(super) fn sandbox_config(&self, pod: &Pod, attempt: u32) -> cri_api::v1::PodSandboxConfig {
+        let config = &self.shared.config;
+        let text = std::fs::read_to_string(&config.resolv_conf).unwrap_or_default();
+        let (host_name, _) = dns::host_name(pod, &self.shared.node_name, &config.cluster_domain);
+        let around = sandbox::Surroundings {
+            host_name,
+            resolver: dns::resolver(pod, &dns::parse(&text), &config.cluster_dns, &config.cluster_domain),
+            cgroup_parent: self.shared.cgroups.as_ref().map(|c| c.parent(pod)).unwrap_or_default(),
+        };
+        sandbox::config(pod, attempt, &around)
+    }
+
+    pub(super) fn hosts_path(&self, pod: &Pod) -> PathBuf {
+        volumes::pod_folder(&self.shared.root, &pod.metadata.uid).join("etc-hosts")
+    }
+
+    /// Writes the hosts file in place: it is mounted into running containers.
+    pub(super) fn write_hosts(&self, pod: &Pod, ips: &[String]) -> Result<(), String> {
+        let node_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let (name, full) = dns::host_name(pod, &self.shared.node_name, &self.shared.config.cluster_domain);
+        let text = dns::hosts_file(pod, ips, &name, full.as_deref(), &node_hosts);
+        let path = self.hosts_path(pod);
+        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
+        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))
+    }
+}

@@ -1,0 +1,127 @@
+//! Ends containers and pods, and removes what is left of them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::PodSync;
+use super::start::{HOOK_AGENT, anything_left};
+use crate::actions;
+use crate::observed::{Instance, State};
+use crate::pod::Pod;
+use crate::volumes;
+
+/// A container gets at least this much after its hook took the rest.
+const MINIMUM_GRACE: i64 = 2;
+
+impl PodSync {
+    /// Runs the hook and ends one container.
+    pub(super) async fn stop_container(&mut self, pod: &Arc<Pod>, id: &str, name: &str, grace: i64, message: &str) -> Result<(), String> {
+        let hook_due = self.pre_stopped.insert(id.to_owned());
+        if hook_due {
+            self.shared.event(pod, false, "Killing", message);
+        }
+        let ips = self.sandbox_ips(pod).await;
+        self.end(pod, id, name, grace, hook_due, &ips).await
+    }
+
+    async fn sandbox_ips(&self, pod: &Pod) -> Vec<String> {
+        let observed = self.shared.cri.observe(&pod.metadata.uid).await.unwrap_or_default();
+        observed.sandboxes.first().map(|s| s.ips.clone()).unwrap_or_default()
+    }
+
+    async fn end(&self, pod: &Arc<Pod>, id: &str, name: &str, grace: i64, hook_due: bool, ips: &[String]) -> Result<(), String> {
+        let clock = Instant::now();
+        let hook = pod.container(name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|h| (c, h)));
+        if let Some((container, hook)) = hook.filter(|_| hook_due && grace > 0) {
+            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+            let target = self.target(pod, id, ips);
+            if let Err(error) = actions::run(&self.shared.cri, container, hook, &target, limit, HOOK_AGENT).await {
+                self.shared.event(pod, true, "FailedPreStopHook", format!("PreStopHook failed: {error}"));
+            }
+        }
+        let used = i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
+        let left = if hook_due { (grace - used).max(MINIMUM_GRACE.min(grace)) } else { grace };
+        self.shared.cri.stop(id, left).await
+    }
+
+    /// Ends everything of a pod within `grace` seconds: the containers side by side, then the sidecars from the last to
+    /// the first, then the sandbox with its network.
+    pub async fn stop(&mut self, pod: &Arc<Pod>, grace: i64) -> Result<(), String> {
+        self.probes.stop_all();
+        self.waiting.clear();
+        let observed = self.shared.cri.observe(&pod.metadata.uid).await?;
+        self.publish(pod, &observed, false);
+        let ips = observed.sandboxes.first().map(|s| s.ips.clone()).unwrap_or_default();
+        let running = observed.containers.iter().filter(|c| matches!(c.state, State::Running | State::Unknown));
+        let position = |c: &Instance| pod.spec.init_containers.iter().position(|i| i.name == c.name && i.is_sidecar());
+        let (mut sidecars, mains): (Vec<&Instance>, Vec<&Instance>) = running.partition(|c| position(c).is_some());
+        sidecars.sort_by_key(|c| std::cmp::Reverse(position(c)));
+        let clock = Instant::now();
+        let mut due = Vec::new();
+        for instance in mains {
+            let hook_due = self.pre_stopped.insert(instance.id.clone());
+            if hook_due {
+                self.shared.event(pod, false, "Killing", format!("Stopping container {}", instance.name));
+            }
+            due.push((instance, hook_due));
+        }
+        let this = &*self;
+        let ended = join_all(due.iter().map(|(c, hook)| this.end(pod, &c.id, &c.name, grace, *hook, &ips))).await;
+        ended.into_iter().collect::<Result<Vec<()>, String>>()?;
+        for sidecar in sidecars {
+            let used = i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
+            let left = (grace - used).max(MINIMUM_GRACE.min(grace));
+            self.stop_container(pod, &sidecar.id, &sidecar.name, left, &format!("Stopping container {}", sidecar.name)).await?;
+        }
+        for sandbox in &observed.sandboxes {
+            self.shared.cri.stop_sandbox(&sandbox.id).await?;
+        }
+        let after = self.shared.cri.observe(&pod.metadata.uid).await?;
+        if anything_left(&after) {
+            return Err("containers are still running".into());
+        }
+        self.read_messages(&after);
+        Ok(())
+    }
+
+    /// Gives back what a pod no longer needs once nothing of it runs; its records and logs stay.
+    pub async fn release(&mut self, pod: &Arc<Pod>) -> Result<(), String> {
+        let observed = self.shared.cri.observe(&pod.metadata.uid).await?;
+        self.read_messages(&observed);
+        self.publish(pod, &observed, true);
+        let uid = &pod.metadata.uid;
+        self.shared.objects.refer(uid, &std::collections::BTreeSet::new());
+        self.shared.tokens.forget(uid);
+        volumes::teardown(&self.shared.root, uid).map_err(|e| format!("volumes not removed: {e}"))?;
+        self.mounted = None;
+        if let Some(cgroups) = &self.shared.cgroups {
+            cgroups.remove(pod).map_err(|e| format!("cgroup not removed: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes records and logs.
+    pub async fn remove(&mut self, pod: &Arc<Pod>) -> Result<(), String> {
+        let observed = self.shared.cri.observe(&pod.metadata.uid).await?;
+        for container in &observed.containers {
+            self.shared.cri.remove(&container.id).await?;
+        }
+        for sandbox in &observed.sandboxes {
+            self.shared.cri.stop_sandbox(&sandbox.id).await?;
+            self.shared.cri.remove_sandbox(&sandbox.id).await?;
+        }
+        let logs = pod.log_directory();
+        match std::fs::remove_dir_all(&logs) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{logs}: {error}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the API server remove the object once it has the final status.
+    pub fn report(&self, pod: &Pod) {
+        let status = self.published.clone().unwrap_or_default();
+        self.shared.publisher.finish(pod, status);
+    }
+}

@@ -1,0 +1,57 @@
+//! Mounts that the kubelet makes itself: tmpfs for secrets and memory-backed volumes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// Mounts a tmpfs on `path` unless something is mounted there.
+pub fn ensure_tmpfs(path: &Path, size: Option<i64>) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    if mount_points()?.iter().any(|p| p == path) {
+        return Ok(());
+    }
+    let options = size.map(|bytes| format!("size={bytes}"));
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref()).map_err(io::Error::from)
+}
+
+/// Unmounts everything at or below `folder`, the deepest first.
+pub fn unmount_below(folder: &Path) -> io::Result<()> {
+    let mut points: Vec<PathBuf> = mount_points()?.into_iter().filter(|p| p.starts_with(folder)).collect();
+    points.sort();
+    for point in points.iter().rev() {
+        umount2(point, MntFlags::UMOUNT_NOFOLLOW).map_err(io::Error::from)?;
+    }
+    Ok(())
+}
+
+fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect())
+}
+
+/// The kernel writes blanks and backslashes as three octal digits.
+fn unescape(text: &str) -> PathBuf {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'\\' {
+            let digits: Vec<u8> = bytes.by_ref().take(3).collect();
+            let code = std::str::from_utf8(&digits).ok().and_then(|d| u8::from_str_radix(d, 8).ok());
+            out.extend(code);
+        } else {
+            out.push(byte);
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from(String::from_utf8_lossy(&out).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_names_are_read() {
+        assert_eq!(unescape("/a\\040b\\134c"), Path::new("/a b\\c"));
+    }
+}

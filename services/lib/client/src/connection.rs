@@ -1,0 +1,111 @@
+//! The pooled HTTPS connection behind a client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::error::Error;
+use crate::kubeconfig::Access;
+
+/// How long a dead connection may go unnoticed while requests or watches are open on it.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A server and the credentials for it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    server: String,
+    authorization: Option<HeaderValue>,
+    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+impl Connection {
+    pub fn new(access: &Access) -> Result<Self, Error> {
+        // Another part of the process may have chosen the provider already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_LIMIT));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls_config(access)?)
+            .https_only()
+            .enable_all_versions()
+            .wrap_connector(connector);
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .http2_keep_alive_timeout(KEEP_ALIVE)
+            .http2_adaptive_window(true)
+            .build(https);
+        let authorization = access
+            .token
+            .as_ref()
+            .map(|token| HeaderValue::from_str(&format!("Bearer {token}")))
+            .transpose()
+            .map_err(|e| Error::Request(format!("token: {e}")))?;
+        Ok(Connection { server: access.server.trim_end_matches('/').to_owned(), authorization, http })
+    }
+
+    /// Sends one request and waits for the head of the answer.
+    pub async fn send(&self, method: Method, path: &str, body: Option<(&str, Bytes)>) -> Result<Response<Incoming>, Error> {
+        let mut builder = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server))
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("corten/", env!("CARGO_PKG_VERSION")));
+        if let Some(value) = &self.authorization {
+            builder = builder.header(AUTHORIZATION, value);
+        }
+        if let Some((content_type, _)) = &body {
+            builder = builder.header(CONTENT_TYPE, *content_type);
+        }
+        let bytes = body.map(|(_, bytes)| bytes).unwrap_or_default();
+        let request = builder.body(Full::new(bytes)).map_err(|e| Error::Request(e.to_string()))?;
+        self.http.request(request).await.map_err(|error| Error::Connection {
+            server: self.server.clone(),
+            reason: with_causes(&error),
+        })
+    }
+}
+
+fn tls_config(access: &Access) -> Result<rustls::ClientConfig, Error> {
+    let bad = |what: &str, reason: String| Error::Request(format!("{what} for {}: {reason}", access.server));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&access.ca) {
+        let certificate = certificate.map_err(|e| bad("certificate authority", e.to_string()))?;
+        roots.add(certificate).map_err(|e| bad("certificate authority", e.to_string()))?;
+    }
+    let builder = rustls::ClientConfig::builder().with_root_certificates(Arc::new(roots));
+    let Some((certificate, key)) = &access.certificate else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| bad("client certificate", e.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("client key", e.to_string()))?;
+    builder.with_client_auth_cert(chain, key).map_err(|e| bad("client certificate", e.to_string()))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! core/v1 Events about objects, for `kubectl describe` and `kubectl get events`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tracing::debug;
+
+use crate::params::Patch;
+use crate::requests::Client;
+use crate::resource;
+
+/// Repeated events are counted up to this many distinct ones; beyond it the memory starts afresh.
+const REMEMBERED_EVENTS_MAX: usize = 1024;
+
+/// Records events; failures are logged and otherwise ignored, as events are best effort.
+#[derive(Clone, Debug)]
+pub struct EventRecorder {
+    client: Client,
+    component: String,
+    host: String,
+    seen: Arc<Mutex<HashMap<String, (String, u64)>>>,
+}
+
+impl EventRecorder {
+    /// A recorder for a component, with its node's name where it has one.
+    pub fn new(client: Client, component: &str, node_name: Option<&str>) -> Self {
+        EventRecorder {
+            client,
+            component: component.to_owned(),
+            host: node_name.unwrap_or_default().to_owned(),
+            seen: Arc::default(),
+        }
+    }
+
+    /// Records that `reason` happened to `object`; the same event again raises the count of the first.
+    pub async fn event(&self, object: &Value, kind: &str, reason: &str, message: &str) {
+        let metadata = &object["metadata"];
+        let identity = format!("{}|{kind}|{reason}|{message}", metadata["uid"].as_str().unwrap_or_default());
+        let namespace = metadata["namespace"].as_str().filter(|ns| !ns.is_empty()).unwrap_or("default").to_owned();
+        let earlier = self.seen.lock().get(&identity).cloned();
+        if let Some((name, count)) = earlier
+            && self.count_up(&namespace, &name, count + 1).await
+        {
+            self.seen.lock().insert(identity, (name, count + 1));
+            return;
+        }
+        let event = self.build(object, &namespace, kind, reason, message);
+        let name = event["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        match self.client.create(resource::EVENTS, Some(&namespace), &event).await {
+            Ok(_) => {
+                let mut seen = self.seen.lock();
+                if seen.len() >= REMEMBERED_EVENTS_MAX {
+                    seen.clear();
+                }
+                seen.insert(identity, (name, 1));
+            }
+            Err(error) => debug!(%error, reason, "event not recorded"),
+        }
+    }
+
+    async fn count_up(&self, namespace: &str, name: &str, count: u64) -> bool {
+        let patch = Patch::Merge(json!({"count": count, "lastTimestamp": now()}));
+        self.client.patch(resource::EVENTS, Some(namespace), name, None, &patch).await.is_ok()
+    }
+
+    fn build(&self, object: &Value, namespace: &str, kind: &str, reason: &str, message: &str) -> Value {
+        let metadata = &object["metadata"];
+        let name = metadata["name"].as_str().unwrap_or_default();
+        let now = now();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": format!("{name}.{:016x}", rand::random::<u64>()), "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": object["apiVersion"],
+                "kind": object["kind"],
+                "name": name,
+                "namespace": metadata["namespace"].as_str().unwrap_or_default(),
+                "uid": metadata["uid"].as_str().unwrap_or_default(),
+                "resourceVersion": metadata["resourceVersion"].as_str().unwrap_or_default(),
+            },
+            "reason": reason,
+            "message": message,
+            "type": kind,
+            "source": {"component": self.component, "host": self.host},
+            "reportingComponent": self.component,
+            "reportingInstance": self.host,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        })
+    }
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -1,0 +1,21 @@
+//! Compiles the `.proto` files with protox, so that no `protoc` is needed on the building machine.
+
+use std::error::Error;
+
+const PROTOS: &[&str] = &[
+    "proto/runtime.proto",
+    "proto/containerd/types.proto",
+    "proto/containerd/containers.proto",
+    "proto/containerd/tasks.proto",
+    "proto/containerd/content.proto",
+    "proto/containerd/images.proto",
+    "proto/containerd/leases.proto",
+    "proto/containerd/namespaces.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
+    Ok(())
+}

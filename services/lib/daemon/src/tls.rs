@@ -1,0 +1,112 @@
+//! rustls configurations from PEM files, with errors that name the file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Whether a server asks its clients for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Never asks.
+    None,
+    /// Verifies a certificate if one is sent; a wrong one ends the handshake.
+    Optional,
+    /// Refuses clients without a certificate.
+    Required,
+}
+
+/// Why a TLS configuration could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file cannot be read or holds no such PEM block.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file that was read.
+        path: PathBuf,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// Client authentication was asked for without certificate authorities.
+    #[error("client certificates cannot be verified without a certificate authority file")]
+    NoClientCa,
+    /// The certificate and key do not work together or the authorities are unusable.
+    #[error("TLS configuration: {0}")]
+    Config(String),
+}
+
+/// Makes aws-lc-rs the process's cryptography provider; later calls change nothing.
+pub fn install_provider() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// A server configuration.
+///
+/// # Errors
+/// A file that cannot be read or parsed, by name; or an unusable combination.
+pub fn server_config(
+    cert: &Path,
+    key: &Path,
+    client_ca: Option<&Path>,
+    auth: ClientAuth,
+    alpn: &[&[u8]],
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    install_provider();
+    let builder = rustls::ServerConfig::builder();
+    let builder = match auth {
+        ClientAuth::None => builder.with_no_client_auth(),
+        ClientAuth::Optional | ClientAuth::Required => {
+            let roots = Arc::new(roots(client_ca.ok_or(TlsError::NoClientCa)?)?);
+            let verifier = WebPkiClientVerifier::builder(roots);
+            let verifier = if auth == ClientAuth::Optional { verifier.allow_unauthenticated() } else { verifier };
+            builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Config(e.to_string()))?)
+        }
+    };
+    let mut config = builder
+        .with_single_cert(certificates(cert)?, private_key(key)?)
+        .map_err(|e| TlsError::Config(format!("{}: {e}", cert.display())))?;
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// A client configuration that trusts only `ca`, with an optional certificate and key.
+///
+/// # Errors
+/// As for [`server_config`].
+pub fn client_config(ca: &Path, identity: Option<(&Path, &Path)>) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+    install_provider();
+    let builder = rustls::ClientConfig::builder().with_root_certificates(roots(ca)?);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => builder
+            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
+            .map_err(|e| TlsError::Config(format!("{}: {e}", cert.display())))?,
+    };
+    Ok(Arc::new(config))
+}
+
+fn file_error(path: &Path, reason: impl ToString) -> TlsError {
+    TlsError::File { path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|e| file_error(path, e))?;
+    if chain.is_empty() { Err(file_error(path, "holds no certificate")) } else { Ok(chain) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|e| file_error(path, e))
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|e| file_error(path, e))?;
+    }
+    Ok(store)
+}

@@ -1,0 +1,26 @@
+//! The etcd v3 API as Rust types, clients and server traits, compatible on the wire with stock etcd and etcdctl.
+//!
+//! Owns the message shapes and nothing else: no defaults, no retries, no storage. It must never gain behaviour, because the
+//! store and the API server have to agree on bytes only. Start reading at `proto/etcd.proto`; keys and values are
+//! [`bytes::Bytes`](prost::bytes::Bytes).
+
+/// Key-value pairs and events.
+#[allow(missing_docs, clippy::all, reason = "generated")]
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+/// The KV, Watch, Lease, Cluster and Maintenance services.
+#[allow(missing_docs, clippy::all, reason = "generated")]
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+/// The standard gRPC health service.
+#[allow(missing_docs, clippy::all, reason = "generated")]
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
+/// The largest request a store accepts unless configured otherwise: 1.5 MiB.
+pub const MAX_REQUEST_BYTES: usize = 3 << 19;

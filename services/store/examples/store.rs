@@ -1,0 +1,8 @@
+//! The store as a process of its own, for tests that kill it and for comparing it with etcd.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = std::env::args().collect();
+    daemon::main("store", 2, |shutdown| store::run(args, shutdown))
+}

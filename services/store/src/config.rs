@@ -1,0 +1,234 @@
+//! Command-line flags, by etcd's names and with etcd's defaults.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::raft::membership::MemberNode;
+
+/// The cluster store: the etcd v3 API over Raft.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "store")]
+pub struct Config {
+    /// Human-readable name of this member.
+    #[arg(long, default_value = "default")]
+    pub name: String,
+    /// Where everything is kept.
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    /// URLs to listen on for clients.
+    #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2379")]
+    pub listen_client_urls: Vec<Url>,
+    /// This member's client URLs, as the rest of the cluster should know them.
+    #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2379")]
+    pub advertise_client_urls: Vec<Url>,
+    /// URLs to listen on for other members.
+    #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2380")]
+    pub listen_peer_urls: Vec<Url>,
+    /// This member's peer URLs, as the rest of the cluster should know them.
+    #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2380")]
+    pub initial_advertise_peer_urls: Vec<Url>,
+    /// The first members, as name=url pairs; only this member itself is supported.
+    #[arg(long, value_delimiter = ',')]
+    pub initial_cluster: Vec<String>,
+    /// Certificate of the client server.
+    #[arg(long)]
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client server.
+    #[arg(long)]
+    pub key_file: Option<PathBuf>,
+    /// Certificate authority of client certificates.
+    #[arg(long)]
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Refuse clients without a certificate.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub client_cert_auth: bool,
+    /// Raise the space alarm beyond this size; 0 means the default of 2 GiB.
+    #[arg(long, default_value_t = 0)]
+    pub quota_backend_bytes: u64,
+    /// Entries between two snapshots, which let the log be purged.
+    #[arg(long, default_value_t = 10_000)]
+    pub snapshot_count: u64,
+    /// Milliseconds between heartbeats.
+    #[arg(long, default_value_t = 100)]
+    pub heartbeat_interval: u64,
+    /// Milliseconds without a heartbeat before an election.
+    #[arg(long, default_value_t = 1000)]
+    pub election_timeout: u64,
+    /// Operations in one transaction.
+    #[arg(long, default_value_t = 128)]
+    pub max_txn_ops: usize,
+    /// Bytes in one request.
+    #[arg(long, default_value_t = store_api::MAX_REQUEST_BYTES)]
+    pub max_request_bytes: usize,
+    /// Seconds between progress notifications of quiet watches (also with a unit: 5s, 10m).
+    #[arg(long, alias = "experimental-watch-progress-notify-interval", default_value = "10m", value_parser = duration)]
+    pub watch_progress_notify_interval: Duration,
+}
+
+/// A listen or advertise URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// https.
+    pub tls: bool,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not of the form http://host:port or https://host:port");
+        let (scheme, rest) = text.split_once("://").ok_or_else(bad)?;
+        let tls = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(bad()),
+        };
+        let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(bad)?;
+        let port = port.parse().map_err(|_| bad())?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() { Err(bad()) } else { Ok(Url { tls, host, port }) }
+    }
+}
+
+impl std::fmt::Display for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1000,
+        "ms" => 1,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        unit => return Err(format!("unknown unit {unit:?}")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a duration"))?;
+    if number == 0 {
+        return Err("must not be zero".into());
+    }
+    Ok(Duration::from_millis(number * unit))
+}
+
+/// Flags that do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+impl Config {
+    /// Checks what single flags cannot.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if self.initial_cluster.len() > 1 {
+            return Err(Invalid("--initial-cluster: this build runs clusters of one member only".into()));
+        }
+        if let Some(first) = self.initial_cluster.first()
+            && first.split_once('=').is_none_or(|(name, _)| name != self.name)
+        {
+            return Err(Invalid(format!("--initial-cluster {first:?} does not name this member, {:?}", self.name)));
+        }
+        for url in &self.listen_client_urls {
+            let address = url.address()?;
+            if url.tls && (self.cert_file.is_none() || self.key_file.is_none()) {
+                return Err(Invalid(format!("{url} needs --cert-file and --key-file")));
+            }
+            if !url.tls && !address.ip().is_loopback() {
+                return Err(Invalid(format!("{url}: clear text is for loopback addresses only")));
+            }
+        }
+        if self.client_cert_auth && self.trusted_ca_file.is_none() {
+            return Err(Invalid("--client-cert-auth needs --trusted-ca-file".into()));
+        }
+        Ok(())
+    }
+
+    /// This member as others know it.
+    pub fn node(&self) -> MemberNode {
+        let texts = |urls: &[Url]| urls.iter().map(Url::to_string).collect();
+        MemberNode {
+            name: self.name.clone(),
+            peer_urls: texts(&self.initial_advertise_peer_urls),
+            client_urls: texts(&self.advertise_client_urls),
+        }
+    }
+
+    /// The size at which writes are refused.
+    pub fn quota(&self) -> u64 {
+        if self.quota_backend_bytes == 0 { 2 << 30 } else { self.quota_backend_bytes }
+    }
+}
+
+impl Url {
+    /// The address to listen on.
+    ///
+    /// # Errors
+    /// The host is a name.
+    pub fn address(&self) -> Result<SocketAddr, Invalid> {
+        let host = if self.host == "localhost" { "127.0.0.1" } else { &self.host };
+        let ip: IpAddr = host.parse().map_err(|_| Invalid(format!("{self}: listen on an IP address, not a name")))?;
+        Ok(SocketAddr::new(ip, self.port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<Config, String> {
+        let args = ["store", "--data-dir=/d"].iter().chain(flags);
+        let config = Config::try_parse_from(args).map_err(|e| e.to_string())?;
+        config.validate().map_err(|e| e.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn flags_are_etcds() {
+        let config = parse(&[
+            "--listen-client-urls=https://127.0.0.1:2379,https://[::1]:2379",
+            "--cert-file=c",
+            "--key-file=k",
+            "--trusted-ca-file=ca",
+            "--client-cert-auth",
+            "--watch-progress-notify-interval=5s",
+        ])
+        .unwrap();
+        assert_eq!(config.listen_client_urls[1].address().unwrap(), "[::1]:2379".parse().unwrap());
+        assert!(config.client_cert_auth && config.quota() == 2 << 30);
+        assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(5));
+        assert!(!parse(&["--client-cert-auth=false"]).unwrap().client_cert_auth);
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let cases = [
+            ("--no-such-flag", "unexpected argument"),
+            ("--listen-client-urls=https://127.0.0.1:1", "needs --cert-file"),
+            ("--listen-client-urls=http://10.0.0.1:1", "loopback"),
+            ("--listen-client-urls=ftp://10.0.0.1:1", "is not of the form"),
+            ("--listen-client-urls=http://store.local:1", "not a name"),
+            ("--client-cert-auth", "--trusted-ca-file"),
+            ("--initial-cluster=a=http://1.1.1.1:2380,b=http://1.1.1.2:2380", "one member"),
+            ("--initial-cluster=other=http://1.1.1.1:2380", "does not name this member"),
+        ];
+        for (flag, expected) in cases {
+            let error = parse(&[flag]).unwrap_err();
+            assert!(error.contains(expected), "{flag}: {error}");
+        }
+    }
+}

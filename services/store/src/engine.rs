@@ -1,0 +1,234 @@
+//! RocksDB: how it is opened, and typed access to checked values. The only file that sets its options.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
+    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use crate::error::Error;
+use crate::schema::{self, Corruption, Revision};
+use store_api::mvccpb::KeyValue;
+
+const MIB: usize = 1 << 20;
+
+/// The open database. Clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    db: Arc<DB>,
+}
+
+impl Engine {
+    /// Opens or creates the database in `folder`.
+    ///
+    /// # Errors
+    /// The folder is unusable, in use by another process, damaged, or of an unknown layout.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        // One small cache for all families: hot objects live in the clients' watch caches, not here.
+        let cache = Cache::new_lru_cache(8 * MIB);
+        let families = schema::FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
+        let db = DB::open_cf_descriptors(&database_options(), folder, families)?;
+        let engine = Engine { db: Arc::new(db) };
+        engine.check_format()?;
+        Ok(engine)
+    }
+
+    fn check_format(&self) -> Result<(), Error> {
+        match self.get(schema::STATE, schema::state::FORMAT)? {
+            None => {
+                let mut batch = WriteBatch::default();
+                self.put(&mut batch, schema::STATE, schema::state::FORMAT, &[schema::FORMAT]);
+                self.write(batch)?;
+                self.sync()
+            }
+            Some(format) if *format == [schema::FORMAT] => Ok(()),
+            Some(format) => Err(Error::Layout(format!("layout {format:?} is unknown; this version reads {}", schema::FORMAT))),
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "every family in schema::FAMILIES was opened, and none is ever dropped")]
+    fn family(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(name).expect("an open column family")
+    }
+
+    /// Adds a checked value to a batch.
+    pub fn put(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], payload: &[u8]) {
+        self.put_sealed(batch, family, key, &schema::seal(family, key, payload));
+    }
+
+    /// Adds a value that already carries its checksum.
+    pub fn put_sealed(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8]) {
+        batch.put_cf(&self.family(family), key, value);
+    }
+
+    /// Adds a removal.
+    pub fn delete(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8]) {
+        batch.delete_cf(&self.family(family), key);
+    }
+
+    /// Adds the removal of all keys from `from` up to, not including, `to`.
+    pub fn delete_range(&self, batch: &mut WriteBatch, family: &'static str, from: &[u8], to: &[u8]) {
+        batch.delete_range_cf(&self.family(family), from, to);
+    }
+
+    /// Reads and verifies one value.
+    ///
+    /// # Errors
+    /// The disk failed or the value is damaged.
+    pub fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self.db.get_cf(&self.family(family), key)? {
+            None => Ok(None),
+            Some(value) => Ok(Some(schema::unseal(family, key, &value)?.to_vec())),
+        }
+    }
+
+    /// Writes a batch to the log and the memory tables without waiting for the disk: [`Engine::sync`] makes it durable.
+    ///
+    /// # Errors
+    /// The disk failed or is full.
+    pub fn write(&self, batch: WriteBatch) -> Result<(), Error> {
+        let mut options = WriteOptions::default();
+        options.set_sync(false);
+        Ok(self.db.write_opt(batch, &options)?)
+    }
+
+    /// Returns when everything written before is on the disk. Writes may go on meanwhile.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn sync(&self) -> Result<(), Error> {
+        Ok(self.db.flush_wal(true)?)
+    }
+
+    /// Calls `visit` with every key and raw value from `from` on, until it returns `false` or the family ends.
+    ///
+    /// # Errors
+    /// The disk failed, or `visit`'s own error.
+    pub fn scan<F>(&self, family: &'static str, from: &[u8], mut visit: F) -> Result<(), Error>
+    where
+        F: FnMut(&[u8], Box<[u8]>) -> Result<bool, Error>,
+    {
+        let mut options = ReadOptions::default();
+        // A pass over history must not push the useful blocks out of the small cache.
+        options.fill_cache(false);
+        let mode = IteratorMode::From(from, Direction::Forward);
+        let mut last: Box<[u8]> = from.into();
+        for item in self.db.iterator_cf_opt(&self.family(family), options, mode) {
+            let (key, value) = item.map_err(|e| damaged(family, &last, e))?;
+            if !visit(&key, value)? {
+                break;
+            }
+            last = key;
+        }
+        Ok(())
+    }
+
+    /// A view that later writes and removals do not change.
+    pub fn snapshot(&self) -> Records<'_> {
+        Records { snapshot: self.db.snapshot(), family: self.family(schema::MVCC) }
+    }
+
+    /// Reads the newest stored record of a revision.
+    ///
+    /// # Errors
+    /// It is missing or damaged, or the disk failed.
+    pub fn record(&self, revision: Revision) -> Result<KeyValue, Error> {
+        found(revision, self.db.get_cf(&self.family(schema::MVCC), revision.key())?)
+    }
+
+    /// Bytes of table files and memory tables.
+    pub fn size(&self) -> u64 {
+        let property = |name: &str| -> u64 {
+            let of = |family| self.db.property_int_value_cf(&self.family(family), name).ok().flatten().unwrap_or(0);
+            schema::FAMILIES.iter().map(|f| of(*f)).sum()
+        };
+        property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
+    }
+
+    /// Rewrites all tables so that removed records give their space back.
+    pub fn defragment(&self) {
+        for family in schema::FAMILIES {
+            self.db.compact_range_cf(&self.family(family), None::<&[u8]>, None::<&[u8]>);
+        }
+    }
+
+    /// Creates a consistent copy in `folder`, which must not exist; unchanged table files are hard links.
+    ///
+    /// # Errors
+    /// The disk failed or is full.
+    pub fn checkpoint(&self, folder: &Path) -> Result<(), Error> {
+        Ok(rocksdb::checkpoint::Checkpoint::new(&*self.db)?.create_checkpoint(folder)?)
+    }
+}
+
+/// RocksDB's own checksum failed: name the place as closely as an iterator allows.
+fn damaged(family: &'static str, last: &[u8], error: rocksdb::Error) -> Error {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => Corruption::new(family, last, format!("at or after this key: {error}")).into(),
+        _ => error.into(),
+    }
+}
+
+fn found(revision: Revision, value: Option<Vec<u8>>) -> Result<KeyValue, Error> {
+    match value {
+        Some(value) => Ok(schema::decode_record(revision, value)?.1),
+        None => Err(Corruption::new(schema::MVCC, &revision.key(), "missing").into()),
+    }
+}
+
+/// Key-value records as of one moment.
+pub struct Records<'e> {
+    snapshot: rocksdb::SnapshotWithThreadMode<'e, DB>,
+    family: Arc<BoundColumnFamily<'e>>,
+}
+
+impl crate::mvcc::Load for Records<'_> {
+    fn load(&self, revision: Revision) -> Result<KeyValue, Error> {
+        found(revision, self.snapshot.get_cf(&self.family, revision.key())?)
+    }
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_paranoid_checks(true);
+    // After a power cut the log may end in a record that was never synced and so never acknowledged: that tail is dropped.
+    // Damage before the tail means acknowledged writes are gone: opening fails. Point-in-time recovery would start without
+    // them and say nothing; absolute consistency would refuse to start after nearly every power cut, because applied state
+    // is written without a sync of its own.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // Finds whole log files that are missing or shorter than what was synced.
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_max_total_wal_size(64 * MIB as u64);
+    options.set_db_write_buffer_size(16 * MIB);
+    // One flush and one compaction thread: a control plane writes little, and memory matters more.
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(256);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(MIB);
+    options.set_log_level(LogLevel::Warn);
+    options
+}
+
+fn family_options(name: &str, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_format_version(6);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(match name {
+        schema::MVCC | schema::RAFT_LOG => 4 * MIB,
+        _ => MIB / 4,
+    });
+    options.set_max_write_buffer_number(2);
+    options.set_target_file_size_base(16 * MIB as u64);
+    options.set_max_bytes_for_level_base(64 * MIB as u64);
+    options
+}

@@ -1,0 +1,135 @@
+//! What can go wrong, and how etcd's clients are told.
+
+use tonic::{Code, Status};
+
+use crate::schema::Corruption;
+
+/// A request that the store answers with "no": the same on every member, so it can travel in a Raft reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.text())]
+#[repr(u32)]
+#[expect(missing_docs, reason = "the messages below say it")]
+pub enum Refusal {
+    EmptyKey = 1,
+    KeyNotFound,
+    ValueProvided,
+    LeaseProvided,
+    TooManyOps,
+    DuplicateKey,
+    InvalidSortOption,
+    RequestTooLarge,
+    Compacted,
+    FutureRevision,
+    NoSpace,
+    LeaseNotFound,
+    LeaseExists,
+    LeaseTtlTooLarge,
+    MemberNotFound,
+    BadTransferee,
+    NotLeader,
+    NoLeader,
+    LeaderChanged,
+    Stopped,
+    OneMemberOnly,
+    NotSupported,
+}
+
+/// Clients compare these codes and texts, so they are etcd's.
+const REFUSALS: [(Refusal, Code, &str); 22] = [
+    (Refusal::EmptyKey, Code::InvalidArgument, "etcdserver: key is not provided"),
+    (Refusal::KeyNotFound, Code::InvalidArgument, "etcdserver: key not found"),
+    (Refusal::ValueProvided, Code::InvalidArgument, "etcdserver: value is provided"),
+    (Refusal::LeaseProvided, Code::InvalidArgument, "etcdserver: lease is provided"),
+    (Refusal::TooManyOps, Code::InvalidArgument, "etcdserver: too many operations in txn request"),
+    (Refusal::DuplicateKey, Code::InvalidArgument, "etcdserver: duplicate key given in txn request"),
+    (Refusal::InvalidSortOption, Code::InvalidArgument, "etcdserver: invalid sort option"),
+    (Refusal::RequestTooLarge, Code::InvalidArgument, "etcdserver: request is too large"),
+    (Refusal::Compacted, Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
+    (Refusal::FutureRevision, Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision"),
+    (Refusal::NoSpace, Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+    (Refusal::LeaseNotFound, Code::NotFound, "etcdserver: requested lease not found"),
+    (Refusal::LeaseExists, Code::FailedPrecondition, "etcdserver: lease already exists"),
+    (Refusal::LeaseTtlTooLarge, Code::OutOfRange, "etcdserver: too large lease TTL"),
+    (Refusal::MemberNotFound, Code::NotFound, "etcdserver: member not found"),
+    (Refusal::BadTransferee, Code::FailedPrecondition, "etcdserver: bad leader transferee"),
+    (Refusal::NotLeader, Code::FailedPrecondition, "etcdserver: not leader"),
+    (Refusal::NoLeader, Code::Unavailable, "etcdserver: no leader"),
+    (Refusal::LeaderChanged, Code::Unavailable, "etcdserver: leader changed"),
+    (Refusal::Stopped, Code::Unavailable, "etcdserver: server stopped"),
+    (Refusal::OneMemberOnly, Code::Unimplemented, "store: this build runs clusters of one member only"),
+    (Refusal::NotSupported, Code::Unimplemented, "store: this operation is not supported"),
+];
+
+impl Refusal {
+    fn row(self) -> &'static (Refusal, Code, &'static str) {
+        &REFUSALS[self as usize - 1]
+    }
+
+    /// The message clients see.
+    pub fn text(self) -> &'static str {
+        self.row().2
+    }
+
+    /// The gRPC code.
+    pub fn code(self) -> Code {
+        self.row().1
+    }
+
+    /// The refusal with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        let place = usize::try_from(number).ok()?.checked_sub(1)?;
+        REFUSALS.get(place).map(|row| row.0)
+    }
+}
+
+/// Any failure of the store.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The request was refused; the store is fine.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A record on disk is not what was written.
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+    /// The disk or RocksDB failed.
+    #[error("storage: {0}")]
+    Storage(#[from] rocksdb::Error),
+    /// The data belongs to another program version or member.
+    #[error("data directory: {0}")]
+    Layout(String),
+    /// Raft stopped.
+    #[error("consensus: {0}")]
+    Consensus(String),
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        match error {
+            Error::Refused(refusal) => Status::new(refusal.code(), refusal.text()),
+            Error::Corrupt(corruption) => Status::data_loss(format!("etcdserver: corrupt cluster: {corruption}")),
+            Error::Consensus(reason) => Status::unavailable(format!("etcdserver: {reason}")),
+            other => Status::internal(other.to_string()),
+        }
+    }
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> std::io::Error {
+        std::io::Error::other(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_own_row() {
+        for (place, row) in REFUSALS.iter().enumerate() {
+            assert_eq!(row.0 as usize, place + 1, "{:?} is out of order", row.0);
+            assert_eq!(Refusal::from_number(row.0 as u32), Some(row.0));
+        }
+        assert_eq!(Refusal::from_number(0), None);
+        assert_eq!(Refusal::from_number(99), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! One running member: storage, consensus and state together, opened and closed in the right order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use store_api::etcdserverpb as pb;
+use tokio::time::Instant;
+
+use crate::command::{Operation, Outcome};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::error::{Error, Refusal};
+use crate::mvcc::check;
+use crate::raft::apply::{Applier, State};
+use crate::raft::log::LogStore;
+use crate::raft::membership::{self, Identity};
+use crate::raft::network::Network;
+use crate::raft::state_machine::StateMachine;
+use crate::raft::writer::{self, Fatal, Job, Threads, Writer};
+use crate::raft::{self, Consensus};
+
+/// Writes between two looks at the size on disk.
+const SIZE_EVERY: u64 = 256;
+
+/// A running member as the servers use it.
+pub struct Member {
+    /// Agreement.
+    pub consensus: Consensus,
+    /// Content.
+    pub state: State,
+    /// The database.
+    pub engine: Engine,
+    /// Who this is.
+    pub identity: Identity,
+    /// Flags.
+    pub config: Config,
+    writes: AtomicU64,
+    size: AtomicU64,
+}
+
+/// What has to be closed at the end.
+pub struct Closing {
+    writer: Writer,
+    threads: Threads,
+    member: Arc<Member>,
+}
+
+impl Member {
+    /// Opens the data directory, verifies it, and joins or makes the cluster.
+    ///
+    /// # Errors
+    /// The first damaged record, by name; an unusable directory; or no leader.
+    pub async fn open(config: Config, fatal: Fatal) -> Result<(Arc<Member>, Closing), Error> {
+        let folder = config.data_dir.join("member");
+        std::fs::create_dir_all(&folder).map_err(|e| Error::Layout(format!("{}: {e}", folder.display())))?;
+        remove_old_checkpoints(&config);
+        let opened = tokio::task::spawn_blocking(move || open_storage(&folder)).await;
+        let (engine, identity, state, tail) = opened.map_err(|e| Error::Consensus(e.to_string()))??;
+        let tail = Arc::new(Mutex::new(tail));
+        let (writer, jobs) = writer::queue();
+        let applier = Applier::new(engine.clone(), state.clone());
+        let threads = writer::start(engine.clone(), tail.clone(), applier, jobs, fatal)
+            .map_err(|e| Error::Consensus(format!("cannot start the storage threads: {e}")))?;
+        let log = LogStore::new(engine.clone(), tail, writer.clone());
+        let machine = StateMachine::new(state.applied.clone(), writer.clone());
+        let timing = raft::config(identity.cluster, config.heartbeat_interval, config.election_timeout, config.snapshot_count)?;
+        let running = openraft::Raft::new(identity.member, timing, Network, log, machine)
+            .await
+            .map_err(|e| Error::Consensus(e.to_string()))?;
+        let consensus = Consensus::new(running);
+        membership::announce(&consensus, identity, config.node()).await?;
+        let size = AtomicU64::new(engine.size());
+        let member = Arc::new(Member { consensus, state, engine, identity, config, writes: AtomicU64::new(0), size });
+        // Nothing is served before everything that was committed is visible again.
+        member.consensus.read_barrier().await?;
+        Ok((member.clone(), Closing { writer, threads, member }))
+    }
+
+    /// A response header with this revision.
+    pub fn header(&self, revision: i64) -> pb::ResponseHeader {
+        let (raft_term, ..) = self.consensus.progress();
+        pb::ResponseHeader { cluster_id: self.identity.cluster, member_id: self.identity.member, revision, raft_term }
+    }
+
+    /// Fills in what the state machine cannot know.
+    pub fn complete(&self, header: Option<pb::ResponseHeader>) -> Option<pb::ResponseHeader> {
+        Some(self.header(header.map_or_else(|| self.state.mvcc.revision(), |h| h.revision)))
+    }
+
+    /// Proposes a change and waits until it is applied.
+    ///
+    /// # Errors
+    /// The change was refused, or this member cannot propose.
+    pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
+        let stores = match &operation {
+            Operation::Put(_) | Operation::LeaseGrant(_) => true,
+            Operation::Txn(request) => check::stores(request),
+            _ => false,
+        };
+        if stores {
+            self.check_space().await?;
+        }
+        self.consensus.propose(operation).await
+    }
+
+    async fn check_space(&self) -> Result<(), Error> {
+        if self.writes.fetch_add(1, Ordering::Relaxed) % SIZE_EVERY == 0 {
+            self.size.store(self.engine.size(), Ordering::Relaxed);
+        }
+        if self.size.load(Ordering::Relaxed) <= self.config.quota() {
+            return Ok(());
+        }
+        self.size.store(self.engine.size(), Ordering::Relaxed);
+        if self.size.load(Ordering::Relaxed) <= self.config.quota() {
+            return Ok(());
+        }
+        tracing::warn!(quota = self.config.quota(), "the space quota is used up: raising the NOSPACE alarm");
+        let alarm = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Activate.into(),
+            member_id: self.identity.member,
+            alarm: pb::AlarmType::Nospace.into(),
+        };
+        self.consensus.propose(Operation::Alarm(alarm)).await?;
+        Err(Refusal::NoSpace.into())
+    }
+
+    /// Where to make a temporary copy of the database.
+    pub fn checkpoint_folder(&self) -> PathBuf {
+        self.config.data_dir.join(format!("{CHECKPOINT}{:016x}", rand::random::<u64>()))
+    }
+
+    /// Revokes leases when they end, until `shutdown`.
+    pub async fn expire_leases(self: Arc<Self>, shutdown: daemon::Shutdown) {
+        // The clock itself never decides anything in the state machine: an ended lease is revoked by a proposal.
+        let far = std::time::Duration::from_secs(24 * 3600);
+        loop {
+            let next = self.state.leases.lock().next_deadline();
+            let deadline = next.map_or_else(|| Instant::now() + far, Instant::from_std);
+            tokio::select! {
+                () = shutdown.wait() => return,
+                () = self.state.leases_changed.notified() => continue,
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            let due = self.state.leases.lock().due(std::time::Instant::now(), 1000);
+            for id in due {
+                match self.consensus.propose(Operation::LeaseRevoke(pb::LeaseRevokeRequest { id })).await {
+                    Ok(_) | Err(Error::Refused(Refusal::LeaseNotFound)) => tracing::debug!(id, "lease expired"),
+                    Err(error) => {
+                        tracing::warn!(id, %error, "cannot revoke an expired lease; trying again");
+                        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+const CHECKPOINT: &str = "checkpoint-";
+
+/// A crash during a snapshot leaves its copy behind.
+fn remove_old_checkpoints(config: &Config) {
+    let Ok(entries) = std::fs::read_dir(&config.data_dir) else { return };
+    for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(CHECKPOINT)) {
+        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(%error, path = %entry.path().display(), "cannot remove an old checkpoint");
+        }
+    }
+}
+
+type Storage = (Engine, Identity, State, crate::raft::log::Tail);
+
+fn open_storage(folder: &std::path::Path) -> Result<Storage, Error> {
+    let engine = Engine::open(folder)?;
+    let identity = Identity::open(&engine)?;
+    let state = State::open(&engine)?;
+    let tail = crate::raft::log::open(&engine)?;
+    Ok((engine, identity, state, tail))
+}
+
+impl Closing {
+    /// Ends consensus, then the storage threads, then closes the database.
+    pub async fn close(self) {
+        self.member.consensus.shutdown().await;
+        if self.writer.send(Job::Stop).is_err() {
+            tracing::debug!("the writer had stopped already");
+        }
+        let threads = self.threads;
+        if let Err(error) = tokio::task::spawn_blocking(move || threads.join()).await {
+            tracing::warn!(%error, "cannot join the storage threads");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The Raft log and vote: openraft's storage trait on top of the writer thread.
+//!
+//! Appends return at once; the writer stores them and the callback tells openraft when they are durable. Until an entry is
+//! applied it stays in a small cache, so that applying never reads the disk.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
+
+use super::writer::{Job, Writer};
+use super::{Entry, LogId, Types, Vote, log_id, term};
+use crate::command::Command;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::schema::{self, Corruption, LogKind, LogRecord};
+
+/// Applied entries stay this long, for a member that is just behind.
+const KEEP_APPLIED: usize = 16;
+/// Entries that wait for being applied leave the cache beyond this many bytes and are read back from disk.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// The newest entries, and the marks openraft asks for.
+#[derive(Default)]
+pub struct Tail {
+    entries: VecDeque<(Entry, usize)>,
+    bytes: usize,
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+    written: u64,
+    applied: u64,
+}
+
+impl Tail {
+    fn push(&mut self, entry: Entry, size: usize) {
+        self.last = Some(entry.log_id);
+        self.bytes += size;
+        self.entries.push_back((entry, size));
+    }
+
+    /// The writer has stored everything up to `index`.
+    pub fn written(&mut self, index: u64) {
+        self.written = self.written.max(index);
+        self.evict();
+    }
+
+    /// The state machine has applied everything up to `index`.
+    pub fn applied(&mut self, index: u64) {
+        self.applied = self.applied.max(index);
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        while let Some((entry, size)) = self.entries.front() {
+            let index = entry.log_id.index;
+            let done = index <= self.applied && self.entries.len() > KEEP_APPLIED;
+            if index > self.written || !(done || self.bytes > CACHE_BYTES) {
+                return;
+            }
+            self.bytes -= size;
+            self.entries.pop_front();
+        }
+    }
+
+    fn truncate(&mut self, last: Option<LogId>) {
+        let keep = last.map_or(0, |id| id.index + 1);
+        while let Some((entry, size)) = self.entries.back()
+            && entry.log_id.index >= keep
+        {
+            self.bytes -= size;
+            self.entries.pop_back();
+        }
+        self.last = last;
+        self.written = self.written.min(keep.saturating_sub(1));
+    }
+
+    /// Entries of `[from, to)` that the cache holds, and where they begin.
+    fn get(&self, from: u64, to: u64) -> (u64, Vec<Entry>) {
+        let first = self.entries.front().map_or(u64::MAX, |(entry, _)| entry.log_id.index);
+        let from = from.max(first);
+        let wanted = self.entries.iter().map(|(entry, _)| entry).filter(|e| (from..to).contains(&e.log_id.index));
+        (first.min(to), wanted.cloned().collect())
+    }
+}
+
+/// The log as openraft sees it.
+#[derive(Clone)]
+pub struct LogStore {
+    engine: Engine,
+    tail: Arc<Mutex<Tail>>,
+    writer: Writer,
+}
+
+/// Reads and verifies the log on disk.
+///
+/// # Errors
+/// The first damaged or missing entry, by name; or the disk failed.
+pub fn open(engine: &Engine) -> Result<Tail, Error> {
+    let purged: Option<LogId> = json(engine, schema::raft_meta::PURGED)?;
+    let vote = json(engine, schema::raft_meta::VOTE)?;
+    let mut tail = Tail { purged, last: purged, vote, ..Tail::default() };
+    let mut expected = purged.map(|id| id.index + 1);
+    engine.scan(schema::RAFT_LOG, &expected.unwrap_or(0).to_be_bytes(), |key, value| {
+        let index = u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
+        if expected.is_some_and(|expected| expected != index) {
+            return Err(Corruption::new(schema::RAFT_LOG, key, "the entry before this one is missing").into());
+        }
+        expected = Some(index + 1);
+        let record = LogRecord::decode(index, &value)?;
+        tail.last = Some(log_id(record.term, index));
+        tail.written = index;
+        Ok(true)
+    })?;
+    Ok(tail)
+}
+
+fn json<T: serde::de::DeserializeOwned>(engine: &Engine, key: &'static [u8]) -> Result<Option<T>, Error> {
+    let Some(payload) = engine.get(schema::RAFT_META, key)? else { return Ok(None) };
+    let value = serde_json::from_slice(&payload).map_err(|e| Corruption::new(schema::RAFT_META, key, e))?;
+    Ok(Some(value))
+}
+
+fn encode(entry: &Entry) -> io::Result<Vec<u8>> {
+    let (kind, body) = match &entry.payload {
+        EntryPayload::Blank => (LogKind::Blank, Vec::new()),
+        EntryPayload::Normal(command) => (LogKind::Proposal, command.encode()),
+        EntryPayload::Membership(membership) => (LogKind::Membership, serde_json::to_vec(membership)?),
+    };
+    Ok(LogRecord { term: term(&entry.log_id), kind, body: &body }.encode(entry.log_id.index))
+}
+
+fn decode(index: u64, value: &[u8]) -> Result<Entry, Error> {
+    let record = LogRecord::decode(index, value)?;
+    let bad = |e: &dyn std::fmt::Display| Corruption::new(schema::RAFT_LOG, &index.to_be_bytes(), e);
+    let payload = match record.kind {
+        LogKind::Blank => EntryPayload::Blank,
+        LogKind::Proposal => EntryPayload::Normal(Command::decode(record.body).map_err(|e| bad(&e))?),
+        LogKind::Membership => EntryPayload::Membership(serde_json::from_slice(record.body).map_err(|e| bad(&e))?),
+    };
+    Ok(Entry { log_id: log_id(record.term, index), payload })
+}
+
+fn read_disk(engine: &Engine, from: u64, to: u64) -> Result<Vec<Entry>, Error> {
+    let mut entries = Vec::new();
+    engine.scan(schema::RAFT_LOG, &from.to_be_bytes(), |key, value| {
+        let index = u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
+        if index >= to {
+            return Ok(false);
+        }
+        entries.push(decode(index, &value)?);
+        Ok(true)
+    })?;
+    Ok(entries)
+}
+
+impl LogStore {
+    /// The log whose newest part is `tail`.
+    pub fn new(engine: Engine, tail: Arc<Mutex<Tail>>, writer: Writer) -> Self {
+        LogStore { engine, tail, writer }
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let from = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        let (cached_from, cached) = self.tail.lock().get(from, to);
+        if from >= cached_from {
+            return Ok(cached);
+        }
+        let engine = self.engine.clone();
+        let read = tokio::task::spawn_blocking(move || read_disk(&engine, from, cached_from));
+        let mut entries = read.await.map_err(io::Error::other)??;
+        entries.extend(cached);
+        Ok(entries)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.tail.lock().vote)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let tail = self.tail.lock();
+        Ok(LogState { last_purged_log_id: tail.purged, last_log_id: tail.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let payload = serde_json::to_vec(vote)?;
+        self.writer.done(|done| Job::Vote { payload, done }).await?;
+        self.tail.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut records = Vec::new();
+        {
+            let mut tail = self.tail.lock();
+            for entry in entries {
+                let record = encode(&entry)?;
+                let index = entry.log_id.index;
+                tail.push(entry, record.len());
+                records.push((index, record));
+            }
+        }
+        self.writer.send(Job::Append { records, callback })
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let from = last.map_or(0, |id| id.index + 1);
+        self.tail.lock().truncate(last);
+        self.writer.done(|done| Job::Truncate { from, done }).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        let mark = serde_json::to_vec(&upto)?;
+        {
+            let mut tail = self.tail.lock();
+            tail.purged = tail.purged.max(Some(upto));
+            tail.last = tail.last.max(Some(upto));
+        }
+        self.writer.done(|done| Job::Purge { upto: upto.index, mark, done }).await
+    }
+}

@@ -1,0 +1,108 @@
+//! The KV service.
+
+use std::sync::Arc;
+
+use prost::Message;
+use store_api::etcdserverpb as pb;
+use store_api::etcdserverpb::kv_server;
+use tonic::{Request, Response, Status};
+
+use super::mismatch;
+use crate::command::{Operation, Outcome};
+use crate::error::{Error, Refusal};
+use crate::member::Member;
+use crate::mvcc::{Mvcc, check};
+
+/// Serves KV.
+pub struct Kv(pub Arc<Member>);
+
+impl Kv {
+    fn fits(&self, request: &impl Message) -> Result<(), Status> {
+        let fits = request.encoded_len() <= self.0.config.max_request_bytes;
+        if fits { Ok(()) } else { Err(Error::from(Refusal::RequestTooLarge).into()) }
+    }
+
+    /// RocksDB calls may wait for the disk, so they stay off the runtime's workers.
+    async fn read<T, F>(&self, read: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Mvcc) -> Result<T, Error> + Send + 'static,
+    {
+        let mvcc = self.0.state.mvcc.clone();
+        let result = tokio::task::spawn_blocking(move || read(&mvcc)).await;
+        Ok(result.map_err(|e| Status::internal(e.to_string()))??)
+    }
+}
+
+fn refused(refusal: Refusal) -> Status {
+    Error::from(refusal).into()
+}
+
+#[tonic::async_trait]
+impl kv_server::Kv for Kv {
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let request = request.into_inner();
+        check::range(&request).map_err(refused)?;
+        if !request.serializable {
+            self.0.consensus.read_barrier().await?;
+        }
+        let mut response = self.read(move |mvcc| mvcc.range(&request)).await?;
+        response.header = self.0.complete(response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let request = request.into_inner();
+        check::put(&request).map_err(refused)?;
+        self.fits(&request)?;
+        let Outcome::Put(mut response) = self.0.propose(Operation::Put(request)).await? else { return Err(mismatch()) };
+        response.header = self.0.complete(response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let request = request.into_inner();
+        check::delete_range(&request).map_err(refused)?;
+        self.fits(&request)?;
+        let Outcome::DeleteRange(mut response) = self.0.propose(Operation::DeleteRange(request)).await? else {
+            return Err(mismatch());
+        };
+        response.header = self.0.complete(response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let request = request.into_inner();
+        check::txn(&request, self.0.config.max_txn_ops).map_err(refused)?;
+        let mut response = if check::writes(&request) {
+            self.fits(&request)?;
+            match self.0.propose(Operation::Txn(request)).await? {
+                Outcome::Txn(response) => response,
+                _ => return Err(mismatch()),
+            }
+        } else {
+            self.0.consensus.read_barrier().await?;
+            self.read(move |mvcc| mvcc.read_txn(&request)).await?
+        };
+        response.header = self.0.complete(response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn compact(&self, request: Request<pb::CompactionRequest>) -> Result<Response<pb::CompactionResponse>, Status> {
+        let request = request.into_inner();
+        let Outcome::Compact(mut response) = self.0.propose(Operation::Compact(request)).await? else {
+            return Err(mismatch());
+        };
+        if request.physical {
+            let mut done = self.0.state.compacted.subscribe();
+            if done.wait_for(|done| *done >= request.revision).await.is_err() {
+                return Err(refused(Refusal::Stopped));
+            }
+        }
+        response.header = self.0.complete(response.header);
+        Ok(Response::new(response))
+    }
+}

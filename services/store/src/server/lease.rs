@@ -1,0 +1,99 @@
+//! The Lease service.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use store_api::etcdserverpb as pb;
+use store_api::etcdserverpb::lease_server;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::mismatch;
+use crate::command::{Operation, Outcome};
+use crate::error::{Error, Refusal};
+use crate::member::Member;
+
+/// Serves Lease.
+pub struct Lease(pub Arc<Member>);
+
+/// A positive id, as clients print it in hexadecimal without a sign.
+fn random_id() -> i64 {
+    (rand::random::<u64>() >> 1).max(1).cast_signed()
+}
+
+fn keep_alive(member: &Member, id: i64) -> Result<pb::LeaseKeepAliveResponse, Error> {
+    if !member.consensus.is_leader() {
+        // Only the leader keeps deadlines.
+        return Err(Refusal::NotLeader.into());
+    }
+    let ttl = member.state.leases.lock().renew(id, Instant::now()).unwrap_or(0);
+    Ok(pb::LeaseKeepAliveResponse { header: member.complete(None), id, ttl })
+}
+
+#[tonic::async_trait]
+impl lease_server::Lease for Lease {
+    type LeaseKeepAliveStream = ReceiverStream<Result<pb::LeaseKeepAliveResponse, Status>>;
+
+    async fn lease_grant(&self, request: Request<pb::LeaseGrantRequest>) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let mut request = request.into_inner();
+        if request.id == 0 {
+            request.id = random_id();
+        }
+        let Outcome::LeaseGrant(mut response) = self.0.propose(Operation::LeaseGrant(request)).await? else {
+            return Err(mismatch());
+        };
+        response.header = self.0.complete(response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn lease_revoke(&self, request: Request<pb::LeaseRevokeRequest>) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let operation = Operation::LeaseRevoke(request.into_inner());
+        let Outcome::LeaseRevoke(mut response) = self.0.propose(operation).await? else { return Err(mismatch()) };
+        response.header = self.0.complete(response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let (out, responses) = mpsc::channel(4);
+        let (member, mut requests) = (self.0.clone(), request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(request)) = requests.message().await {
+                let response = keep_alive(&member, request.id).map_err(Status::from);
+                let failed = response.is_err();
+                if out.send(response).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let request = request.into_inner();
+        self.0.consensus.read_barrier().await?;
+        let leases = self.0.state.leases.lock();
+        let mut response = pb::LeaseTimeToLiveResponse { header: self.0.complete(None), id: request.id, ttl: -1, ..Default::default() };
+        if let Some((left, granted)) = leases.time_to_live(request.id, Instant::now()) {
+            response.ttl = left;
+            response.granted_ttl = granted;
+            if request.keys {
+                response.keys = leases.keys(request.id);
+            }
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn lease_leases(&self, _: Request<pb::LeaseLeasesRequest>) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        self.0.consensus.read_barrier().await?;
+        let ids = self.0.state.leases.lock().ids();
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
+        Ok(Response::new(pb::LeaseLeasesResponse { header: self.0.complete(None), leases }))
+    }
+}

@@ -1,0 +1,162 @@
+//! The network side: listeners, TLS, and one file per gRPC service.
+
+mod cluster;
+mod health;
+mod kv;
+mod lease;
+mod maintenance;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::Shutdown;
+use daemon::tls::ClientAuth;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use store_api::etcdserverpb::cluster_server::ClusterServer;
+use store_api::etcdserverpb::kv_server::KvServer;
+use store_api::etcdserverpb::lease_server::LeaseServer;
+use store_api::etcdserverpb::maintenance_server::MaintenanceServer;
+use store_api::etcdserverpb::watch_server::WatchServer;
+use store_api::health::health_server::HealthServer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response, StatusCode};
+use tonic::service::Routes;
+use tower::ServiceExt;
+
+use crate::config::Url;
+use crate::member::Member;
+
+/// The API level that clients are told: features are probed by it.
+pub const VERSION: &str = "3.6.0";
+/// Room for framing above the largest request.
+const OVERHEAD: usize = 512 << 10;
+/// Clients open one stream per pending call and long-lived ones for watches.
+const MAX_STREAMS: u32 = 1 << 16;
+
+/// All services of one member.
+#[derive(Clone)]
+pub struct Server {
+    member: Arc<Member>,
+    routes: Routes,
+    shutdown: Shutdown,
+}
+
+impl Server {
+    /// Puts the services together.
+    pub fn new(member: Arc<Member>, shutdown: Shutdown) -> Self {
+        let limit = member.config.max_request_bytes + OVERHEAD;
+        macro_rules! sized {
+            ($server:ident, $service:expr) => {
+                $server::new($service).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX)
+            };
+        }
+        let routes = Routes::new(sized!(KvServer, kv::Kv(member.clone())))
+            .add_service(sized!(WatchServer, watch::Watch { member: member.clone(), shutdown: shutdown.clone() }))
+            .add_service(sized!(LeaseServer, lease::Lease(member.clone())))
+            .add_service(sized!(ClusterServer, cluster::Cluster(member.clone())))
+            .add_service(sized!(MaintenanceServer, maintenance::Maintenance(member.clone())))
+            .add_service(HealthServer::new(health::Health(member.clone())))
+            .prepare();
+        Server { member, routes, shutdown }
+    }
+
+    /// Accepts clients on one URL until shutdown.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or the certificates cannot be used.
+    pub async fn serve(self, url: Url) -> daemon::Outcome {
+        let listener = TcpListener::bind(url.address()?).await.map_err(|e| format!("cannot listen on {url}: {e}"))?;
+        tracing::info!(%url, "serving clients");
+        if url.tls {
+            let config = &self.member.config;
+            let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) else {
+                return Err(format!("{url} needs --cert-file and --key-file").into());
+            };
+            let (ca, auth) = match (&config.trusted_ca_file, config.client_cert_auth) {
+                (Some(ca), true) => (Some(ca.as_path()), ClientAuth::Required),
+                (Some(ca), false) => (Some(ca.as_path()), ClientAuth::Optional),
+                (None, _) => (None, ClientAuth::None),
+            };
+            let tls = daemon::tls::server_config(cert, key, ca, auth, &[b"h2", b"http/1.1"])?;
+            let shutdown = self.shutdown.clone();
+            daemon::accept::tls(listener, tls, shutdown, move |stream, _| self.clone().connection(stream)).await;
+            return Ok(());
+        }
+        loop {
+            let (stream, _) = tokio::select! {
+                () = self.shutdown.wait() => return Ok(()),
+                accepted = listener.accept() => match accepted {
+                    Ok(pair) => pair,
+                    Err(error) => {
+                        tracing::warn!(%error, "accept failed");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+            tokio::spawn(self.clone().connection(stream));
+        }
+    }
+
+    async fn connection<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let shutdown = self.shutdown.clone();
+        let service = service_fn(move |request| {
+            let server = self.clone();
+            async move { server.answer(request).await }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.wait() => {
+                // Tells clients to go elsewhere, and lets running calls end.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
+        match request.uri().path() {
+            "/health" | "/readyz" => Ok(health::http(&self.member).await),
+            "/version" => Ok(json(StatusCode::OK, format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{VERSION}"}}"#))),
+            _ => self.routes.oneshot(request).await,
+        }
+    }
+}
+
+fn json(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(bytes::Bytes::from(text))));
+    *response.status_mut() = status;
+    let kind = tonic::codegen::http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(tonic::codegen::http::header::CONTENT_TYPE, kind);
+    response
+}
+
+/// A reply of another kind than the proposal's: a bug, told as one instead of a panic.
+fn mismatch() -> tonic::Status {
+    tonic::Status::internal("store: the reply does not belong to the request")
+}

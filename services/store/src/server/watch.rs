@@ -1,0 +1,38 @@
+//! The Watch service.
+
+use std::sync::Arc;
+
+use daemon::Shutdown;
+use store_api::etcdserverpb as pb;
+use store_api::etcdserverpb::watch_server;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::member::Member;
+use crate::watch::Session;
+
+/// Responses on their way to one client; beyond that its watchers wait.
+const IN_FLIGHT: usize = 16;
+
+/// Serves Watch.
+pub struct Watch {
+    /// The member.
+    pub member: Arc<Member>,
+    /// Ends the streams.
+    pub shutdown: Shutdown,
+}
+
+#[tonic::async_trait]
+impl watch_server::Watch for Watch {
+    type WatchStream = ReceiverStream<Result<pb::WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<Streaming<pb::WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+        let (out, responses) = mpsc::channel(IN_FLIGHT);
+        let state = &self.member.state;
+        let session = Session::new(state.mvcc.clone(), state.hub.clone(), self.member.header(0), out);
+        let progress = self.member.config.watch_progress_notify_interval;
+        tokio::spawn(session.run(request.into_inner(), progress, self.shutdown.clone()));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}

@@ -1,0 +1,85 @@
+//! The only program of the image that tests run in pods: a small web server, and the client tools a test needs inside a pod.
+//!
+//! Owns: nothing. Must never: grow a dependency, or become part of the OS image. Standard library only, so that it links statically
+//! and needs no file in its image; that is also why it resolves names itself ([`dns`]): glibc's resolver loads libraries.
+
+mod dns;
+mod http;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: test-web serve [--port N] [--text TEXT]   answer GET / with the host name (or TEXT)
+       test-web get URL                          print the body; exit code 1 unless the status is 2xx
+       test-web resolve NAME                     print the addresses, one per line
+       test-web sleep                            wait for SIGTERM
+       test-web env [NAME]                       print one or all environment variables
+       test-web cat PATH                         print a file
+       test-web exit CODE                        end with this code";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("test-web: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<ExitCode, String> {
+    match words {
+        [] => http::serve(8080, None).map(|()| ExitCode::SUCCESS),
+        ["serve", options @ ..] => {
+            let port = option(options, "--port")?.map_or(Ok(8080), |p| p.parse().map_err(|e| format!("--port {p}: {e}")))?;
+            http::serve(port, option(options, "--text")?).map(|()| ExitCode::SUCCESS)
+        }
+        ["get", url] => {
+            let (status, body) = http::get(url)?;
+            print_bytes(&body)?;
+            if (200..300).contains(&status) { Ok(ExitCode::SUCCESS) } else { Err(format!("{url}: status {status}")) }
+        }
+        ["resolve", name] => {
+            let addresses = dns::resolve(name)?;
+            addresses.iter().for_each(|address| println!("{address}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        ["sleep"] => loop {
+            // As PID 1 of a container a signal without a handler is ignored; the runtime's SIGKILL ends it after the grace time.
+            std::thread::park();
+        },
+        ["env"] => {
+            std::env::vars().for_each(|(name, value)| println!("{name}={value}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        ["env", name] => {
+            println!("{}", std::env::var(name).map_err(|e| format!("{name}: {e}"))?);
+            Ok(ExitCode::SUCCESS)
+        }
+        ["cat", path] => {
+            print_bytes(&std::fs::read(path).map_err(|e| format!("{path}: {e}"))?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["exit", code] => code.parse::<u8>().map(ExitCode::from).map_err(|e| format!("{code}: {e}")),
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+fn option<'a>(options: &[&'a str], name: &str) -> Result<Option<&'a str>, String> {
+    for (index, word) in options.iter().enumerate() {
+        if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
+            return Ok(Some(value));
+        }
+        if *word == name {
+            return options.get(index + 1).copied().map(Some).ok_or_else(|| format!("{name} needs a value"));
+        }
+    }
+    Ok(None)
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), String> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| e.to_string())
+}

@@ -1,0 +1,55 @@
+//! `cargo e2e` and `cargo verify`: scenarios on a whole cluster, and everything that continuous integration runs.
+//!
+//! Owns the list of scenarios and the order of checks. A scenario sees a cluster only as its users do: through kubectl,
+//! cortenctl, the console and the power button. It must never reach around those, and never sleeps: it waits for
+//! something with a deadline. Start reading at [`scenarios`].
+
+mod bench;
+mod context;
+mod e2e;
+mod scenarios;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use qemu::DriverName;
+
+/// Checks of the whole project.
+#[derive(Parser)]
+#[command(name = "cargo", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs scenarios on a cluster of their own.
+    E2e {
+        /// How the cluster's nodes run.
+        #[arg(long, value_enum, default_value = "qemu")]
+        driver: DriverName,
+        /// Leave the cluster running after a failure.
+        #[arg(long)]
+        keep: bool,
+        /// Only these scenarios; all when none is named.
+        scenario: Vec<String>,
+    },
+    /// Runs everything that continuous integration runs.
+    Verify,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::E2e { driver, keep, scenario } => e2e::run(driver, keep, &scenario),
+        Command::Verify => verify::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Everything that continuous integration runs, cheapest first.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use image::Tool;
+use qemu::DriverName;
+
+/// What compiling the workspace needs besides Rust: RocksDB is C++, and its bindings are made by libclang.
+const COMPILERS: &[Tool] = &[Tool::new("g++", "g++"), Tool::new("clang", "clang"), Tool::new("make", "make"), Tool::new("git", "git")];
+
+/// The checks that cargo itself does.
+const CARGO_CHECKS: &[(&str, &[&str])] = &[
+    ("format", &["fmt", "--all", "--check"]),
+    ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]),
+    ("unit tests", &["test", "--workspace", "--quiet"]),
+];
+
+/// Runs all checks; stops at the first that fails.
+pub fn run() -> Result<()> {
+    let start = Instant::now();
+    image::ensure_tools(COMPILERS)?;
+    for (name, arguments) in CARGO_CHECKS {
+        step(start, name);
+        let status = image::cargo().args(*arguments).current_dir(qemu::cluster::workspace()).status().context("cargo")?;
+        if !status.success() {
+            bail!("{name}: cargo {} failed", arguments.join(" "));
+        }
+    }
+    step(start, "end-to-end tests in QEMU");
+    crate::e2e::run(DriverName::Qemu, false, &[])?;
+    step(start, "all checks passed");
+    Ok(())
+}
+
+fn step(start: Instant, name: &str) {
+    println!("\n== {:.0} s: {name}", start.elapsed().as_secs_f64());
+}
