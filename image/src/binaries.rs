@@ -25,7 +25,7 @@ pub fn build(corten: Option<&Path>) -> Result<Binaries> {
         Some(path) => path.to_owned(),
         None => {
             say("building corten");
-            host_binaries(&["corten"])?.join("corten")
+            host_binaries()?.join("corten")
         }
     };
     say("building init, pause and test-web");

@@ -99,8 +99,8 @@ pub fn build(request: &Request) -> Result<Built> {
     std::fs::write(&test_web, oci::archive(&image)?)?;
     let sbom = out.join("sbom.spdx.json");
     std::fs::write(&sbom, sbom::document(&board, &packages, &root_tree, &kernel)?)?;
-    tree::remove(&work)?;
     size::report(&root_tree, &[("kernel", &kernel_out), ("root image", &root_image), ("initramfs", &initramfs)])?;
+    tree::remove(&work)?;
     Ok(Built { board, kernel: kernel_out, initramfs, root_image, root_folder, test_web, sbom })
 }
 

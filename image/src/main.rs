@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Build a Corten image.
 #[derive(Debug, Parser)]
@@ -19,8 +20,18 @@ struct Args {
     refresh: bool,
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match build(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes in one line; a backtrace would hide it.
+            eprintln!("image: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build(args: Args) -> Result<()> {
     let built = image::build(&image::Request { board: args.board, corten: args.corten, refresh: args.refresh })?;
     for path in [&built.kernel, &built.initramfs, &built.root_image, &built.test_web, &built.sbom] {
         println!("{}", path.display());

@@ -30,5 +30,5 @@ pub fn report(root: &Tree, files: &[(&str, &Path)]) -> Result<()> {
 }
 
 fn mebibytes(bytes: u64) -> String {
-    format!("{:>4}.{} MiB", bytes >> 20, (bytes & 0xf_ffff) * 10 >> 20)
+    format!("{:>4}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
 }

@@ -27,15 +27,13 @@ pub fn target_dir() -> Result<PathBuf> {
     Ok(PathBuf::from(metadata(true)?["target_directory"].as_str().context("cargo metadata names no target folder")?))
 }
 
-/// Builds these packages for the host in the common profile and returns the folder their programs are in.
-pub fn host_binaries(packages: &[&str]) -> Result<PathBuf> {
-    let mut command = cargo();
-    command.arg("build").current_dir(root()?);
-    for package in packages {
-        command.args(["-p", package]);
-    }
-    let status = command.status().context("run cargo")?;
-    ensure!(status.success(), "cargo build of {} failed", packages.join(", "));
+/// Builds all programs for the host in the common profile and returns the folder they are in.
+///
+/// Always the whole workspace: cargo gives a dependency the features that the chosen packages ask for, so another choice would
+/// compile the same dependency once more.
+pub fn host_binaries() -> Result<PathBuf> {
+    let status = cargo().args(["build", "--workspace", "--bins"]).current_dir(root()?).status().context("run cargo")?;
+    ensure!(status.success(), "cargo build of the programs failed");
     Ok(target_dir()?.join("debug"))
 }
 

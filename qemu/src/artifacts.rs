@@ -30,7 +30,7 @@ impl Artifacts {
         image::ensure_tools(TOOLS)?;
         ensure_kubectl()?;
         let image = image::build(&image::Request { board: "qemu-x86_64".to_owned(), corten: None, refresh: false })?;
-        let programs = image::host_binaries(&["cortenctl", "qemu"])?;
+        let programs = image::host_binaries()?;
         Ok(Artifacts { image, programs })
     }
 

@@ -62,6 +62,6 @@ fn point_to_loopback(cluster: &Cluster) -> Result<()> {
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let mut credentials: Value = serde_saphyr::from_str(&text).with_context(|| file.display().to_string())?;
     let address = format!("127.0.0.1:{}", cluster.control_plane().machine_port);
-    credentials["endpoints"] = json!([address]);
+    credentials["contexts"][&cluster.name]["endpoints"] = json!([address]);
     fs::write(&file, serde_json::to_vec_pretty(&credentials)?).with_context(|| file.display().to_string())
 }

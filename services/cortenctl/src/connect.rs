@@ -10,6 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
@@ -54,7 +55,8 @@ pub(crate) async fn one(global: &Global) -> anyhow::Result<Client> {
 /// A connection that checks nobody's certificate, for a machine in maintenance mode.
 pub(crate) async fn insecure(global: &Global) -> anyhow::Result<Client> {
     let [node] = global.nodes.as_slice() else { bail!("--insecure needs the machine's address: give one with -n") };
-    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anyone)).with_no_client_auth();
+    let config =
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anyone)).with_no_client_auth();
     open(node, Arc::new(with_alpn(config))).await
 }
 
@@ -74,9 +76,14 @@ fn mutual(context: &Context) -> anyhow::Result<ClientConfig> {
     for cert in CertificateDer::pem_slice_iter(context.ca.as_bytes()) {
         roots.add(cert.context("the context's ca")?).context("the context's ca")?;
     }
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(context.crt.as_bytes()).collect::<Result<_, _>>().context("the context's crt")?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(context.crt.as_bytes())
+        .collect::<Result<_, _>>()
+        .context("the context's crt")?;
     let key = PrivateKeyDer::from_pem_slice(context.key.as_bytes()).context("the context's key")?;
-    let config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).context("the context's crt and key")?;
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .context("the context's crt and key")?;
     Ok(with_alpn(config))
 }
 
@@ -87,20 +94,28 @@ fn with_alpn(mut config: ClientConfig) -> ClientConfig {
 
 async fn open(address: &str, tls: Arc<ClientConfig>) -> anyhow::Result<Client> {
     let (host, port) = split(address)?;
-    let name = ServerName::try_from(host.clone()).map_err(|_| anyhow!("{address:?} is neither a name nor an address"))?;
+    let name =
+        ServerName::try_from(host.clone()).map_err(|_| anyhow!("{address:?} is neither a name nor an address"))?;
     let connector = TlsConnector::from(tls);
     let connect = tower::service_fn(move |_| {
         let (connector, name, host) = (connector.clone(), name.clone(), host.clone());
         async move {
             let stream = TcpStream::connect((host.as_str(), port)).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+            let mut stream = connector.connect(name, stream).await?;
+            // In TLS 1.3 the server judges our certificate after our side of the handshake is done. An HTTP/2 server speaks
+            // first, so waiting for that turns a refusal into an error of connecting, with its reason.
+            stream.fill_buf().await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
     });
     // The authority is never resolved: the connector above ignores it.
     let endpoint = Endpoint::from_static("http://machine").connect_timeout(CONNECT_LIMIT);
     let channel = tokio::time::timeout(CONNECT_LIMIT, endpoint.connect_with_connector(connect));
-    let channel = channel.await.map_err(|_| anyhow!("{address} does not answer"))?.with_context(|| format!("cannot connect to {address}"))?;
+    let channel = channel
+        .await
+        .map_err(|_| anyhow!("{address} does not answer"))?
+        .with_context(|| format!("cannot connect to {address}"))?;
     Ok(Client::new(channel).max_decoding_message_size(16 * 1024 * 1024))
 }
 
@@ -123,15 +138,32 @@ fn split(address: &str) -> anyhow::Result<(String, u16)> {
 struct Anyone;
 
 impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(&self, _: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: &ServerName<'_>, _: &[u8], _: UnixTime) -> Result<ServerCertVerified, rustls::Error> {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
@@ -146,9 +178,12 @@ mod tests {
 
     #[test]
     fn addresses_may_have_a_port() {
-        for (text, host, port) in
-            [("10.0.2.15", "10.0.2.15", 50000), ("h:1234", "h", 1234), ("fd00::1", "fd00::1", 50000), ("[fd00::1]:7", "fd00::1", 7)]
-        {
+        for (text, host, port) in [
+            ("10.0.2.15", "10.0.2.15", 50000),
+            ("h:1234", "h", 1234),
+            ("fd00::1", "fd00::1", 50000),
+            ("[fd00::1]:7", "fd00::1", 7),
+        ] {
             assert_eq!(split(text).unwrap(), (host.to_owned(), port), "{text}");
         }
         assert!(split("h:x").is_err());

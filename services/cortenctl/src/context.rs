@@ -70,7 +70,13 @@ fn parse(text: &str, name: Option<&str>) -> anyhow::Result<Context> {
         let bytes = STANDARD.decode(value.trim()).map_err(|_| anyhow!("contexts.{name}.{field} is not base64"))?;
         String::from_utf8(bytes).map_err(|_| anyhow!("contexts.{name}.{field} is not base64 of a PEM text"))
     };
-    Ok(Context { ca: pem("ca", &entry.ca)?, crt: pem("crt", &entry.crt)?, key: pem("key", &entry.key)?, endpoints: entry.endpoints, nodes: entry.nodes })
+    Ok(Context {
+        ca: pem("ca", &entry.ca)?,
+        crt: pem("crt", &entry.crt)?,
+        key: pem("key", &entry.key)?,
+        endpoints: entry.endpoints,
+        nodes: entry.nodes,
+    })
 }
 
 /// The text of a file with one context.
@@ -91,7 +97,10 @@ mod tests {
     fn what_is_written_can_be_read() {
         let identity = pki::Issued { cert_pem: "C".into(), key_pem: "K".into() };
         let context = parse(&render("demo", "10.0.2.15", "CA", &identity), None).unwrap();
-        assert_eq!((context.endpoints[0].as_str(), context.ca.as_str(), context.crt.as_str(), context.key.as_str()), ("10.0.2.15", "CA", "C", "K"));
+        assert_eq!(
+            (context.endpoints[0].as_str(), context.ca.as_str(), context.crt.as_str(), context.key.as_str()),
+            ("10.0.2.15", "CA", "C", "K")
+        );
         let wrong = parse(&render("demo", "h", "CA", &identity), Some("other")).unwrap_err();
         assert_eq!(wrong.to_string(), "there is no context \"other\"");
         assert!(parse("contexts: {}\n", None).is_err());

@@ -19,17 +19,23 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
         text.push_str(&part);
     }
     if is_refused_certificate(&text) {
-        return format!("the machine does not accept this client certificate (it belongs to another cluster or has expired): {text}");
+        return format!("the machine does not accept this client certificate (of another cluster, or expired): {text}");
     }
-    if text.contains("UnknownIssuer") || text.contains("BadSignature") {
-        return format!("the machine's certificate is not of this cluster (wrong machine, or one in maintenance mode): {text}");
+    if text.contains("invalid peer certificate: UnknownIssuer")
+        || text.contains("invalid peer certificate: BadSignature")
+    {
+        return format!(
+            "the machine's certificate is not of this cluster (another machine, or one in maintenance mode): {text}"
+        );
     }
     text
 }
 
 /// TLS alerts by which a server turns down a client's certificate.
 fn is_refused_certificate(text: &str) -> bool {
-    ["UnknownCA", "DecryptError", "BadCertificate", "CertificateExpired", "CertificateUnknown"].iter().any(|alert| text.contains(&format!("alert: {alert}")))
+    ["UnknownCA", "DecryptError", "BadCertificate", "CertificateExpired", "CertificateUnknown"]
+        .iter()
+        .any(|alert| text.contains(&format!("alert: {alert}")))
 }
 
 /// A machine's message is a sentence already; a broken connection shows in the status's causes.
@@ -87,7 +93,10 @@ mod tests {
     #[test]
     fn columns_align() {
         let rows = [vec!["store".to_owned(), "Running".to_owned()], vec!["kube-apiserver".to_owned(), String::new()]];
-        assert_eq!(render(&["NAME", "STATE"], &rows), "NAME             STATE\nstore            Running\nkube-apiserver\n");
+        assert_eq!(
+            render(&["NAME", "STATE"], &rows),
+            "NAME             STATE\nstore            Running\nkube-apiserver\n"
+        );
     }
 
     #[test]

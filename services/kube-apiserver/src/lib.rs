@@ -18,6 +18,7 @@ pub mod errors;
 pub mod openapi;
 pub mod patch;
 pub mod printers;
+pub mod protobuf;
 pub mod proxy;
 pub mod registry;
 pub mod server;

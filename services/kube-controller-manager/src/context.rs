@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use client::{Client, EventRecorder, Informer, InformerParams, Resource};
+use client::{Client, Informer, InformerParams, Resource};
 use daemon::Shutdown;
 use parking_lot::Mutex;
 
+use crate::events::Events;
 use crate::node_ipam::plan::Cidr;
 use crate::resources::Resources;
 
@@ -20,7 +21,7 @@ pub struct Context {
     /// Every deletable resource of the cluster, found by discovery.
     pub resources: Arc<Resources>,
     /// Writes events as this process.
-    pub events: EventRecorder,
+    pub events: Events,
     /// The bundle to publish as kube-root-ca.crt; empty if none.
     pub root_ca: Arc<str>,
     /// Where nodes' pod ranges come from.

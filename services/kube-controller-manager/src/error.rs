@@ -1,5 +1,7 @@
 //! What stops one pass over one object; the work queue tries again later.
 
+use crate::object;
+
 /// A failed pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -12,9 +14,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// Someone else wrote first: ordinary, solved by the next pass.
+    /// Someone else wrote first, or the informer lags behind: ordinary, solved by the next pass.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Error::Client(error) if error.is_conflict())
+        matches!(self, Error::Client(error) if error.is_conflict() || error.is_already_exists())
+    }
+
+    /// The namespace is going away and refuses content: there is nothing to retry.
+    pub fn is_namespace_terminating(&self) -> bool {
+        let Error::Client(error) = self else { return false };
+        let causes = error.status().map(|status| object::list(&status.details, "/causes"));
+        causes.is_some_and(|causes| causes.iter().any(|cause| cause["reason"] == "NamespaceTerminating"))
     }
 }
 

@@ -14,6 +14,7 @@ mod discovery;
 mod endpoints;
 mod endpointslice;
 mod error;
+mod events;
 mod expectations;
 mod garbage_collector;
 mod namespace;
@@ -39,6 +40,7 @@ use daemon::Shutdown;
 
 use crate::config::Config;
 use crate::context::{Context, Informers};
+use crate::events::Events;
 
 const NAME: &str = "kube-controller-manager";
 
@@ -65,7 +67,7 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
     let informers = Informers::new(client.clone());
     let context = Context {
         resources: Arc::new(resources::Resources::new(client.clone(), informers.clone())),
-        events: EventRecorder::new(client.clone(), NAME, None),
+        events: Events::new(EventRecorder::new(client.clone(), NAME, None)),
         client,
         informers,
         root_ca: root_ca.into(),

@@ -82,6 +82,11 @@ where
                     queue.forget(&key);
                     deadlines.set(&key, next);
                 }
+                Err(error) if error.is_namespace_terminating() => {
+                    debug!("{controller}: {key}: {error}");
+                    queue.forget(&key);
+                    deadlines.set(&key, Next::Done);
+                }
                 Err(error) => {
                     if error.is_conflict() {
                         debug!("{controller}: {key}: {error}; trying again");

@@ -203,8 +203,8 @@ impl KubeletConfiguration {
     /// # Errors
     /// Names the file and, for wrong content, the field.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text).map_err(|reason| ConfigError::Content { path: path.to_owned(), reason })
     }
 
@@ -217,7 +217,10 @@ impl KubeletConfiguration {
             return Err(format!("cgroupDriver: {:?} is not supported, only \"cgroupfs\"", config.cgroup_driver));
         }
         if !matches!(config.authorization.mode.as_str(), "" | "Webhook") {
-            return Err(format!("authorization.mode: {:?} is not supported, only \"Webhook\"", config.authorization.mode));
+            return Err(format!(
+                "authorization.mode: {:?} is not supported, only \"Webhook\"",
+                config.authorization.mode
+            ));
         }
         Ok(config)
     }

@@ -72,9 +72,11 @@ pub async fn ensure(
 ) -> Result<Present, Absent> {
     let image = &container.image;
     let policy = effective_policy(container);
-    let found = shared.cri.image(image).await.map_err(|e| {
-        absent("ImageInspectError", format!("Failed to inspect image {image:?}: {e}"), None)
-    })?;
+    let found = shared
+        .cri
+        .image(image)
+        .await
+        .map_err(|e| absent("ImageInspectError", format!("Failed to inspect image {image:?}: {e}"), None))?;
     match (policy, found) {
         ("Always", _) => {}
         (_, Some(found)) => {

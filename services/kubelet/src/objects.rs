@@ -88,7 +88,10 @@ impl Objects {
             let informer = self.entries.lock().get(key).map(|e| e.informer.clone());
             let Some(informer) = informer else { continue };
             if tokio::time::timeout(FIRST_ANSWER, informer.synced()).await.is_err() {
-                return Err(format!("failed to sync {:?} {}/{}: timed out waiting for the API server", key.0, key.1, key.2));
+                return Err(format!(
+                    "failed to sync {:?} {}/{}: timed out waiting for the API server",
+                    key.0, key.1, key.2
+                ));
             }
         }
         Ok(())
@@ -148,7 +151,8 @@ mod tests {
             },
         }))
         .unwrap();
-        let names: Vec<String> = references(&pod).into_iter().map(|(kind, _, name)| format!("{kind:?}/{name}")).collect();
+        let names: Vec<String> =
+            references(&pod).into_iter().map(|(kind, _, name)| format!("{kind:?}/{name}")).collect();
         assert_eq!(names, ["ConfigMap/m1", "ConfigMap/m2", "Secret/s1", "Secret/s2"]);
     }
 }

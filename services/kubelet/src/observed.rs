@@ -122,11 +122,6 @@ impl Observed {
     pub fn ready_sandbox(&self) -> Option<&Sandbox> {
         self.sandboxes.first().filter(|s| s.ready)
     }
-
-    /// Whether anything still runs.
-    pub fn has_running(&self) -> bool {
-        self.containers.iter().any(|c| matches!(c.state, State::Running | State::Unknown))
-    }
 }
 
 impl Instance {
@@ -135,8 +130,11 @@ impl Instance {
         let metadata = status.metadata.clone().unwrap_or_default();
         let annotation = |name: &str| status.annotations.get(name).cloned().unwrap_or_default();
         let message_path = annotation(labels::MESSAGE_PATH);
-        let message_file =
-            status.mounts.iter().find(|m| !message_path.is_empty() && m.container_path == message_path).map(|m| m.host_path.clone());
+        let message_file = status
+            .mounts
+            .iter()
+            .find(|m| !message_path.is_empty() && m.container_path == message_path)
+            .map(|m| m.host_path.clone());
         Instance {
             name: status.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or(metadata.name),
             sandbox_id,
@@ -146,11 +144,17 @@ impl Instance {
             started_at: status.started_at,
             finished_at: status.finished_at,
             exit_code: status.exit_code,
-            image: status.image.map(|i| if i.user_specified_image.is_empty() { i.image } else { i.user_specified_image }).unwrap_or_default(),
+            image: status
+                .image
+                .map(|i| if i.user_specified_image.is_empty() { i.image } else { i.user_specified_image })
+                .unwrap_or_default(),
             image_ref: status.image_ref,
             hash: status.annotations.get(labels::CONTAINER_HASH).cloned().unwrap_or_default(),
             message_file,
-            message_from_logs: status.annotations.get(labels::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError"),
+            message_from_logs: status
+                .annotations
+                .get(labels::MESSAGE_POLICY)
+                .is_some_and(|p| p == "FallbackToLogsOnError"),
             reason: status.reason,
             message: status.message,
             log_path: status.log_path,

@@ -57,6 +57,8 @@ impl Pleg {
 
     async fn follow(&mut self, mut events: tonic::Streaming<v1::ContainerEventResponse>) {
         let mut listing = Backoff::new(FIRST_LISTING, RARE_LISTING);
+        // Whatever waited for the runtime need not wait any longer.
+        self.workers.wake_all();
         self.list().await;
         loop {
             tokio::select! {
@@ -141,9 +143,18 @@ mod tests {
 
     #[test]
     fn only_pods_that_differ_are_woken() {
-        let listed = |uid: &str, running| Listed { uid: uid.into(), name: String::new(), namespace: String::new(), running };
-        let before = HashMap::from([("1".into(), listed("same", true)), ("2".into(), listed("ended", true)), ("3".into(), listed("gone", true))]);
-        let now = HashMap::from([("1".into(), listed("same", true)), ("2".into(), listed("ended", false)), ("4".into(), listed("new", true))]);
+        let listed =
+            |uid: &str, running| Listed { uid: uid.into(), name: String::new(), namespace: String::new(), running };
+        let before = HashMap::from([
+            ("1".into(), listed("same", true)),
+            ("2".into(), listed("ended", true)),
+            ("3".into(), listed("gone", true)),
+        ]);
+        let now = HashMap::from([
+            ("1".into(), listed("same", true)),
+            ("2".into(), listed("ended", false)),
+            ("4".into(), listed("new", true)),
+        ]);
         let uids: Vec<String> = changed(&before, &now).into_iter().collect();
         assert_eq!(uids, ["ended", "gone", "new"]);
     }

@@ -209,11 +209,7 @@ impl Pod {
 
     /// The seconds its containers get to stop.
     pub fn grace_period(&self) -> i64 {
-        self.metadata
-            .deletion_grace_period_seconds
-            .or(self.spec.termination_grace_period_seconds)
-            .unwrap_or(30)
-            .max(0)
+        self.metadata.deletion_grace_period_seconds.or(self.spec.termination_grace_period_seconds).unwrap_or(30).max(0)
     }
 
     /// The phase the API server has.
@@ -257,9 +253,10 @@ impl Container {
     pub fn port_number(&self, port: &Value) -> Option<u16> {
         let number = match port {
             Value::Number(n) => n.as_i64(),
-            Value::String(text) => text.parse().ok().or_else(|| {
-                self.ports.iter().find(|p| p.name == *text).map(|p| i64::from(p.container_port))
-            }),
+            Value::String(text) => text
+                .parse()
+                .ok()
+                .or_else(|| self.ports.iter().find(|p| p.name == *text).map(|p| i64::from(p.container_port))),
             _ => None,
         }?;
         u16::try_from(number).ok().filter(|n| *n > 0)
@@ -278,10 +275,7 @@ fn without_nulls(value: &Value) -> Value {
 
 /// A resource amount in thousandths; zero when it is missing or unreadable.
 pub fn amount(amounts: &Map, resource: &str) -> i128 {
-    amounts
-        .get(resource)
-        .and_then(|text| apimachinery::quantity::Quantity::parse(text).ok())
-        .map_or(0, |q| q.milli())
+    amounts.get(resource).and_then(|text| apimachinery::quantity::Quantity::parse(text).ok()).map_or(0, |q| q.milli())
 }
 
 #[cfg(test)]
@@ -290,7 +284,8 @@ mod tests {
     use serde_json::json;
 
     fn with(limits: Value, requests: Value) -> Pod {
-        Pod::from_value(&json!({"spec": {"containers": [{"resources": {"limits": limits, "requests": requests}}]}})).unwrap()
+        Pod::from_value(&json!({"spec": {"containers": [{"resources": {"limits": limits, "requests": requests}}]}}))
+            .unwrap()
     }
 
     #[test]

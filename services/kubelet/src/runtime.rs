@@ -93,9 +93,8 @@ impl Cri {
         let sandboxes = self.0.runtime.clone().list_pod_sandbox(list).await.map_err(text)?.into_inner().items;
         let list = request(v1::ListContainersRequest::default(), QUICK);
         let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
-        let sandboxes = sandboxes
-            .into_iter()
-            .map(|s| (s.id, s.labels, s.state == v1::PodSandboxState::SandboxReady as i32));
+        let sandboxes =
+            sandboxes.into_iter().map(|s| (s.id, s.labels, s.state == v1::PodSandboxState::SandboxReady as i32));
         let containers = containers.into_iter().map(|c| (c.id, c.labels, state(c.state) == State::Running));
         let mut all = HashMap::new();
         for (id, mut labels, running) in sandboxes.chain(containers) {

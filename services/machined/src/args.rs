@@ -8,19 +8,24 @@ use crate::files::Entry;
 const PKI: &str = "/etc/kubernetes/pki";
 
 /// The files with each service's arguments, one per line, and the kubelet's configuration.
-pub(crate) fn files(config: &Config, node: &Node) -> Vec<Entry> {
+///
+/// `cgroup_v2` says whether the kernel offers version 2 alone; with version 1 (in the namespace driver) pods have no groups of their own.
+pub(crate) fn files(config: &Config, node: &Node, cgroup_v2: bool) -> Vec<Entry> {
     let mut files = vec![
         arguments("kubelet", kubelet(config, node)),
         arguments("kube-proxy", kube_proxy(config, node)),
         arguments("pod-network", pod_network(config, node)),
         arguments("cluster-dns", cluster_dns(config)),
-        Entry::public("/etc/kubernetes/kubelet.yaml", kubelet_configuration(config)),
+        Entry::public("/etc/kubernetes/kubelet.yaml", kubelet_configuration(config, cgroup_v2)),
     ];
     if matches!(config.role, Role::ControlPlane(_)) {
         files.push(arguments("store", store(node)));
         files.push(arguments("kube-apiserver", kube_apiserver(config, node)));
         files.push(arguments("kube-controller-manager", kube_controller_manager(config)));
-        files.push(arguments("kube-scheduler", vec!["--kubeconfig=/etc/kubernetes/kube-scheduler.conf".to_owned(), "--leader-elect".to_owned()]));
+        files.push(arguments(
+            "kube-scheduler",
+            vec!["--kubeconfig=/etc/kubernetes/kube-scheduler.conf".to_owned(), "--leader-elect".to_owned()],
+        ));
     }
     files
 }
@@ -38,6 +43,8 @@ fn store(node: &Node) -> Vec<String> {
         format!("--listen-client-urls=https://127.0.0.1:2379,{}", at(2379)),
         format!("--advertise-client-urls={}", at(2379)),
         format!("--listen-peer-urls={}", at(2380)),
+        format!("--initial-advertise-peer-urls={}", at(2380)),
+        format!("--initial-cluster={}={}", node.hostname, at(2380)),
         format!("--cert-file={PKI}/etcd/server.crt"),
         format!("--key-file={PKI}/etcd/server.key"),
         format!("--trusted-ca-file={PKI}/etcd/ca.crt"),
@@ -124,12 +131,14 @@ fn cluster_dns(config: &Config) -> Vec<String> {
     ]
 }
 
-fn kubelet_configuration(config: &Config) -> String {
+fn kubelet_configuration(config: &Config, cgroup_v2: bool) -> String {
+    let cgroups =
+        if cgroup_v2 { "" } else { "failCgroupV1: false\ncgroupsPerQOS: false\nenforceNodeAllocatable: []\n" };
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
          authentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: {PKI}/ca.crt\n\
          authorization:\n  mode: Webhook\n\
-         cgroupDriver: cgroupfs\n\
+         cgroupDriver: cgroupfs\n{cgroups}\
          clusterDNS: [{dns}]\nclusterDomain: {domain}\n\
          containerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n\
          failSwapOn: false\n\

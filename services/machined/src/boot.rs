@@ -18,6 +18,9 @@ use crate::network::{Network, Wanted};
 use crate::server::{self, Api, Running};
 use crate::{api_proxy, args, config, files, images, join};
 
+/// Exists where cgroup version 2 is all there is (cgroups(7)).
+const CGROUP_V2: &str = "/sys/fs/cgroup/cgroup.controllers";
+
 /// Runs the machine until `shutdown`.
 pub(crate) async fn run(machine: Arc<Machine>, shutdown: Shutdown) -> daemon::Outcome {
     let id = machine_id(&machine)?;
@@ -42,8 +45,13 @@ pub(crate) async fn run(machine: Arc<Machine>, shutdown: Shutdown) -> daemon::Ou
 }
 
 /// Offers the machine API, without any certificate that could be checked, until somebody applies a configuration.
-async fn maintenance(machine: &Arc<Machine>, id: &str, reason: String, shutdown: &Shutdown) -> Result<Option<Config>, daemon::Failure> {
-    let network = match Network::bring_up(&machine.paths, Wanted::default(), id).await {
+async fn maintenance(
+    machine: &Arc<Machine>,
+    id: &str,
+    reason: String,
+    shutdown: &Shutdown,
+) -> Result<Option<Config>, daemon::Failure> {
+    let mut network = match Network::bring_up(&machine.paths, Wanted::default(), id).await {
         Ok(network) => Some(network),
         Err(error) => {
             machine.announce(&format!("network: {error}"));
@@ -59,6 +67,7 @@ async fn maintenance(machine: &Arc<Machine>, id: &str, reason: String, shutdown:
     let config = tokio::select! {
         () = shutdown.wait() => None,
         config = applied.recv() => config,
+        never = invite(machine, network.as_mut()) => match never {},
     };
     trigger.trigger();
     // The answer to the caller is still on its way; the port must be free before the next server takes it.
@@ -67,6 +76,15 @@ async fn maintenance(machine: &Arc<Machine>, id: &str, reason: String, shutdown:
         network.take_down().await;
     }
     Ok(config)
+}
+
+/// Says on the console where a configuration can be sent to, once that is known.
+async fn invite(machine: &Machine, network: Option<&mut Network>) -> std::convert::Infallible {
+    if let Some(network) = network {
+        let node = network.settled().await;
+        machine.tell(&format!("waiting for: cortenctl apply-config --insecure -n {} -f FILE", node.ip));
+    }
+    std::future::pending().await
 }
 
 async fn configured(machine: Arc<Machine>, config: Config, id: &str, shutdown: Shutdown) -> daemon::Outcome {
@@ -82,7 +100,7 @@ async fn configured(machine: Arc<Machine>, config: Config, id: &str, shutdown: S
         Role::Worker => credentials::node_files(&config, &join::certificates(&machine, &config, &node).await),
     };
     machine.stages.done("pki", format!("{} files", entries.len()));
-    entries.extend(args::files(&config, &node));
+    entries.extend(args::files(&config, &node, machine.paths.at(CGROUP_V2).exists()));
     files::write_all(&machine.paths, &entries)?;
     machine.stages.done("services", format!("{} files", entries.len()));
     serve(machine, config, node, shutdown).await
@@ -95,11 +113,13 @@ async fn serve(machine: Arc<Machine>, config: Config, node: Node, shutdown: Shut
     let proxy = tokio::spawn(api_proxy::run(proxy, api_proxy::Members::of(&config), shutdown.clone()));
     let tls = server::tls::configured(&machine.paths)?;
     let listener = listen(machine_api::PORT).await?;
+    let ready = format!("{} ({}) is a machine of cluster {}", node.hostname, node.ip, config.cluster.name);
     let api = Api::running(machine.clone(), Running { config, node });
     let serving = tokio::spawn(server::serve(listener, tls, api, shutdown.clone()));
     machine.stages.done("machine-api", format!("port {}", machine_api::PORT));
     target(&machine, wanted).await;
     machine.stages.done("target", format!("{wanted:?}"));
+    machine.tell(&ready);
     let import = tokio::spawn(images::import_shipped(machine.clone()));
     shutdown.wait().await;
     import.abort();
@@ -139,7 +159,9 @@ async fn listen(port: u16) -> std::io::Result<TcpListener> {
 /// The machine's id (machine-id(5)), made once and kept with the machine's state.
 fn machine_id(machine: &Machine) -> Result<String, files::FileError> {
     let (stored, current) = ("/var/lib/corten/machine-id", "/run/machine-id");
-    let read = |path: &str| std::fs::read_to_string(machine.paths.at(path)).ok().map(|t| t.trim().to_owned()).filter(|t| t.len() == 32);
+    let read = |path: &str| {
+        std::fs::read_to_string(machine.paths.at(path)).ok().map(|t| t.trim().to_owned()).filter(|t| t.len() == 32)
+    };
     let id = read(current).or_else(|| read(stored)).unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
     let line = format!("{id}\n");
     if read(stored).as_ref() != Some(&id)

@@ -29,7 +29,8 @@ pub(crate) enum ConfigError {
 /// but that is missing or wrong is not replaced by the stored one: the administrator asked for that file.
 pub(crate) fn load(paths: &Paths, command_line: &str) -> Result<Config, ConfigError> {
     if let Some(path) = argument(command_line) {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Argument { path: path.into(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Argument { path: path.into(), source })?;
         return check(path, &text);
     }
     let path = paths.stored_config();
@@ -63,7 +64,11 @@ pub(crate) fn store(paths: &Paths, text: &str) -> Result<(), FileError> {
 
 /// The file the kernel argument names. The last one counts, as everywhere on a kernel's command line.
 pub(crate) fn argument(command_line: &str) -> Option<&str> {
-    command_line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(ARGUMENT)).next_back().filter(|p| !p.is_empty())
+    command_line
+        .split_ascii_whitespace()
+        .filter_map(|word| word.strip_prefix(ARGUMENT))
+        .next_back()
+        .filter(|p| !p.is_empty())
 }
 
 /// The kernel's command line, or what stands for it where there is no kernel of our own.

@@ -64,7 +64,8 @@ pub(crate) fn node_requests(hostname: &str, addresses: &[IpAddr], extra_names: &
     let (mut names, mut ips) = split(extra_names);
     names.insert(0, hostname.to_owned());
     ips.extend_from_slice(addresses);
-    let client = |name: &str| IssueRequest { common_name: name.to_owned(), valid_for_days: DAYS, ..IssueRequest::default() };
+    let client =
+        |name: &str| IssueRequest { common_name: name.to_owned(), valid_for_days: DAYS, ..IssueRequest::default() };
     let node_name = format!("system:node:{hostname}");
     PerIdentity {
         machine: server(hostname, names, with_loopback(ips)),
@@ -98,7 +99,8 @@ pub(crate) fn issue_own(config: &Config, keys: &ControlPlane, node: &Node) -> Re
     let cluster_ca = Ca::from_pem(&config.cluster.ca_cert, &keys.cluster_ca_key)?;
     let mut names = config.machine.cert_sans.clone();
     names.push(config.cluster.endpoint.host.clone());
-    node_requests(&node.hostname, &node.addresses, &names).try_map(|name, request| if name == "machine" { machine_ca.issue(request) } else { cluster_ca.issue(request) })
+    node_requests(&node.hostname, &node.addresses, &names)
+        .try_map(|name, request| if name == "machine" { machine_ca.issue(request) } else { cluster_ca.issue(request) })
 }
 
 /// The files only control-plane machines have.
@@ -120,9 +122,19 @@ pub(crate) fn control_plane_files(config: &Config, keys: &ControlPlane, node: &N
         Entry::public(format!("{PKI}/etcd/ca.crt"), &keys.etcd_ca.cert),
     ];
     files.extend(pair("apiserver", &ca.issue(api_server(config, node))?));
-    files.extend(pair("apiserver-kubelet-client", &ca.issue(client("kube-apiserver-kubelet-client", Some("system:masters")))?));
+    files.extend(pair(
+        "apiserver-kubelet-client",
+        &ca.issue(client("kube-apiserver-kubelet-client", Some("system:masters")))?,
+    ));
     files.extend(pair("apiserver-etcd-client", &etcd.issue(client("kube-apiserver-etcd-client", None))?));
-    let member = IssueRequest { usage: Usage::Both, ..server(&node.hostname, vec![node.hostname.clone(), "localhost".to_owned()], with_loopback(node.addresses.clone())) };
+    let member = IssueRequest {
+        usage: Usage::Both,
+        ..server(
+            &node.hostname,
+            vec![node.hostname.clone(), "localhost".to_owned()],
+            with_loopback(node.addresses.clone()),
+        )
+    };
     files.extend(pair("etcd/server", &etcd.issue(member.clone())?));
     files.extend(pair("etcd/peer", &etcd.issue(member)?));
     for name in ["kube-controller-manager", "kube-scheduler"] {
@@ -134,8 +146,19 @@ pub(crate) fn control_plane_files(config: &Config, keys: &ControlPlane, node: &N
 /// A kubeconfig that may do everything, for people.
 pub(crate) fn admin_kubeconfig(config: &Config, keys: &ControlPlane) -> Result<String, Error> {
     let ca = Ca::from_pem(&config.cluster.ca_cert, &keys.cluster_ca_key)?;
-    let identity = ca.issue(IssueRequest { common_name: "admin".to_owned(), organizations: vec!["system:masters".to_owned()], valid_for_days: DAYS, ..IssueRequest::default() })?;
-    Ok(kubeconfig::render(&config.cluster.name, "admin", &config.cluster.endpoint.to_string(), &config.cluster.ca_cert, &identity))
+    let identity = ca.issue(IssueRequest {
+        common_name: "admin".to_owned(),
+        organizations: vec!["system:masters".to_owned()],
+        valid_for_days: DAYS,
+        ..IssueRequest::default()
+    })?;
+    Ok(kubeconfig::render(
+        &config.cluster.name,
+        "admin",
+        &config.cluster.endpoint.to_string(),
+        &config.cluster.ca_cert,
+        &identity,
+    ))
 }
 
 fn api_server(config: &Config, node: &Node) -> IssueRequest {
@@ -159,7 +182,14 @@ fn api_server(config: &Config, node: &Node) -> IssueRequest {
 fn server(common_name: &str, mut dns_names: Vec<String>, ips: Vec<IpAddr>) -> IssueRequest {
     dns_names.sort();
     dns_names.dedup();
-    IssueRequest { common_name: common_name.to_owned(), organizations: Vec::new(), dns_names, ips, usage: Usage::Server, valid_for_days: DAYS }
+    IssueRequest {
+        common_name: common_name.to_owned(),
+        organizations: Vec::new(),
+        dns_names,
+        ips,
+        usage: Usage::Server,
+        valid_for_days: DAYS,
+    }
 }
 
 fn with_loopback(mut ips: Vec<IpAddr>) -> Vec<IpAddr> {
@@ -175,7 +205,10 @@ fn split(names: &[String]) -> (Vec<String>, Vec<IpAddr>) {
 }
 
 fn pair(name: &str, issued: &Issued) -> [Entry; 2] {
-    [Entry::public(format!("{PKI}/{name}.crt"), &issued.cert_pem), Entry::secret(format!("{PKI}/{name}.key"), &issued.key_pem)]
+    [
+        Entry::public(format!("{PKI}/{name}.crt"), &issued.cert_pem),
+        Entry::secret(format!("{PKI}/{name}.key"), &issued.key_pem),
+    ]
 }
 
 fn client_file(cluster: &Cluster, name: &str, identity: &Issued) -> Entry {

@@ -19,7 +19,9 @@ impl Init {
         let socket = self.socket.clone();
         match tokio::task::spawn_blocking(move || init_api::call_at(&socket, &request)).await {
             Ok(result) => result,
-            Err(join) => Err(Error::Io { path: self.socket.display().to_string(), source: std::io::Error::other(join) }),
+            Err(join) => {
+                Err(Error::Io { path: self.socket.display().to_string(), source: std::io::Error::other(join) })
+            }
         }
     }
 }

@@ -82,7 +82,8 @@ async fn ask_until_granted(machine: &Machine, config: &Config, node: &Node) -> P
 async fn ask(paths: &Paths, config: &Config, node: &Node) -> Result<PerIdentity<Issued>, JoinError> {
     files::write_all(paths, &[Entry::public(MACHINE_CA, &config.machine.ca_cert)])?;
     let mut client = connect(paths, config).await?;
-    let keys = node_requests(&node.hostname, &node.addresses, &[]).try_map(|_, request| KeyPair::generate().map(|key| (request.common_name, key)))?;
+    let keys = node_requests(&node.hostname, &node.addresses, &[])
+        .try_map(|_, request| KeyPair::generate().map(|key| (request.common_name, key)))?;
     let csr = |(name, key): &(String, KeyPair)| pki::csr(key, name);
     let request = JoinRequest {
         token: config.machine.token.clone(),
@@ -141,7 +142,11 @@ async fn connect(paths: &Paths, config: &Config) -> Result<MachineServiceClient<
 }
 
 fn every(all: &PerIdentity<Issued>, test: impl Fn(&CertInfo) -> bool) -> bool {
-    all.clone().try_map(|_, one| CertInfo::from_pem(&one.cert_pem).map_err(drop).and_then(|info| if test(&info) { Ok(()) } else { Err(()) })).is_ok()
+    all.clone()
+        .try_map(|_, one| {
+            CertInfo::from_pem(&one.cert_pem).map_err(drop).and_then(|info| if test(&info) { Ok(()) } else { Err(()) })
+        })
+        .is_ok()
 }
 
 fn save(paths: &Paths, issued: &PerIdentity<Issued>) -> Result<(), files::FileError> {

@@ -23,9 +23,9 @@ mod machine;
 mod network;
 mod server;
 mod stages;
-mod wake;
 #[cfg(test)]
 mod tests;
+mod wake;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -156,7 +156,13 @@ mod tests {
     fn the_tail_is_found_from_the_end() {
         let long = "x".repeat(PIECE);
         let long_case = format!("a\n{long}\nb\n");
-        for (text, lines, expected) in [("a\nb\nc\n", 2, "b\nc\n"), ("a\nb\nc", 2, "b\nc"), ("a\n", 5, "a\n"), ("", 3, ""), (long_case.as_str(), 1, "b\n")] {
+        for (text, lines, expected) in [
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 2, "b\nc"),
+            ("a\n", 5, "a\n"),
+            ("", 3, ""),
+            (long_case.as_str(), 1, "b\n"),
+        ] {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(text.as_bytes()).unwrap();
             let start = tail_start(&mut file, lines).unwrap();

@@ -20,16 +20,16 @@ impl Machine {
         Self { paths, init, stages: Stages::default() }
     }
 
-    /// Tells the administrator: one line in the log, and on the console by way of the kernel's log.
+    /// Tells the administrator of something wrong. PID 1 shows this daemon's warnings on the console, line by line.
     pub(crate) fn announce(&self, text: &str) {
-        tracing::warn!("{text}");
-        if self.paths.is_real()
-            && let Ok(mut kmsg) = linux::kmsg::Kmsg::open()
-        {
-            for line in text.lines() {
-                kmsg.line(linux::kmsg::Level::Warning, "machined", line);
-            }
+        for line in text.lines() {
+            tracing::warn!("{line}");
         }
+    }
+
+    /// Tells the administrator how things are. PID 1 shows lines with this mark on the console.
+    pub(crate) fn tell(&self, text: &str) {
+        tracing::info!("console: {text}");
     }
 }
 
@@ -43,11 +43,6 @@ impl Paths {
     pub(crate) fn at(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let path = absolute.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// Is this the machine itself and not a test's folder? Only then may kernel state be changed.
-    pub(crate) fn is_real(&self) -> bool {
-        self.root == Path::new("/")
     }
 
     pub(crate) fn stored_config(&self) -> PathBuf {

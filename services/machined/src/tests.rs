@@ -28,7 +28,8 @@ use crate::server::{self, Api, Running};
 use crate::{args, config, files};
 
 fn document() -> (String, Ca) {
-    let (machine, cluster, etcd) = (Ca::generate("corten").unwrap(), Ca::generate("kubernetes").unwrap(), Ca::generate("etcd").unwrap());
+    let (machine, cluster, etcd) =
+        (Ca::generate("corten").unwrap(), Ca::generate("kubernetes").unwrap(), Ca::generate("etcd").unwrap());
     let authority = |ca: &Ca| Authority { cert: ca.cert_pem().to_owned(), key: ca.key_pem().to_owned() };
     let secrets = Secrets {
         machine_ca: authority(&machine),
@@ -37,7 +38,11 @@ fn document() -> (String, Ca) {
         service_account_key: pki::service_account_key().unwrap().private_pem().to_owned(),
         token: "t0123456789abcdef".to_owned(),
     };
-    let new = NewCluster { name: "demo".into(), endpoint: "https://10.0.2.15:6443".into(), cert_sans: vec!["node.example".into()] };
+    let new = NewCluster {
+        name: "demo".into(),
+        endpoint: "https://10.0.2.15:6443".into(),
+        cert_sans: vec!["node.example".into()],
+    };
     (machine_config::generate(&new, &secrets).unwrap().controlplane, machine)
 }
 
@@ -54,9 +59,14 @@ fn keys(config: &Config) -> &machine_config::ControlPlane {
 fn all_files(config: &Config) -> BTreeMap<String, String> {
     let mut entries = credentials::node_files(config, &credentials::issue_own(config, keys(config), &node()).unwrap());
     entries.extend(credentials::control_plane_files(config, keys(config), &node()).unwrap());
-    entries.extend(args::files(config, &node()));
+    entries.extend(args::files(config, &node(), true));
     for entry in &entries {
-        assert_eq!(entry.secret, entry.content.contains("PRIVATE KEY") || entry.path.ends_with(".conf"), "{}", entry.path);
+        assert_eq!(
+            entry.secret,
+            entry.content.contains("PRIVATE KEY") || entry.path.ends_with(".conf"),
+            "{}",
+            entry.path
+        );
     }
     entries.into_iter().map(|e| (e.path, e.content)).collect()
 }
@@ -105,8 +115,15 @@ fn every_file_of_the_contract_is_there_with_its_identity() {
 
 #[test]
 fn arguments_follow_the_configuration() {
-    let text = document().0.replace("  network:\n    # hostname", "  kubelet: {extraArgs: {node-ip: 192.0.2.1, v: \"2\"}}\n  network:\n    # hostname");
-    let config = config::check("c", &text.replace("allowSchedulingOnControlPlanes: true", "allowSchedulingOnControlPlanes: false")).unwrap();
+    let text = document().0.replace(
+        "  network:\n    # hostname",
+        "  kubelet: {extraArgs: {node-ip: 192.0.2.1, v: \"2\"}}\n  network:\n    # hostname",
+    );
+    let config = config::check(
+        "c",
+        &text.replace("allowSchedulingOnControlPlanes: true", "allowSchedulingOnControlPlanes: false"),
+    )
+    .unwrap();
     let files = all_files(&config);
     let args = |service: &str| files[&format!("/run/corten/args/{service}")].as_str();
     for (service, line) in [
@@ -137,8 +154,13 @@ fn the_kernel_argument_wins_and_a_bad_file_never_falls_back() {
     assert_eq!(gone, "corten.config=/nowhere/config: No such file or directory (os error 2)");
     let bad = folder.path().join("bad.yaml");
     std::fs::write(&bad, text.replace("type: controlplane", "type: king")).unwrap();
-    let wrong = config::load(&machine.paths, &format!("corten.config=/x corten.config={}", bad.display())).unwrap_err().to_string();
-    assert!(wrong.ends_with("bad.yaml:3: machine.type: \"king\" is not a machine type (controlplane or worker)"), "{wrong}");
+    let wrong = config::load(&machine.paths, &format!("corten.config=/x corten.config={}", bad.display()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        wrong.ends_with("bad.yaml:3: machine.type: \"king\" is not a machine type (controlplane or worker)"),
+        "{wrong}"
+    );
     assert_eq!(std::fs::read_to_string(machine.paths.stored_config()).unwrap(), text);
     // Keys of one cluster with the certificates of another.
     let other = document().0;
@@ -163,9 +185,12 @@ fn fake_init(socket: &Path) {
                 bytes.extend_from_slice(&piece[..n]);
             };
             let reply = match request {
-                Request::ServiceList => {
-                    Reply::Services(vec![Service { name: "store".into(), state: State::Running { pid: 7, since_ms: 900 }, restarts: 1, last_exit: "exit code 1".into() }])
-                }
+                Request::ServiceList => Reply::Services(vec![Service {
+                    name: "store".into(),
+                    state: State::Running { pid: 7, since_ms: 900 },
+                    restarts: 1,
+                    last_exit: "exit code 1".into(),
+                }]),
                 Request::ServiceRestart(name) if name == "store" => Reply::Done,
                 Request::BootReport => Reply::Boot(vec![]),
                 other => Reply::Refused(format!("not {other:?}")),
@@ -225,7 +250,14 @@ impl Served {
     }
 
     fn client(&self, group: &str) -> Issued {
-        self.ca.issue(IssueRequest { common_name: "someone".into(), organizations: vec![group.into()], valid_for_days: 1, ..IssueRequest::default() }).unwrap()
+        self.ca
+            .issue(IssueRequest {
+                common_name: "someone".into(),
+                organizations: vec![group.into()],
+                valid_for_days: 1,
+                ..IssueRequest::default()
+            })
+            .unwrap()
     }
 }
 
@@ -237,8 +269,16 @@ async fn only_administrators_of_this_cluster_may_call() {
     assert_eq!(nobody.service_list(ServiceListRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
     assert_eq!(nobody.kubeconfig(KubeconfigRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
     let mut reader = served.connect(Some(served.client("os:reader"))).await;
-    assert_eq!(reader.service_list(ServiceListRequest {}).await.unwrap_err().message(), "\"someone\" is not in the group os:admin");
-    let stranger = Ca::generate("other").unwrap().issue(IssueRequest { common_name: "admin".into(), organizations: vec!["os:admin".into()], valid_for_days: 1, ..IssueRequest::default() });
+    assert_eq!(
+        reader.service_list(ServiceListRequest {}).await.unwrap_err().message(),
+        "\"someone\" is not in the group os:admin"
+    );
+    let stranger = Ca::generate("other").unwrap().issue(IssueRequest {
+        common_name: "admin".into(),
+        organizations: vec!["os:admin".into()],
+        valid_for_days: 1,
+        ..IssueRequest::default()
+    });
     let mut stranger = served.connect(Some(stranger.unwrap())).await;
     let refused = stranger.version(VersionRequest {}).await.unwrap_err();
     let text = daemon::chain(&refused);
@@ -254,7 +294,8 @@ async fn an_administrator_sees_and_changes_the_machine() {
     admin.service_restart(ServiceRequest { name: "store".into() }).await.unwrap();
     let refused = admin.service_restart(ServiceRequest { name: "x".into() }).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, "not ServiceRestart(\"x\")"));
-    let kubeconfig = String::from_utf8(admin.kubeconfig(KubeconfigRequest {}).await.unwrap().into_inner().kubeconfig).unwrap();
+    let kubeconfig =
+        String::from_utf8(admin.kubeconfig(KubeconfigRequest {}).await.unwrap().into_inner().kubeconfig).unwrap();
     assert!(kubeconfig.contains("server: \"https://10.0.2.15:6443\""));
     assert!(!admin.processes(ProcessesRequest {}).await.unwrap().into_inner().processes.is_empty());
     served.machine.stages.done("pki", "x");
@@ -318,7 +359,10 @@ async fn a_worker_joins_with_the_token_only() {
     let peer = Some("10.0.2.16".parse().unwrap());
     let granted = server::join::call(&running, peer, &request(token, "w1", "10.0.2.16")).unwrap();
     let info = CertInfo::from_pem(&granted.kubelet_crt).unwrap();
-    assert_eq!((info.common_name.as_str(), info.organizations[0].as_str(), info.issuer_common_name.as_str()), ("system:node:w1", "system:nodes", "kubernetes"));
+    assert_eq!(
+        (info.common_name.as_str(), info.organizations[0].as_str(), info.issuer_common_name.as_str()),
+        ("system:node:w1", "system:nodes", "kubernetes")
+    );
     let info = CertInfo::from_pem(&granted.machine_crt).unwrap();
     assert_eq!((info.common_name.as_str(), info.issuer_common_name.as_str()), ("w1", "corten"));
     assert!(info.ips.contains(&"10.0.2.16".parse().unwrap()));
@@ -333,7 +377,10 @@ async fn maintenance_takes_a_configuration_and_nothing_else() {
     use machine_api::v1::machine_service_server::MachineService as _;
     let refused = api.service_list(tonic::Request::new(ServiceListRequest {})).await.unwrap_err();
     assert!(refused.message().contains("maintenance mode (no machine configuration yet)"), "{}", refused.message());
-    assert_eq!(api.version(tonic::Request::new(VersionRequest {})).await.unwrap().into_inner().reason, "no machine configuration yet");
+    assert_eq!(
+        api.version(tonic::Request::new(VersionRequest {})).await.unwrap().into_inner().reason,
+        "no machine configuration yet"
+    );
     let (text, _) = document();
     api.apply_config(tonic::Request::new(ApplyConfigRequest { config: text.into_bytes() })).await.unwrap();
     assert_eq!(applied.recv().await.unwrap().cluster.name, "demo");

@@ -15,7 +15,11 @@ impl Wake {
     /// Watches a folder for entries that come, or a file for writes and for being moved away.
     pub(crate) fn on(path: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let events = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
+        let events = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_DELETE_SELF;
         inotify.add_watch(path, events)?;
         Ok(Self(readable(inotify.into())?))
     }
@@ -31,7 +35,10 @@ impl Wake {
 }
 
 /// A descriptor that can be waited for.
-#[expect(deprecated, reason = "the successor is unsafe for types whose descriptor may change or close; an OwnedFd's cannot")]
+#[expect(
+    deprecated,
+    reason = "the successor is unsafe for types whose descriptor may change or close; an OwnedFd's cannot"
+)]
 pub(crate) fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(descriptor)
 }

@@ -8,16 +8,35 @@ use rocksdb::{
     IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
+use tokio::sync::oneshot;
+
 use crate::error::Error;
 use crate::schema::{self, Corruption, Revision};
 use store_api::mvccpb::KeyValue;
 
 const MIB: usize = 1 << 20;
 
-/// The open database. Clones share it.
+/// The open database. Clones share it; it closes with the last one.
 #[derive(Clone)]
 pub struct Engine {
-    db: Arc<DB>,
+    open: Arc<Open>,
+}
+
+/// Fields drop in this order: the signal comes after the database is closed.
+struct Open {
+    db: DB,
+    _closed: oneshot::Sender<()>,
+}
+
+/// Resolves when a database is closed.
+pub struct Closed(oneshot::Receiver<()>);
+
+impl Closed {
+    /// Waits until nothing uses the database any more.
+    pub async fn wait(self) {
+        // The sender is never used, only dropped.
+        let _ = self.0.await;
+    }
 }
 
 impl Engine {
@@ -25,14 +44,15 @@ impl Engine {
     ///
     /// # Errors
     /// The folder is unusable, in use by another process, damaged, or of an unknown layout.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
+    pub fn open(folder: &Path) -> Result<(Self, Closed), Error> {
         // One small cache for all families: hot objects live in the clients' watch caches, not here.
         let cache = Cache::new_lru_cache(8 * MIB);
         let families = schema::FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
         let db = DB::open_cf_descriptors(&database_options(), folder, families)?;
-        let engine = Engine { db: Arc::new(db) };
+        let (sender, closed) = oneshot::channel();
+        let engine = Engine { open: Arc::new(Open { db, _closed: sender }) };
         engine.check_format()?;
-        Ok(engine)
+        Ok((engine, Closed(closed)))
     }
 
     fn check_format(&self) -> Result<(), Error> {
@@ -50,7 +70,7 @@ impl Engine {
 
     #[expect(clippy::expect_used, reason = "every family in schema::FAMILIES was opened, and none is ever dropped")]
     fn family(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {
-        self.db.cf_handle(name).expect("an open column family")
+        self.open.db.cf_handle(name).expect("an open column family")
     }
 
     /// Adds a checked value to a batch.
@@ -78,7 +98,7 @@ impl Engine {
     /// # Errors
     /// The disk failed or the value is damaged.
     pub fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        match self.db.get_cf(&self.family(family), key)? {
+        match self.open.db.get_cf(&self.family(family), key)? {
             None => Ok(None),
             Some(value) => Ok(Some(schema::unseal(family, key, &value)?.to_vec())),
         }
@@ -91,7 +111,7 @@ impl Engine {
     pub fn write(&self, batch: WriteBatch) -> Result<(), Error> {
         let mut options = WriteOptions::default();
         options.set_sync(false);
-        Ok(self.db.write_opt(batch, &options)?)
+        Ok(self.open.db.write_opt(batch, &options)?)
     }
 
     /// Returns when everything written before is on the disk. Writes may go on meanwhile.
@@ -99,7 +119,7 @@ impl Engine {
     /// # Errors
     /// The disk failed.
     pub fn sync(&self) -> Result<(), Error> {
-        Ok(self.db.flush_wal(true)?)
+        Ok(self.open.db.flush_wal(true)?)
     }
 
     /// Calls `visit` with every key and raw value from `from` on, until it returns `false` or the family ends.
@@ -115,7 +135,7 @@ impl Engine {
         options.fill_cache(false);
         let mode = IteratorMode::From(from, Direction::Forward);
         let mut last: Box<[u8]> = from.into();
-        for item in self.db.iterator_cf_opt(&self.family(family), options, mode) {
+        for item in self.open.db.iterator_cf_opt(&self.family(family), options, mode) {
             let (key, value) = item.map_err(|e| damaged(family, &last, e))?;
             if !visit(&key, value)? {
                 break;
@@ -127,7 +147,7 @@ impl Engine {
 
     /// A view that later writes and removals do not change.
     pub fn snapshot(&self) -> Records<'_> {
-        Records { snapshot: self.db.snapshot(), family: self.family(schema::MVCC) }
+        Records { snapshot: self.open.db.snapshot(), family: self.family(schema::MVCC) }
     }
 
     /// Reads the newest stored record of a revision.
@@ -135,13 +155,13 @@ impl Engine {
     /// # Errors
     /// It is missing or damaged, or the disk failed.
     pub fn record(&self, revision: Revision) -> Result<KeyValue, Error> {
-        found(revision, self.db.get_cf(&self.family(schema::MVCC), revision.key())?)
+        found(revision, self.open.db.get_cf(&self.family(schema::MVCC), revision.key())?)
     }
 
     /// Bytes of table files and memory tables.
     pub fn size(&self) -> u64 {
         let property = |name: &str| -> u64 {
-            let of = |family| self.db.property_int_value_cf(&self.family(family), name).ok().flatten().unwrap_or(0);
+            let of = |family| self.open.db.property_int_value_cf(&self.family(family), name).ok().flatten().unwrap_or(0);
             schema::FAMILIES.iter().map(|f| of(*f)).sum()
         };
         property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
@@ -150,7 +170,7 @@ impl Engine {
     /// Rewrites all tables so that removed records give their space back.
     pub fn defragment(&self) {
         for family in schema::FAMILIES {
-            self.db.compact_range_cf(&self.family(family), None::<&[u8]>, None::<&[u8]>);
+            self.open.db.compact_range_cf(&self.family(family), None::<&[u8]>, None::<&[u8]>);
         }
     }
 
@@ -159,7 +179,7 @@ impl Engine {
     /// # Errors
     /// The disk failed or is full.
     pub fn checkpoint(&self, folder: &Path) -> Result<(), Error> {
-        Ok(rocksdb::checkpoint::Checkpoint::new(&*self.db)?.create_checkpoint(folder)?)
+        Ok(rocksdb::checkpoint::Checkpoint::new(&self.open.db)?.create_checkpoint(folder)?)
     }
 }
 

@@ -48,6 +48,7 @@ pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outco
     for url in urls {
         tasks.spawn(server.clone().serve(url));
     }
+    drop(server);
     let expiry = member.expire_leases(shutdown.clone());
     tasks.spawn(async move {
         expiry.await;

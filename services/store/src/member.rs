@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::command::{Operation, Outcome};
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Closed, Engine};
 use crate::error::{Error, Refusal};
 use crate::mvcc::check;
 use crate::raft::apply::{Applier, State};
@@ -45,6 +45,7 @@ pub struct Closing {
     writer: Writer,
     threads: Threads,
     member: Arc<Member>,
+    closed: Closed,
 }
 
 impl Member {
@@ -57,7 +58,7 @@ impl Member {
         std::fs::create_dir_all(&folder).map_err(|e| Error::Layout(format!("{}: {e}", folder.display())))?;
         remove_old_checkpoints(&config);
         let opened = tokio::task::spawn_blocking(move || open_storage(&folder)).await;
-        let (engine, identity, state, tail) = opened.map_err(|e| Error::Consensus(e.to_string()))??;
+        let (engine, closed, identity, state, tail) = opened.map_err(|e| Error::Consensus(e.to_string()))??;
         let tail = Arc::new(Mutex::new(tail));
         let (writer, jobs) = writer::queue();
         let applier = Applier::new(engine.clone(), state.clone());
@@ -75,7 +76,7 @@ impl Member {
         let member = Arc::new(Member { consensus, state, engine, identity, config, writes: AtomicU64::new(0), size });
         // Nothing is served before everything that was committed is visible again.
         member.consensus.read_barrier().await?;
-        Ok((member.clone(), Closing { writer, threads, member }))
+        Ok((member.clone(), Closing { writer, threads, member, closed }))
     }
 
     /// A response header with this revision.
@@ -158,6 +159,8 @@ impl Member {
     }
 }
 
+/// How long running calls may take to end.
+const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 const CHECKPOINT: &str = "checkpoint-";
 
 /// A crash during a snapshot leaves its copy behind.
@@ -170,26 +173,31 @@ fn remove_old_checkpoints(config: &Config) {
     }
 }
 
-type Storage = (Engine, Identity, State, crate::raft::log::Tail);
+type Storage = (Engine, Closed, Identity, State, crate::raft::log::Tail);
 
 fn open_storage(folder: &std::path::Path) -> Result<Storage, Error> {
-    let engine = Engine::open(folder)?;
+    let (engine, closed) = Engine::open(folder)?;
     let identity = Identity::open(&engine)?;
     let state = State::open(&engine)?;
     let tail = crate::raft::log::open(&engine)?;
-    Ok((engine, identity, state, tail))
+    Ok((engine, closed, identity, state, tail))
 }
 
 impl Closing {
-    /// Ends consensus, then the storage threads, then closes the database.
+    /// Ends consensus, then the storage threads, and waits until the last connection let go of the database.
     pub async fn close(self) {
-        self.member.consensus.shutdown().await;
-        if self.writer.send(Job::Stop).is_err() {
+        let Closing { writer, threads, member, closed } = self;
+        member.consensus.shutdown().await;
+        drop(member);
+        if writer.send(Job::Stop).is_err() {
             tracing::debug!("the writer had stopped already");
         }
-        let threads = self.threads;
+        drop(writer);
         if let Err(error) = tokio::task::spawn_blocking(move || threads.join()).await {
             tracing::warn!(%error, "cannot join the storage threads");
+        }
+        if tokio::time::timeout(CLOSE_LIMIT, closed.wait()).await.is_err() {
+            tracing::warn!("connections still use the database; it is closed without them");
         }
     }
 }

@@ -14,7 +14,15 @@ pub(crate) async fn run(_: BootReport, global: &Global) -> anyhow::Result<()> {
         let mut before = 0;
         for s in client.boot_report(BootReportRequest {}).await?.into_inner().stages {
             let result = if s.ok { "ok" } else { "FAILED" };
-            rows.push(vec![node.clone(), s.done_ms.to_string(), format!("+{}", s.done_ms.saturating_sub(before)), s.component, s.name, result.to_owned(), s.detail]);
+            rows.push(vec![
+                node.clone(),
+                s.done_ms.to_string(),
+                format!("+{}", s.done_ms.saturating_sub(before)),
+                s.component,
+                s.name,
+                result.to_owned(),
+                s.detail,
+            ]);
             before = s.done_ms;
         }
     }

@@ -37,9 +37,14 @@ const ADMIN_DAYS: u32 = 365;
 
 pub(crate) fn run(Gen::Config(args): Gen) -> anyhow::Result<()> {
     let (secrets, machine_ca) = secrets()?;
-    let cluster = NewCluster { name: args.name.clone(), endpoint: args.endpoint.clone(), cert_sans: args.additional_sans };
+    let cluster =
+        NewCluster { name: args.name.clone(), endpoint: args.endpoint.clone(), cert_sans: args.additional_sans };
     let documents = machine_config::generate(&cluster, &secrets).map_err(|problems| anyhow!("{problems}"))?;
-    let endpoint = machine_config::parse("controlplane.yaml", &documents.controlplane).map_err(|p| anyhow!("{p}"))?.cluster.endpoint.host;
+    let endpoint = machine_config::parse("controlplane.yaml", &documents.controlplane)
+        .map_err(|p| anyhow!("{p}"))?
+        .cluster
+        .endpoint
+        .host;
     let admin = machine_ca.issue(IssueRequest {
         common_name: "admin".to_owned(),
         organizations: vec![machine_api::ADMIN.to_owned()],
@@ -47,7 +52,11 @@ pub(crate) fn run(Gen::Config(args): Gen) -> anyhow::Result<()> {
         ..IssueRequest::default()
     })?;
     let credentials = context::render(&args.name, &endpoint, machine_ca.cert_pem(), &admin);
-    let files = [("controlplane.yaml", documents.controlplane), ("worker.yaml", documents.worker), ("cortenctl.yaml", credentials)];
+    let files = [
+        ("controlplane.yaml", documents.controlplane),
+        ("worker.yaml", documents.worker),
+        ("cortenctl.yaml", credentials),
+    ];
     std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
     // All or none: half of one cluster's files beside half of another's would fit nothing.
     if let Some((name, _)) = files.iter().find(|(name, _)| !args.force && args.output.join(name).exists()) {
@@ -82,7 +91,15 @@ mod tests {
     #[test]
     fn a_new_cluster_has_three_files_once() {
         let folder = tempfile::tempdir().unwrap();
-        let args = |name: &str, force| Gen::Config(Config { name: name.into(), endpoint: "https://10.0.2.15:6443".into(), output: folder.path().into(), additional_sans: vec!["127.0.0.1".into()], force });
+        let args = |name: &str, force| {
+            Gen::Config(Config {
+                name: name.into(),
+                endpoint: "https://10.0.2.15:6443".into(),
+                output: folder.path().into(),
+                additional_sans: vec!["127.0.0.1".into()],
+                force,
+            })
+        };
         run(args("demo", false)).unwrap();
         let text = std::fs::read_to_string(folder.path().join("controlplane.yaml")).unwrap();
         let config = machine_config::parse("c", &text).unwrap();

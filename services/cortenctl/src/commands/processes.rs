@@ -12,7 +12,14 @@ pub(crate) async fn run(_: Processes, global: &Global) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (node, mut client) in connect::all(global).await? {
         for p in client.processes(ProcessesRequest {}).await?.into_inner().processes {
-            rows.push(vec![node.clone(), p.pid.to_string(), p.name, p.service, p.rss_bytes.to_string(), mebibytes(p.rss_bytes)]);
+            rows.push(vec![
+                node.clone(),
+                p.pid.to_string(),
+                p.name,
+                p.service,
+                p.rss_bytes.to_string(),
+                mebibytes(p.rss_bytes),
+            ]);
         }
     }
     output::table(&["NODE", "PID", "NAME", "SERVICE", "RSS BYTES", "RSS MIB"], &rows);

@@ -20,13 +20,26 @@ pub(crate) async fn run(args: Version, global: &Global) -> anyhow::Result<()> {
     if args.client {
         return Ok(());
     }
-    let clients = if args.insecure { vec![(global.nodes.join(","), connect::insecure(global).await?)] } else { connect::all(global).await? };
+    let clients = if args.insecure {
+        vec![(global.nodes.join(","), connect::insecure(global).await?)]
+    } else {
+        connect::all(global).await?
+    };
     let mut rows = Vec::new();
     for (node, client) in clients {
         let answer = ask(client).await?;
         let mode = mode(answer.mode());
         let note = if answer.reason.is_empty() { String::new() } else { answer.reason.replace('\n', "; ") };
-        rows.push(vec![node, answer.hostname, answer.version, answer.kubernetes, answer.kernel, answer.arch, mode.to_owned(), note]);
+        rows.push(vec![
+            node,
+            answer.hostname,
+            answer.version,
+            answer.kubernetes,
+            answer.kernel,
+            answer.arch,
+            mode.to_owned(),
+            note,
+        ]);
     }
     output::table(&["NODE", "HOSTNAME", "CORTEN", "KUBERNETES", "KERNEL", "ARCH", "MODE", ""], &rows);
     Ok(())

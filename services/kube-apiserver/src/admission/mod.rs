@@ -1,10 +1,12 @@
 //! Admission: what may change or refuse a write before it is validated. One plugin, one file, one line in [`PLUGINS`].
 
+mod escalation;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
 mod service_account;
 mod service_addresses;
+mod taint_nodes;
 mod tolerations;
 
 #[cfg(test)]
@@ -65,7 +67,11 @@ pub trait Plugin: Sync {
     fn name(&self) -> &'static str;
 
     /// Changes the object, refuses the request, or lets it pass.
-    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), ApiError>>;
+    fn admit<'a>(
+        &'a self,
+        cx: &'a Context<'_>,
+        request: &'a mut AdmissionRequest<'_>,
+    ) -> BoxFuture<'a, Result<(), ApiError>>;
 }
 
 /// The plugins, in the order they run. Addresses come last: nothing may be claimed for a request that is refused.
@@ -73,6 +79,8 @@ pub static PLUGINS: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
+    &taint_nodes::TaintNodesByCondition,
+    &escalation::EscalationCheck,
     &priority::Priority,
     &tolerations::DefaultTolerationSeconds,
     &service_addresses::ServiceAddresses,

@@ -5,8 +5,8 @@ use futures_util::future::BoxFuture;
 
 use super::{AdmissionRequest, Operation, Plugin};
 use crate::errors::ApiError;
-use crate::registry::strategy::tree::str_at;
 use crate::registry::Context;
+use crate::registry::strategy::tree::str_at;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
@@ -18,7 +18,11 @@ impl Plugin for NamespaceLifecycle {
         "NamespaceLifecycle"
     }
 
-    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(
+        &'a self,
+        cx: &'a Context<'_>,
+        request: &'a mut AdmissionRequest<'_>,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             if request.is("", "namespaces") {
                 if request.operation == Operation::Delete && IMMORTAL.contains(&request.name) {

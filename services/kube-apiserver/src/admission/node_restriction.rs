@@ -19,7 +19,11 @@ impl Plugin for NodeRestriction {
         "NodeRestriction"
     }
 
-    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(
+        &'a self,
+        cx: &'a Context<'_>,
+        request: &'a mut AdmissionRequest<'_>,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             let Some(node) = cx.user.node_name() else { return Ok(()) };
             let verdict = match (request.resource.group, request.resource.plural, request.subresource) {
@@ -36,10 +40,13 @@ pub fn judge(node: &str, request: &AdmissionRequest<'_>) -> Option<String> {
     match (request.resource.group, request.resource.plural) {
         ("", "nodes") => own_node(node, request),
         ("", "pods") => own_pod(node, request),
-        ("coordination.k8s.io", "leases") if request.namespace != "kube-node-lease" => {
-            Some(format!("can only access leases in the \"kube-node-lease\" system namespace, not {:?}", request.namespace))
+        ("coordination.k8s.io", "leases") if request.namespace != "kube-node-lease" => Some(format!(
+            "can only access leases in the \"kube-node-lease\" system namespace, not {:?}",
+            request.namespace
+        )),
+        ("coordination.k8s.io", "leases") if named(request) != node => {
+            Some("can only access node lease with the same name as the requesting node".into())
         }
-        ("coordination.k8s.io", "leases") if named(request) != node => Some("can only access node lease with the same name as the requesting node".into()),
         _ => None,
     }
 }
@@ -61,7 +68,10 @@ fn own_node(node: &str, request: &AdmissionRequest<'_>) -> Option<String> {
         // Labels under this prefix say where workloads may go; a node must not choose its own.
         let reserved = |v: &Value| -> Vec<(String, Value)> {
             let labels = map_at(v, &["metadata", "labels"]).into_iter().flatten();
-            labels.filter(|(k, _)| k.contains("node-restriction.kubernetes.io/")).map(|(k, v)| (k.clone(), v.clone())).collect()
+            labels
+                .filter(|(k, _)| k.contains("node-restriction.kubernetes.io/"))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect()
         };
         if reserved(request.object) != reserved(old) {
             return Some(format!("is not allowed to modify labels: node-restriction.kubernetes.io/ ({node})"));
@@ -75,7 +85,9 @@ fn own_pod(node: &str, request: &AdmissionRequest<'_>) -> Option<String> {
     match (request.operation, request.subresource) {
         (Operation::Create, None) => {
             if at(request.object, &["metadata", "annotations", MIRROR]).is_none() {
-                return Some(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
+                return Some(format!(
+                    "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+                ));
             }
             if bound(request.object) != node {
                 return Some(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
@@ -92,11 +104,14 @@ fn own_pod(node: &str, request: &AdmissionRequest<'_>) -> Option<String> {
         (Operation::Update, Some("status")) => {
             let old = request.old?;
             if bound(old) != node {
-                return Some(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+                return Some(format!(
+                    "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+                ));
             }
             let labels = |v| at(v, &["metadata", "labels"]).cloned();
             let (new, old) = (labels(request.object), labels(old));
-            (!same(new.as_ref(), old.as_ref())).then(|| format!("node {node:?} cannot update labels through pod status"))
+            (!same(new.as_ref(), old.as_ref()))
+                .then(|| format!("node {node:?} cannot update labels through pod status"))
         }
         (Operation::Create, Some("eviction")) => {
             let old = request.old?;
@@ -121,5 +136,6 @@ async fn token(cx: &Context<'_>, node: &str, request: &AdmissionRequest<'_>) -> 
     if uid.is_empty() || str_at(&found, &["metadata", "uid"]) != uid {
         return Ok(Some("node requested token with a different pod UID".into()));
     }
-    Ok((str_at(&found, &["spec", "nodeName"]) != node).then(|| "node requested token bound to a pod scheduled on a different node".into()))
+    Ok((str_at(&found, &["spec", "nodeName"]) != node)
+        .then(|| "node requested token bound to a pod scheduled on a different node".into()))
 }

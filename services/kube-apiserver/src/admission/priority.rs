@@ -23,7 +23,11 @@ impl Plugin for Priority {
         "Priority"
     }
 
-    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(
+        &'a self,
+        cx: &'a Context<'_>,
+        request: &'a mut AdmissionRequest<'_>,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             if !request.is("", "pods") {
                 return Ok(());

@@ -28,7 +28,11 @@ impl Plugin for ServiceAccount {
         "ServiceAccount"
     }
 
-    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(
+        &'a self,
+        cx: &'a Context<'_>,
+        request: &'a mut AdmissionRequest<'_>,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             if !request.is("", "pods") || request.operation != Operation::Create {
                 return Ok(());
@@ -44,7 +48,10 @@ impl Plugin for ServiceAccount {
             }
             let name = str_at(spec, &["serviceAccountName"]).to_owned();
             let Some(account) = find(cx, request.namespace, &name).await? else {
-                let why = format!("error looking up service account {}/{name}: serviceaccount {name:?} not found", request.namespace);
+                let why = format!(
+                    "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+                    request.namespace
+                );
                 return Err(request.forbidden(&why));
             };
             apply(request.object, &account.object());

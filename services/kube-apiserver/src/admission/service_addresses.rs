@@ -16,7 +16,11 @@ impl Plugin for ServiceAddresses {
         "ServiceAddresses"
     }
 
-    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(
+        &'a self,
+        cx: &'a Context<'_>,
+        request: &'a mut AdmissionRequest<'_>,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             if !request.is("", "services") {
                 return Ok(());

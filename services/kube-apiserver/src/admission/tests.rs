@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{AdmissionRequest, Operation, node_restriction, service_account, tolerations};
+use super::{AdmissionRequest, Operation, escalation, node_restriction, service_account, tolerations};
 use crate::registry::{Resource, lookup};
 
 fn row(group: &str, plural: &str) -> &'static Resource {
@@ -49,7 +49,17 @@ fn nodes_keep_to_themselves() {
         ("another node", row("", "nodes"), Some("status"), "", "n2", Operation::Update, json!({}), json!({}), false),
         ("its own taints", row("", "nodes"), None, "", "n1", Operation::Update, tainted, json!({}), false),
         ("status of its pod", row("", "pods"), Some("status"), "d", "p", Operation::Update, on("n1"), on("n1"), true),
-        ("status of another's pod", row("", "pods"), Some("status"), "d", "p", Operation::Update, on("n1"), on("n2"), false),
+        (
+            "status of another's pod",
+            row("", "pods"),
+            Some("status"),
+            "d",
+            "p",
+            Operation::Update,
+            on("n1"),
+            on("n2"),
+            false,
+        ),
         ("delete its pod", row("", "pods"), None, "d", "p", Operation::Delete, Value::Null, on("n1"), true),
         ("delete another's pod", row("", "pods"), None, "d", "p", Operation::Delete, Value::Null, on("n2"), false),
         ("create a pod", row("", "pods"), None, "d", "p", Operation::Create, on("n1"), Value::Null, false),
@@ -59,8 +69,44 @@ fn nodes_keep_to_themselves() {
         ("a lease elsewhere", leases, None, "default", "n1", Operation::Create, json!({}), json!({}), false),
     ];
     for (what, resource, subresource, namespace, name, operation, mut object, old, ok) in table {
-        let request = AdmissionRequest { operation, resource, subresource, namespace, name, object: &mut object, old: Some(&old) };
+        let request = AdmissionRequest {
+            operation,
+            resource,
+            subresource,
+            namespace,
+            name,
+            object: &mut object,
+            old: Some(&old),
+        };
         let verdict = node_restriction::judge("n1", &request);
         assert_eq!(verdict.is_none(), ok, "{what}: {verdict:?}");
+    }
+}
+
+#[test]
+fn nobody_grants_what_they_lack() {
+    let rule = |verbs: Value, groups: Value, resources: Value, names: Value| json!({"verbs": verbs, "apiGroups": groups, "resources": resources, "resourceNames": names});
+    let own = escalation::rules(&json!({"rules": [
+        rule(json!(["get", "list"]), json!([""]), json!(["pods", "*/status"]), json!([])),
+        rule(json!(["get"]), json!([""]), json!(["secrets"]), json!(["a"])),
+        rule(json!(["get"]), json!([""]), json!(["secrets"]), json!(["b"])),
+        {"verbs": ["get"], "nonResourceURLs": ["/healthz/*"]}]}));
+    let table = [
+        (rule(json!(["get"]), json!([""]), json!(["pods"]), json!([])), true),
+        (rule(json!(["get"]), json!([""]), json!(["pods"]), json!(["x"])), true),
+        (rule(json!(["get", "delete"]), json!([""]), json!(["pods"]), json!([])), false),
+        (rule(json!(["get"]), json!(["apps"]), json!(["pods"]), json!([])), false),
+        (rule(json!(["get"]), json!([""]), json!(["nodes/status"]), json!([])), true),
+        (rule(json!(["get"]), json!([""]), json!(["pods/log"]), json!([])), false),
+        (rule(json!(["*"]), json!([""]), json!(["pods"]), json!([])), false),
+        (rule(json!(["get"]), json!([""]), json!(["secrets"]), json!([])), false),
+        (rule(json!(["get"]), json!([""]), json!(["secrets"]), json!(["a", "b"])), true),
+        (rule(json!(["get"]), json!([""]), json!(["secrets"]), json!(["a", "c"])), false),
+        (json!({"verbs": ["get"], "nonResourceURLs": ["/healthz/x"]}), true),
+        (json!({"verbs": ["get"], "nonResourceURLs": ["/metrics"]}), false),
+    ];
+    for (wanted, ok) in table {
+        let missing = escalation::missing(&own, &escalation::rules(&json!({"rules": [wanted]})));
+        assert_eq!(missing.is_empty(), ok, "{wanted}: {missing:?}");
     }
 }

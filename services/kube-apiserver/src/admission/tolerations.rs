@@ -19,7 +19,11 @@ impl Plugin for DefaultTolerationSeconds {
         "DefaultTolerationSeconds"
     }
 
-    fn admit<'a>(&'a self, _: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(
+        &'a self,
+        _: &'a Context<'_>,
+        request: &'a mut AdmissionRequest<'_>,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             if request.is("", "pods") && matches!(request.operation, Operation::Create | Operation::Update) {
                 apply(request.object);

@@ -18,12 +18,20 @@ pub async fn reconcile(writer: &Writer<'_>) -> Result<(), ApiError> {
     let port = writer.state.config.secure_port;
     writer.ensure("", "services", service(ip, port)).await?;
     let Some(address) = advertised(writer) else {
-        tracing::warn!("neither --advertise-address nor --bind-address names an address: the kubernetes Service leads nowhere");
+        tracing::warn!(
+            "neither --advertise-address nor --bind-address names an address: the kubernetes Service leads nowhere"
+        );
         return Ok(());
     };
-    writer.reconcile("", "endpoints", endpoints(address, port), |object, wanted| take(object, wanted, &["subsets"])).await?;
+    writer
+        .reconcile("", "endpoints", endpoints(address, port), |object, wanted| take(object, wanted, &["subsets"]))
+        .await?;
     let slice = slice(address, port);
-    writer.reconcile("discovery.k8s.io", "endpointslices", slice, |object, wanted| take(object, wanted, &["endpoints", "ports"])).await
+    writer
+        .reconcile("discovery.k8s.io", "endpointslices", slice, |object, wanted| {
+            take(object, wanted, &["endpoints", "ports"])
+        })
+        .await
 }
 
 fn advertised(writer: &Writer<'_>) -> Option<IpAddr> {

@@ -24,7 +24,9 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 pub async fn run(state: Shared) -> Result<(), ApiError> {
     let writer = Writer { state: &state, user: UserInfo::loopback(), now: time::now_rfc3339() };
     for name in NAMESPACES {
-        writer.ensure("", "namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
+        writer
+            .ensure("", "namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+            .await?;
     }
     for role in roles::cluster_roles() {
         writer.reconcile(RBAC, "clusterroles", role, roles::merge_role).await?;
@@ -70,7 +72,12 @@ impl Writer<'_> {
         }
     }
 
-    async fn create(&self, res: &'static Resource, namespace: &str, mut object: Value) -> Result<Arc<Stored>, ApiError> {
+    async fn create(
+        &self,
+        res: &'static Resource,
+        namespace: &str,
+        mut object: Value,
+    ) -> Result<Arc<Stored>, ApiError> {
         let cx = self.context();
         generic::prepare_for_create(&mut object, namespace, &uuid::Uuid::new_v4().to_string(), &self.now)?;
         res.strategy.prepare_for_create(&cx, &mut object)?;
@@ -82,12 +89,18 @@ impl Writer<'_> {
         if !errors.is_empty() {
             return Err(ApiError::invalid(res.group, res.kind, &name, &errors));
         }
-        tracing::info!(resource = ?res, name, "creating");
+        tracing::debug!(resource = ?res, name, "creating");
         self.state.storage.create(res, object).await
     }
 
     /// The object, brought in line with what it should be.
-    async fn reconcile(&self, group: &str, plural: &str, wanted: Value, merge: fn(&mut Value, &Value)) -> Result<(), ApiError> {
+    async fn reconcile(
+        &self,
+        group: &str,
+        plural: &str,
+        wanted: Value,
+        merge: fn(&mut Value, &Value),
+    ) -> Result<(), ApiError> {
         let res = Self::row(group, plural)?;
         let found = self.ensure(group, plural, wanted.clone()).await?;
         let cx = self.context();
@@ -99,7 +112,10 @@ impl Writer<'_> {
             }
             Ok(new)
         };
-        self.state.storage.guaranteed_update(res, &found.namespace, &found.name, &Preconditions::default(), change).await?;
+        self.state
+            .storage
+            .guaranteed_update(res, &found.namespace, &found.name, &Preconditions::default(), change)
+            .await?;
         Ok(())
     }
 }

@@ -16,7 +16,11 @@ const LADDER: [&str; 3] = ["view", "edit", "admin"];
 pub fn cluster_roles() -> Vec<Value> {
     let mut roles: Vec<Value> = ROLES.iter().map(plain).collect();
     roles.extend(LADDER.iter().map(|name| ladder(name)));
-    roles.extend(CONTROLLERS.iter().map(|(name, rules)| object("ClusterRole", &controller(name), json!({}), json!({"rules": list(rules)}))));
+    roles.extend(
+        CONTROLLERS
+            .iter()
+            .map(|(name, rules)| object("ClusterRole", &controller(name), json!({}), json!({"rules": list(rules)}))),
+    );
     roles
 }
 
@@ -188,7 +192,8 @@ mod tests {
     #[test]
     fn the_ladder_grows() {
         let roles = cluster_roles();
-        let count = |name: &str| roles.iter().find(|r| r["metadata"]["name"] == name).map_or(0, |r| items(r, &["rules"]).len());
+        let count =
+            |name: &str| roles.iter().find(|r| r["metadata"]["name"] == name).map_or(0, |r| items(r, &["rules"]).len());
         assert!(count("view") < count("edit") && count("edit") < count("admin"));
     }
 }

@@ -26,11 +26,20 @@ pub struct Role {
     pub groups: &'static [&'static str],
 }
 
-const fn r(verbs: &'static [&'static str], groups: &'static [&'static str], resources: &'static [&'static str]) -> Rule {
+const fn r(
+    verbs: &'static [&'static str],
+    groups: &'static [&'static str],
+    resources: &'static [&'static str],
+) -> Rule {
     Rule { verbs, groups, resources, names: &[] }
 }
 
-const fn named(verbs: &'static [&'static str], groups: &'static [&'static str], resources: &'static [&'static str], names: &'static [&'static str]) -> Rule {
+const fn named(
+    verbs: &'static [&'static str],
+    groups: &'static [&'static str],
+    resources: &'static [&'static str],
+    names: &'static [&'static str],
+) -> Rule {
     Rule { verbs, groups, resources, names }
 }
 
@@ -90,38 +99,107 @@ pub const ROLES: &[Role] = &[
     role("cluster-admin", &[r(ANY, ANY, ANY), r(ANY, &[], ANY)]).to_groups(&["system:masters"]),
     role(
         "system:discovery",
-        &[paths(&["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"])],
+        &[paths(&[
+            "/api",
+            "/api/*",
+            "/apis",
+            "/apis/*",
+            "/healthz",
+            "/livez",
+            "/openapi",
+            "/openapi/*",
+            "/readyz",
+            "/version",
+            "/version/",
+        ])],
     )
     .to_groups(&["system:authenticated"]),
     role(
         "system:basic-user",
-        &[r(CREATE, AUTHZ, &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]), r(CREATE, AUTHN, &["selfsubjectreviews"])],
+        &[
+            r(CREATE, AUTHZ, &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+            r(CREATE, AUTHN, &["selfsubjectreviews"]),
+        ],
     )
     .to_groups(&["system:authenticated"]),
     role("system:public-info-viewer", &[paths(HEALTH)]).to_groups(&["system:authenticated", "system:unauthenticated"]),
-    role("system:monitoring", &[paths(&["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/metrics/slis", "/readyz", "/readyz/*"])])
-        .to_groups(&["system:monitoring"]),
+    role(
+        "system:monitoring",
+        &[paths(&[
+            "/healthz",
+            "/healthz/*",
+            "/livez",
+            "/livez/*",
+            "/metrics",
+            "/metrics/slis",
+            "/readyz",
+            "/readyz/*",
+        ])],
+    )
+    .to_groups(&["system:monitoring"]),
     role(
         "system:service-account-issuer-discovery",
-        &[paths(&["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"])],
+        &[paths(&[
+            "/.well-known/openid-configuration",
+            "/.well-known/openid-configuration/",
+            "/openid/v1/jwks",
+            "/openid/v1/jwks/",
+        ])],
     )
     .to_groups(&["system:serviceaccounts"]),
     role("system:auth-delegator", &[TOKEN_REVIEW, ACCESS_REVIEW]),
-    role("system:kubelet-api-admin", &[r(READ, CORE, &["nodes"]), r(&["proxy"], CORE, &["nodes"]), r(ANY, CORE, &["nodes/configz", "nodes/healthz", "nodes/log", "nodes/metrics", "nodes/pods", "nodes/proxy", "nodes/stats"])]),
+    role(
+        "system:kubelet-api-admin",
+        &[
+            r(READ, CORE, &["nodes"]),
+            r(&["proxy"], CORE, &["nodes"]),
+            r(
+                ANY,
+                CORE,
+                &[
+                    "nodes/configz",
+                    "nodes/healthz",
+                    "nodes/log",
+                    "nodes/metrics",
+                    "nodes/pods",
+                    "nodes/proxy",
+                    "nodes/stats",
+                ],
+            ),
+        ],
+    ),
     role("system:node-bootstrapper", &[r(&["create", "get", "list", "watch"], CERTS, &["certificatesigningrequests"])]),
     // The Node authorizer decides for nodes; the role is there for those who bind it themselves.
     role("system:node", NODE),
     role("system:node-proxier", PROXY).to_users(&["system:kube-proxy"]),
     role("system:kube-proxy", PROXY).to_users(&["system:kube-proxy"]),
     role("system:kube-scheduler", SCHEDULER).to_users(&["system:kube-scheduler"]),
-    role("system:volume-scheduler", &[r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumes"]), r(READ, STORAGE, &["storageclasses"]), r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumeclaims"])])
-        .to_users(&["system:kube-scheduler"]),
+    role(
+        "system:volume-scheduler",
+        &[
+            r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumes"]),
+            r(READ, STORAGE, &["storageclasses"]),
+            r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+        ],
+    )
+    .to_users(&["system:kube-scheduler"]),
     role("system:kube-controller-manager", MANAGER).to_users(&["system:kube-controller-manager"]),
     role("system:kube-dns", &[r(FOLLOW, CORE, &["endpoints", "services"])]),
-    role("system:cluster-dns", &[r(READ, CORE, &["namespaces", "nodes", "pods", "services"]), r(READ, SLICES, &["endpointslices"]), EVENTS])
-        .to_users(&["system:cluster-dns"]),
-    role("system:pod-network", &[r(READ, CORE, &["namespaces", "nodes", "pods"]), r(CHANGE, CORE, &["nodes", "nodes/status"]), r(READ, NET, &["networkpolicies"]), EVENTS])
-        .to_users(&["system:pod-network"]),
+    role(
+        "system:cluster-dns",
+        &[r(READ, CORE, &["namespaces", "nodes", "pods", "services"]), r(READ, SLICES, &["endpointslices"]), EVENTS],
+    )
+    .to_users(&["system:cluster-dns"]),
+    role(
+        "system:pod-network",
+        &[
+            r(READ, CORE, &["namespaces", "nodes", "pods"]),
+            r(CHANGE, CORE, &["nodes", "nodes/status"]),
+            r(READ, NET, &["networkpolicies"]),
+            EVENTS,
+        ],
+    )
+    .to_users(&["system:pod-network"]),
     role("system:aggregate-to-admin", ADMIN).in_role("admin"),
     role("system:aggregate-to-edit", EDIT).in_role("edit"),
     role("system:aggregate-to-view", VIEW).in_role("view"),
@@ -197,8 +275,35 @@ const EDIT: &[Rule] = &[
     r(&["impersonate"], CORE, &["serviceaccounts"]),
     r(WRITE, CORE, &["pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]),
     r(CREATE, CORE, &["pods/eviction", "serviceaccounts/token"]),
-    r(WRITE, CORE, &["configmaps", "events", "persistentvolumeclaims", "replicationcontrollers", "replicationcontrollers/scale", "secrets", "serviceaccounts", "services", "services/proxy"]),
-    r(WRITE, APPS, &["daemonsets", "deployments", "deployments/rollback", "deployments/scale", "replicasets", "replicasets/scale", "statefulsets", "statefulsets/scale"]),
+    r(
+        WRITE,
+        CORE,
+        &[
+            "configmaps",
+            "events",
+            "persistentvolumeclaims",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "secrets",
+            "serviceaccounts",
+            "services",
+            "services/proxy",
+        ],
+    ),
+    r(
+        WRITE,
+        APPS,
+        &[
+            "daemonsets",
+            "deployments",
+            "deployments/rollback",
+            "deployments/scale",
+            "replicasets",
+            "replicasets/scale",
+            "statefulsets",
+            "statefulsets/scale",
+        ],
+    ),
     r(WRITE, SCALING, &["horizontalpodautoscalers"]),
     r(WRITE, BATCH, &["cronjobs", "jobs"]),
     r(WRITE, POLICY, &["poddisruptionbudgets"]),
@@ -208,11 +313,57 @@ const EDIT: &[Rule] = &[
 ];
 
 const VIEW: &[Rule] = &[
-    r(READ, CORE, &["configmaps", "endpoints", "persistentvolumeclaims", "persistentvolumeclaims/status", "pods", "replicationcontrollers", "replicationcontrollers/scale", "serviceaccounts", "services", "services/status"]),
-    r(READ, CORE, &["bindings", "events", "limitranges", "namespaces/status", "pods/log", "pods/status", "replicationcontrollers/status", "resourcequotas", "resourcequotas/status"]),
+    r(
+        READ,
+        CORE,
+        &[
+            "configmaps",
+            "endpoints",
+            "persistentvolumeclaims",
+            "persistentvolumeclaims/status",
+            "pods",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "serviceaccounts",
+            "services",
+            "services/status",
+        ],
+    ),
+    r(
+        READ,
+        CORE,
+        &[
+            "bindings",
+            "events",
+            "limitranges",
+            "namespaces/status",
+            "pods/log",
+            "pods/status",
+            "replicationcontrollers/status",
+            "resourcequotas",
+            "resourcequotas/status",
+        ],
+    ),
     r(READ, CORE, &["namespaces"]),
     r(READ, SLICES, &["endpointslices"]),
-    r(READ, APPS, &["controllerrevisions", "daemonsets", "daemonsets/status", "deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale", "replicasets/status", "statefulsets", "statefulsets/scale", "statefulsets/status"]),
+    r(
+        READ,
+        APPS,
+        &[
+            "controllerrevisions",
+            "daemonsets",
+            "daemonsets/status",
+            "deployments",
+            "deployments/scale",
+            "deployments/status",
+            "replicasets",
+            "replicasets/scale",
+            "replicasets/status",
+            "statefulsets",
+            "statefulsets/scale",
+            "statefulsets/status",
+        ],
+    ),
     r(READ, SCALING, &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
     r(READ, BATCH, &["cronjobs", "cronjobs/status", "jobs", "jobs/status"]),
     r(READ, POLICY, &["poddisruptionbudgets", "poddisruptionbudgets/status"]),
@@ -222,97 +373,139 @@ const VIEW: &[Rule] = &[
 
 /// Controllers: `system:controller:<name>`, for the service account of that name in kube-system and for the manager that runs them all.
 pub const CONTROLLERS: &[(&str, &[Rule])] = &[
-    ("namespace-controller", &[
-        r(&["delete", "get", "list", "watch"], CORE, &["namespaces"]),
-        r(&["update"], CORE, &["namespaces/finalize", "namespaces/status"]),
-        r(&["delete", "deletecollection", "get", "list"], ANY, ANY),
-    ]),
+    (
+        "namespace-controller",
+        &[
+            r(&["delete", "get", "list", "watch"], CORE, &["namespaces"]),
+            r(&["update"], CORE, &["namespaces/finalize", "namespaces/status"]),
+            r(&["delete", "deletecollection", "get", "list"], ANY, ANY),
+        ],
+    ),
     ("service-account-controller", &[r(CREATE, CORE, &["serviceaccounts"]), EVENTS]),
     ("root-ca-cert-publisher", &[r(&["create", "update"], CORE, &["configmaps"]), EVENTS]),
     ("generic-garbage-collector", &[r(&["delete", "get", "list", "patch", "update", "watch"], ANY, ANY), EVENTS]),
-    ("replicaset-controller", &[
-        r(&["get", "list", "update", "watch"], APPS, &["replicasets"]),
-        r(&["update"], APPS, &["replicasets/finalizers", "replicasets/status"]),
-        r(&["create", "delete", "list", "patch", "watch"], CORE, &["pods"]),
-        EVENTS,
-    ]),
-    ("deployment-controller", &[
-        r(&["get", "list", "update", "watch"], APPS, &["deployments"]),
-        r(&["update"], APPS, &["deployments/finalizers", "deployments/status"]),
-        r(&["create", "delete", "get", "list", "patch", "update", "watch"], APPS, &["replicasets"]),
-        r(&["get", "list", "update", "watch"], CORE, &["pods"]),
-        EVENTS,
-    ]),
-    ("endpoint-controller", &[
-        r(READ, CORE, &["pods", "services"]),
-        r(&["create", "delete", "get", "list", "update"], CORE, &["endpoints"]),
-        r(CREATE, CORE, &["endpoints/restricted"]),
-        EVENTS,
-    ]),
-    ("endpointslice-controller", &[
-        r(READ, CORE, &["nodes", "pods", "services"]),
-        r(&["update"], CORE, &["services/finalizers"]),
-        r(&["create", "delete", "get", "list", "update"], SLICES, &["endpointslices"]),
-        EVENTS,
-    ]),
-    ("endpointslicemirroring-controller", &[
-        r(READ, CORE, &["endpoints", "services"]),
-        r(&["update"], CORE, &["endpoints/finalizers", "services/finalizers"]),
-        r(&["create", "delete", "get", "list", "update"], SLICES, &["endpointslices"]),
-        EVENTS,
-    ]),
-    ("node-controller", &[
-        r(&["delete", "get", "list", "patch", "update", "watch"], CORE, &["nodes"]),
-        r(CHANGE, CORE, &["nodes/status"]),
-        r(CHANGE, CORE, &["pods/status"]),
-        r(&["delete", "get", "list", "watch"], CORE, &["pods"]),
-        r(READ, LEASES, &["leases"]),
-        EVENTS,
-    ]),
-    ("pod-garbage-collector", &[
-        r(&["delete", "list", "watch"], CORE, &["pods"]),
-        r(&["get", "list"], CORE, &["nodes"]),
-        r(CHANGE, CORE, &["pods/status"]),
-    ]),
-    ("daemon-set-controller", &[
-        r(READ, APPS, &["daemonsets"]),
-        r(&["update"], APPS, &["daemonsets/finalizers", "daemonsets/status"]),
-        r(FOLLOW, CORE, &["nodes"]),
-        r(&["create", "delete", "list", "patch", "watch"], CORE, &["pods"]),
-        r(CREATE, CORE, &["pods/binding"]),
-        r(&["create", "delete", "get", "list", "patch", "update", "watch"], APPS, &["controllerrevisions"]),
-        EVENTS,
-    ]),
-    ("statefulset-controller", &[
-        r(FOLLOW, CORE, &["pods"]),
-        r(READ, APPS, &["statefulsets"]),
-        r(&["update"], APPS, &["statefulsets/finalizers", "statefulsets/status"]),
-        r(&["create", "delete", "get", "patch", "update"], CORE, &["pods"]),
-        r(&["create", "delete", "get", "list", "patch", "update", "watch"], APPS, &["controllerrevisions"]),
-        r(&["create", "delete", "get", "list", "update", "watch"], CORE, &["persistentvolumeclaims"]),
-        EVENTS,
-    ]),
-    ("job-controller", &[
-        r(&["get", "list", "patch", "update", "watch"], BATCH, &["jobs"]),
-        r(&["update"], BATCH, &["jobs/finalizers", "jobs/status"]),
-        r(&["create", "delete", "list", "patch", "watch"], CORE, &["pods"]),
-        EVENTS,
-    ]),
-    ("cronjob-controller", &[
-        r(&["get", "list", "update", "watch"], BATCH, &["cronjobs"]),
-        r(&["create", "delete", "get", "list", "patch", "update", "watch"], BATCH, &["jobs"]),
-        r(&["update"], BATCH, &["cronjobs/finalizers", "cronjobs/status"]),
-        r(&["delete", "list", "watch"], CORE, &["pods"]),
-        EVENTS,
-    ]),
-    ("disruption-controller", &[
-        r(READ, APPS, &["deployments", "replicasets", "statefulsets"]),
-        r(READ, CORE, &["replicationcontrollers"]),
-        r(READ, POLICY, &["poddisruptionbudgets"]),
-        r(&["update"], POLICY, &["poddisruptionbudgets/status"]),
-        r(CHANGE, CORE, &["pods/status"]),
-        r(&["get"], ANY, &["*/scale"]),
-        EVENTS,
-    ]),
-    ("clusterrole-aggregation-controller", &[r(&["escalate", "get", "list", "patch", "update", "watch"], RBAC, &["clusterroles"])]),
+    (
+        "replicaset-controller",
+        &[
+            r(&["get", "list", "update", "watch"], APPS, &["replicasets"]),
+            r(&["update"], APPS, &["replicasets/finalizers", "replicasets/status"]),
+            r(&["create", "delete", "list", "patch", "watch"], CORE, &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "deployment-controller",
+        &[
+            r(&["get", "list", "update", "watch"], APPS, &["deployments"]),
+            r(&["update"], APPS, &["deployments/finalizers", "deployments/status"]),
+            r(&["create", "delete", "get", "list", "patch", "update", "watch"], APPS, &["replicasets"]),
+            r(&["get", "list", "update", "watch"], CORE, &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "endpoint-controller",
+        &[
+            r(READ, CORE, &["pods", "services"]),
+            r(&["create", "delete", "get", "list", "update"], CORE, &["endpoints"]),
+            r(CREATE, CORE, &["endpoints/restricted"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "endpointslice-controller",
+        &[
+            r(READ, CORE, &["nodes", "pods", "services"]),
+            r(&["update"], CORE, &["services/finalizers"]),
+            r(&["create", "delete", "get", "list", "update"], SLICES, &["endpointslices"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "endpointslicemirroring-controller",
+        &[
+            r(READ, CORE, &["endpoints", "services"]),
+            r(&["update"], CORE, &["endpoints/finalizers", "services/finalizers"]),
+            r(&["create", "delete", "get", "list", "update"], SLICES, &["endpointslices"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "node-controller",
+        &[
+            r(&["delete", "get", "list", "patch", "update", "watch"], CORE, &["nodes"]),
+            r(CHANGE, CORE, &["nodes/status"]),
+            r(CHANGE, CORE, &["pods/status"]),
+            r(&["delete", "get", "list", "watch"], CORE, &["pods"]),
+            r(READ, LEASES, &["leases"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "pod-garbage-collector",
+        &[
+            r(&["delete", "list", "watch"], CORE, &["pods"]),
+            r(&["get", "list"], CORE, &["nodes"]),
+            r(CHANGE, CORE, &["pods/status"]),
+        ],
+    ),
+    (
+        "daemon-set-controller",
+        &[
+            r(READ, APPS, &["daemonsets"]),
+            r(&["update"], APPS, &["daemonsets/finalizers", "daemonsets/status"]),
+            r(FOLLOW, CORE, &["nodes"]),
+            r(&["create", "delete", "list", "patch", "watch"], CORE, &["pods"]),
+            r(CREATE, CORE, &["pods/binding"]),
+            r(&["create", "delete", "get", "list", "patch", "update", "watch"], APPS, &["controllerrevisions"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "statefulset-controller",
+        &[
+            r(FOLLOW, CORE, &["pods"]),
+            r(READ, APPS, &["statefulsets"]),
+            r(&["update"], APPS, &["statefulsets/finalizers", "statefulsets/status"]),
+            r(&["create", "delete", "get", "patch", "update"], CORE, &["pods"]),
+            r(&["create", "delete", "get", "list", "patch", "update", "watch"], APPS, &["controllerrevisions"]),
+            r(&["create", "delete", "get", "list", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "job-controller",
+        &[
+            r(&["get", "list", "patch", "update", "watch"], BATCH, &["jobs"]),
+            r(&["update"], BATCH, &["jobs/finalizers", "jobs/status"]),
+            r(&["create", "delete", "list", "patch", "watch"], CORE, &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "cronjob-controller",
+        &[
+            r(&["get", "list", "update", "watch"], BATCH, &["cronjobs"]),
+            r(&["create", "delete", "get", "list", "patch", "update", "watch"], BATCH, &["jobs"]),
+            r(&["update"], BATCH, &["cronjobs/finalizers", "cronjobs/status"]),
+            r(&["delete", "list", "watch"], CORE, &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "disruption-controller",
+        &[
+            r(READ, APPS, &["deployments", "replicasets", "statefulsets"]),
+            r(READ, CORE, &["replicationcontrollers"]),
+            r(READ, POLICY, &["poddisruptionbudgets"]),
+            r(&["update"], POLICY, &["poddisruptionbudgets/status"]),
+            r(CHANGE, CORE, &["pods/status"]),
+            r(&["get"], ANY, &["*/scale"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "clusterrole-aggregation-controller",
+        &[r(&["escalate", "get", "list", "patch", "update", "watch"], RBAC, &["clusterroles"])],
+    ),
 ];

@@ -96,7 +96,8 @@ fn versions(group: &str) -> Vec<&'static str> {
 }
 
 fn group_entry(name: &str) -> Value {
-    let versions: Vec<Value> = versions(name).into_iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    let versions: Vec<Value> =
+        versions(name).into_iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
@@ -149,7 +150,11 @@ fn aggregated_group(name: &str) -> Value {
             json!({"version": v, "freshness": "Current", "resources": sorted.into_values().collect::<Vec<_>>()})
         })
         .collect();
-    let metadata = if name.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": name, "creationTimestamp": null}) };
+    let metadata = if name.is_empty() {
+        json!({"creationTimestamp": null})
+    } else {
+        json!({"name": name, "creationTimestamp": null})
+    };
     json!({"metadata": metadata, "versions": versions})
 }
 
@@ -186,7 +191,8 @@ mod tests {
     #[test]
     fn legacy_documents() {
         let apps = resources("apps", "v1").expect("apps");
-        let names: Vec<&str> = apps["resources"].as_array().into_iter().flatten().filter_map(|r| r["name"].as_str()).collect();
+        let names: Vec<&str> =
+            apps["resources"].as_array().into_iter().flatten().filter_map(|r| r["name"].as_str()).collect();
         assert!(names.contains(&"deployments") && names.contains(&"deployments/scale"));
         let list = apps["resources"].as_array().expect("list");
         let scale = list.iter().find(|r| r["name"] == "deployments/scale").expect("scale");
@@ -203,11 +209,18 @@ mod tests {
         let count = |core| {
             let doc = aggregated(core);
             let groups = doc["items"].as_array().cloned().unwrap_or_default();
-            groups.iter().flat_map(|g| g["versions"].as_array().cloned().unwrap_or_default()).map(|v| v["resources"].as_array().map_or(0, Vec::len)).sum::<usize>()
+            groups
+                .iter()
+                .flat_map(|g| g["versions"].as_array().cloned().unwrap_or_default())
+                .map(|v| v["resources"].as_array().map_or(0, Vec::len))
+                .sum::<usize>()
         };
         assert_eq!(count(true) + count(false), table().len());
         let core = aggregated(true);
-        let pods = core["items"][0]["versions"][0]["resources"].as_array().and_then(|l| l.iter().find(|r| r["resource"] == "pods").cloned()).expect("pods");
+        let pods = core["items"][0]["versions"][0]["resources"]
+            .as_array()
+            .and_then(|l| l.iter().find(|r| r["resource"] == "pods").cloned())
+            .expect("pods");
         assert_eq!(pods["shortNames"], json!(["po"]));
         assert_eq!(pods["scope"], "Namespaced");
         assert!(pods["subresources"].as_array().is_some_and(|s| s.iter().any(|s| s["subresource"] == "eviction")));

@@ -19,6 +19,9 @@ const DRAWS: usize = 8;
 pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
     call.accepted()?;
     let dry_run = call.dry_run()?;
+    if target.res.kind == "Binding" {
+        return super::sub::binding::create(call, target, request).await;
+    }
     let decoded = decode::object(call, request, target.res.group, target.res.version, target.res.kind).await?;
     if target.res.virtual_ {
         let answer = reviews::answer(call, target.res, &target.namespace, decoded.object).await?;

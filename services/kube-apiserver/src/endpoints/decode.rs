@@ -1,6 +1,7 @@
-//! Request bodies as objects of the kind a path stands for: JSON or YAML, typed, pruned, with unknown fields refused or warned about.
+//! Request bodies as objects of the kind a path stands for: JSON, YAML or protobuf, typed, pruned, with unknown fields refused or warned about.
 
 use crate::errors::{ApiError, FieldError};
+use crate::protobuf;
 use crate::server::body::{self, Request};
 use crate::server::handler::Call;
 use crate::server::negotiate::{self, Content};
@@ -37,9 +38,12 @@ pub fn patched(call: &Call, tree: Value, group: &str, version: &str, kind: &str)
     finish(decoded, validation, group, version, kind, |strict| ApiError::bad_request(strict)).map(|d| (d.object, d.warnings))
 }
 
-/// Any JSON or YAML text as a tree.
-pub fn tree(text: &[u8], content_type: Option<&str>) -> Result<Value, ApiError> {
+/// DeleteOptions in any form.
+pub fn delete_options(text: &[u8], content_type: Option<&str>) -> Result<Value, ApiError> {
     let content = negotiate::content(content_type)?;
+    if content == Content::Protobuf {
+        return protobuf::delete_options(text).map_err(|e| ApiError::bad_request(e.to_string()));
+    }
     decode(text, content, None).map(|d| d.object).map_err(|e| ApiError::bad_request(e.to_string()))
 }
 
@@ -59,8 +63,13 @@ fn validation(call: &Call) -> Result<FieldValidation, ApiError> {
 }
 
 fn decode(text: &[u8], content: Content, ty: Option<TypeRef<'_>>) -> Result<strict::Decoded, DecodeError> {
-    if text.iter().all(u8::is_ascii_whitespace) {
+    if content != Content::Protobuf && text.iter().all(u8::is_ascii_whitespace) {
         return Ok(strict::Decoded { object: json!({}), complaints: Vec::new() });
+    }
+    if content == Content::Protobuf {
+        let ty = ty.ok_or_else(|| DecodeError::Syntax("a body of this kind cannot be protobuf".into()))?;
+        let tree = protobuf::decode(text, ty).map_err(|e| DecodeError::Syntax(e.to_string()))?;
+        return strict::decode_value(tree, ty);
     }
     if content == Content::Json {
         return match ty {

@@ -61,7 +61,7 @@ impl DeleteOptions {
     async fn read(call: &Call, request: Request) -> Result<Self, ApiError> {
         let content = call.header(http::header::CONTENT_TYPE).map(str::to_string);
         let text = body::read(request.into_body()).await?;
-        let options = if text.is_empty() { json!({}) } else { super::decode::tree(&text, content.as_deref())? };
+        let options = if text.is_empty() { json!({}) } else { super::decode::delete_options(&text, content.as_deref())? };
         let kind = meta::kind(&options);
         if !matches!(kind, "" | "DeleteOptions") {
             return Err(ApiError::bad_request(format!("expected DeleteOptions, got {kind}")));

@@ -115,7 +115,7 @@ impl<'a> Change<'a> {
             let swapped = if delete::is_finished(self.res, &new) {
                 self.finish(&stored, new).await?
             } else {
-                storage.swap(self.res, new, stored.revision).await?
+                self.swap(&stored, new, &old).await?
             };
             match swapped {
                 Swap::Done(stored) => return Ok(stored),
@@ -124,6 +124,14 @@ impl<'a> Change<'a> {
                 Swap::Lost(found) => current = found,
             }
         }
+    }
+
+    async fn swap(&self, stored: &Stored, new: Value, old: &Value) -> Result<Swap, ApiError> {
+        let swapped = self.call.state.storage.swap(self.res, new, stored.revision).await?;
+        if let Swap::Done(written) = &swapped {
+            self.res.strategy.after_update(&self.call.context(false), written, old);
+        }
+        Ok(swapped)
     }
 
     fn not_found(&self) -> ApiError {

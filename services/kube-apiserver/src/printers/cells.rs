@@ -30,7 +30,9 @@ pub fn since(moment: &str, now: Timestamp) -> String {
 
 /// A duration with two units at most, the precision falling with its length.
 pub fn human(seconds: i64) -> String {
-    let pair = |big: i64, unit: &str, small: i64, sub: &str| if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{sub}") };
+    let pair = |big: i64, unit: &str, small: i64, sub: &str| {
+        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{sub}") }
+    };
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let days = hours / 24;
     match seconds {
@@ -70,7 +72,8 @@ pub fn template(object: &Value, spec: &[&str]) -> [Value; 2] {
 
 /// A map as `a=b,c=d`, or `<none>`.
 pub fn pairs(map: Option<&Map<String, Value>>) -> String {
-    let list: Vec<String> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let list: Vec<String> =
+        map.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
     if list.is_empty() { NONE.to_owned() } else { list.join(",") }
 }
 

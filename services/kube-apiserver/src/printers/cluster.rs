@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::cells::{NONE, age, int, name, or_none, since};
 use super::{AGE, Column, NAME, Printer, number, text, wide};
+use crate::registry::strategy::event::from_events_v1;
 use crate::registry::strategy::tree::{at, bool_at, int_at, items, map_at, str_at};
 
 pub static PRINTERS: &[Printer] = &[
@@ -13,8 +14,16 @@ pub static PRINTERS: &[Printer] = &[
         group: "",
         plural: "nodes",
         columns: &[
-            NAME, text("Status"), text("Roles"), AGE, text("Version"), wide("Internal-IP"), wide("External-IP"), wide("OS-Image"),
-            wide("Kernel-Version"), wide("Container-Runtime"),
+            NAME,
+            text("Status"),
+            text("Roles"),
+            AGE,
+            text("Version"),
+            wide("Internal-IP"),
+            wide("External-IP"),
+            wide("OS-Image"),
+            wide("Kernel-Version"),
+            wide("Container-Runtime"),
         ],
         cells: node,
     },
@@ -44,6 +53,16 @@ pub static PRINTERS: &[Printer] = &[
     },
     Printer { group: "", plural: "events", columns: EVENT, cells: event },
     Printer {
+        group: "events.k8s.io",
+        plural: "events",
+        columns: EVENT,
+        cells: |e, now| {
+            let mut core = e.clone();
+            from_events_v1(&mut core);
+            event(&core, now)
+        },
+    },
+    Printer {
         group: "coordination.k8s.io",
         plural: "leases",
         columns: &[NAME, text("Holder"), AGE],
@@ -54,7 +73,13 @@ pub static PRINTERS: &[Printer] = &[
         plural: "priorityclasses",
         columns: &[NAME, number("Value"), text("Global-Default"), AGE, text("PreemptionPolicy")],
         cells: |p, now| {
-            vec![name(p), int(p, &["value"]), json!(bool_at(p, &["globalDefault"]).to_string()), age(p, now), json!(str_at(p, &["preemptionPolicy"]))]
+            vec![
+                name(p),
+                int(p, &["value"]),
+                json!(bool_at(p, &["globalDefault"]).to_string()),
+                age(p, now),
+                json!(str_at(p, &["preemptionPolicy"])),
+            ]
         },
     },
     Printer {
@@ -69,7 +94,13 @@ pub static PRINTERS: &[Printer] = &[
         columns: &[NAME, text("Min Available"), text("Max Unavailable"), number("Allowed Disruptions"), AGE],
         cells: |p, now| {
             let bound = |field| at(p, &["spec", field]).map_or("N/A".to_owned(), intstr::to_text);
-            vec![name(p), json!(bound("minAvailable")), json!(bound("maxUnavailable")), int(p, &["status", "disruptionsAllowed"]), age(p, now)]
+            vec![
+                name(p),
+                json!(bound("minAvailable")),
+                json!(bound("maxUnavailable")),
+                int(p, &["status", "disruptionsAllowed"]),
+                age(p, now),
+            ]
         },
     },
     Printer {
@@ -143,13 +174,21 @@ fn roles(n: &Value) -> String {
 }
 
 const EVENT: &[Column] = &[
-    text("Last Seen"), text("Type"), text("Reason"), text("Object"), wide("Subobject"), wide("Source"), text("Message"), wide("First Seen"),
+    text("Last Seen"),
+    text("Type"),
+    text("Reason"),
+    text("Object"),
+    wide("Subobject"),
+    wide("Source"),
+    text("Message"),
+    wide("First Seen"),
     Column { name: "Count", kind: "integer", wide: true },
     wide("Name"),
 ];
 
 fn event(e: &Value, now: Timestamp) -> Vec<Value> {
-    let pick = |fields: [&[&str]; 2]| fields.into_iter().map(|f| str_at(e, f)).find(|t| !t.is_empty()).unwrap_or_default();
+    let pick =
+        |fields: [&[&str]; 2]| fields.into_iter().map(|f| str_at(e, f)).find(|t| !t.is_empty()).unwrap_or_default();
     let first = since(pick([&["firstTimestamp"], &["eventTime"]]), now);
     let series = at(e, &["series"]);
     let last = match series {
@@ -166,7 +205,8 @@ fn event(e: &Value, now: Timestamp) -> Vec<Value> {
     let component = pick([&["source", "component"], &["reportingComponent"]]);
     let host = pick([&["source", "host"], &["reportingInstance"]]);
     let source = if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") };
-    let object = format!("{}/{}", str_at(e, &["involvedObject", "kind"]).to_lowercase(), str_at(e, &["involvedObject", "name"]));
+    let object =
+        format!("{}/{}", str_at(e, &["involvedObject", "kind"]).to_lowercase(), str_at(e, &["involvedObject", "name"]));
     vec![
         json!(last),
         json!(str_at(e, &["type"])),
@@ -201,5 +241,12 @@ fn request(c: &Value, now: Timestamp) -> Vec<Value> {
         status.push("Issued");
     }
     let duration = int_at(c, &["spec", "expirationSeconds"]).map_or(NONE.to_owned(), super::cells::human);
-    vec![name(c), age(c, now), or_none(c, &["spec", "signerName"]), json!(str_at(c, &["spec", "username"])), json!(duration), json!(status.join(","))]
+    vec![
+        name(c),
+        age(c, now),
+        or_none(c, &["spec", "signerName"]),
+        json!(str_at(c, &["spec", "username"])),
+        json!(duration),
+        json!(status.join(",")),
+    ]
 }

@@ -55,7 +55,8 @@ pub struct Printer {
 static PRINTERS: &[&[Printer]] =
     &[pods::PRINTERS, workloads::PRINTERS, network::PRINTERS, cluster::PRINTERS, storage::PRINTERS, access::PRINTERS];
 
-static FALL_BACK: Printer = Printer { group: "", plural: "", columns: &[NAME, AGE], cells: |o, now| vec![cells::name(o), cells::age(o, now)] };
+static FALL_BACK: Printer =
+    Printer { group: "", plural: "", columns: &[NAME, AGE], cells: |o, now| vec![cells::name(o), cells::age(o, now)] };
 
 fn printer(group: &str, plural: &str) -> &'static Printer {
     let mut all = PRINTERS.iter().flat_map(|p| p.iter());

@@ -38,8 +38,11 @@ pub static PRINTERS: &[Printer] = &[
         columns: &[NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE],
         cells: |e, now| {
             let ports: Vec<String> = items(e, &["ports"]).iter().map(slice_port).collect();
-            let addresses: Vec<String> =
-                items(e, &["endpoints"]).iter().flat_map(|ep| items(ep, &["addresses"])).filter_map(|a| a.as_str().map(str::to_owned)).collect();
+            let addresses: Vec<String> = items(e, &["endpoints"])
+                .iter()
+                .flat_map(|ep| items(ep, &["addresses"]))
+                .filter_map(|a| a.as_str().map(str::to_owned))
+                .collect();
             vec![
                 name(e),
                 json!(str_at(e, &["addressType"])),
@@ -54,7 +57,12 @@ pub static PRINTERS: &[Printer] = &[
         plural: "ingresses",
         columns: &[NAME, text("Class"), text("Hosts"), text("Address"), text("Ports"), AGE],
         cells: |i, now| {
-            let hosts: Vec<String> = items(i, &["spec", "rules"]).iter().map(|r| str_at(r, &["host"])).filter(|h| !h.is_empty()).map(str::to_owned).collect();
+            let hosts: Vec<String> = items(i, &["spec", "rules"])
+                .iter()
+                .map(|r| str_at(r, &["host"]))
+                .filter(|h| !h.is_empty())
+                .map(str::to_owned)
+                .collect();
             let tls = !items(i, &["spec", "tls"]).is_empty();
             vec![
                 name(i),
@@ -149,7 +157,9 @@ fn endpoints(e: &Value) -> Vec<String> {
         }
         for p in ports {
             let port = int_at(p, &["port"]).unwrap_or(0);
-            out.extend(addresses.iter().map(|a| if a.contains(':') { format!("[{a}]:{port}") } else { format!("{a}:{port}") }));
+            out.extend(
+                addresses.iter().map(|a| if a.contains(':') { format!("[{a}]:{port}") } else { format!("{a}:{port}") }),
+            );
         }
     }
     out

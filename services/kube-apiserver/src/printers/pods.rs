@@ -11,7 +11,17 @@ use crate::registry::strategy::tree::{at, bool_at, int_at, items, str_at};
 pub static PRINTERS: &[Printer] = &[Printer {
     group: "",
     plural: "pods",
-    columns: &[NAME, text("Ready"), text("Status"), text("Restarts"), AGE, wide("IP"), wide("Node"), wide("Nominated Node"), wide("Readiness Gates")],
+    columns: &[
+        NAME,
+        text("Ready"),
+        text("Status"),
+        text("Restarts"),
+        AGE,
+        wide("IP"),
+        wide("Node"),
+        wide("Nominated Node"),
+        wide("Readiness Gates"),
+    ],
     cells: row,
 }];
 
@@ -66,12 +76,15 @@ impl Summary {
 
 fn is_sidecar(pod: &Value, status: &Value) -> bool {
     let name = str_at(status, &["name"]);
-    items(pod, &["spec", "initContainers"]).iter().any(|c| str_at(c, &["name"]) == name && str_at(c, &["restartPolicy"]) == "Always")
+    items(pod, &["spec", "initContainers"])
+        .iter()
+        .any(|c| str_at(c, &["name"]) == name && str_at(c, &["restartPolicy"]) == "Always")
 }
 
 fn summarize(pod: &Value) -> Summary {
     let phase = str_at(pod, &["status", "phase"]);
-    let sidecars = items(pod, &["spec", "initContainers"]).iter().filter(|c| str_at(c, &["restartPolicy"]) == "Always").count();
+    let sidecars =
+        items(pod, &["spec", "initContainers"]).iter().filter(|c| str_at(c, &["restartPolicy"]) == "Always").count();
     let mut s = Summary {
         ready: 0,
         total: items(pod, &["spec", "containers"]).len() + sidecars,

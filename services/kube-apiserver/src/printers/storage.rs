@@ -11,11 +11,21 @@ pub static PRINTERS: &[Printer] = &[
         group: "",
         plural: "persistentvolumes",
         columns: &[
-            NAME, text("Capacity"), text("Access Modes"), text("Reclaim Policy"), text("Status"), text("Claim"), text("StorageClass"),
-            text("VolumeAttributesClass"), text("Reason"), AGE, wide("VolumeMode"),
+            NAME,
+            text("Capacity"),
+            text("Access Modes"),
+            text("Reclaim Policy"),
+            text("Status"),
+            text("Claim"),
+            text("StorageClass"),
+            text("VolumeAttributesClass"),
+            text("Reason"),
+            AGE,
+            wide("VolumeMode"),
         ],
         cells: |v, now| {
-            let claim = at(v, &["spec", "claimRef"]).map_or(String::new(), |c| format!("{}/{}", str_at(c, &["namespace"]), str_at(c, &["name"])));
+            let claim = at(v, &["spec", "claimRef"])
+                .map_or(String::new(), |c| format!("{}/{}", str_at(c, &["namespace"]), str_at(c, &["name"])));
             vec![
                 name(v),
                 json!(str_at(v, &["spec", "capacity", "storage"])),
@@ -35,7 +45,14 @@ pub static PRINTERS: &[Printer] = &[
         group: "",
         plural: "persistentvolumeclaims",
         columns: &[
-            NAME, text("Status"), text("Volume"), text("Capacity"), text("Access Modes"), text("StorageClass"), text("VolumeAttributesClass"), AGE,
+            NAME,
+            text("Status"),
+            text("Volume"),
+            text("Capacity"),
+            text("Access Modes"),
+            text("StorageClass"),
+            text("VolumeAttributesClass"),
+            AGE,
             wide("VolumeMode"),
         ],
         cells: |c, now| {
@@ -56,7 +73,14 @@ pub static PRINTERS: &[Printer] = &[
     Printer {
         group: "storage.k8s.io",
         plural: "storageclasses",
-        columns: &[NAME, text("Provisioner"), text("ReclaimPolicy"), text("VolumeBindingMode"), text("AllowVolumeExpansion"), AGE],
+        columns: &[
+            NAME,
+            text("Provisioner"),
+            text("ReclaimPolicy"),
+            text("VolumeBindingMode"),
+            text("AllowVolumeExpansion"),
+            AGE,
+        ],
         cells: |s, now| {
             let mut shown = str_at(s, &["metadata", "name"]).to_owned();
             if str_at(s, &["metadata", "annotations", "storageclass.kubernetes.io/is-default-class"]) == "true" {
@@ -83,7 +107,8 @@ fn or_unset(text: &str) -> &str {
 }
 
 fn modes(modes: &[Value]) -> Value {
-    let short = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let short =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     let shown: Vec<&str> = short.iter().filter(|(long, _)| modes.iter().any(|m| m == long)).map(|(_, s)| *s).collect();
     json!(shown.join(","))
 }

@@ -10,16 +10,35 @@ fn cells(group: &str, plural: &str, object: Value) -> Vec<Value> {
     let resource = lookup(group, "v1", plural).expect("in the table");
     let table = table(resource, &[object], NOW);
     let cells = table["rows"][0]["cells"].as_array().cloned().expect("cells");
-    assert_eq!(Some(cells.len()), table["columnDefinitions"].as_array().map(Vec::len), "{plural}: a cell for every column");
+    assert_eq!(
+        Some(cells.len()),
+        table["columnDefinitions"].as_array().map(Vec::len),
+        "{plural}: a cell for every column"
+    );
     cells
 }
 
 #[test]
 fn ages() {
     for (seconds, want) in [
-        (-5, "<invalid>"), (-1, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (600, "10m"), (10_799, "179m"), (10_800, "3h"),
-        (11_100, "3h5m"), (28_800, "8h"), (172_799, "47h"), (172_800, "2d"), (176_400, "2d1h"), (691_200, "8d"), (63_072_000, "2y"),
-        (63_158_400, "2y1d"), (252_288_000, "8y"),
+        (-5, "<invalid>"),
+        (-1, "0s"),
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (125, "2m5s"),
+        (600, "10m"),
+        (10_799, "179m"),
+        (10_800, "3h"),
+        (11_100, "3h5m"),
+        (28_800, "8h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+        (176_400, "2d1h"),
+        (691_200, "8d"),
+        (63_072_000, "2y"),
+        (63_158_400, "2y1d"),
+        (252_288_000, "8y"),
     ] {
         assert_eq!(human(seconds), want, "{seconds}");
     }
@@ -47,16 +66,66 @@ fn pod_status_words() {
     let sidecar = json!({"name": "s", "started": true, "ready": true, "state": {"running": {}}});
     let table = [
         (json!({"phase": "Pending"}), "0/3", "Pending", "0"),
-        (json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]}), "0/3", "SchedulingGated", "0"),
-        (json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}), "0/3", "Init:0/2", "0"),
-        (json!({"phase": "Pending", "initContainerStatuses": [done, {"name": "s", "state": {"waiting": {"reason": "PodInitializing"}}}]}), "0/3", "Init:1/2", "0"),
-        (json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}), "0/3", "Init:CrashLoopBackOff", "3"),
-        (json!({"phase": "Failed", "initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 3}}}]}), "0/3", "Init:ExitCode:3", "0"),
-        (json!({"phase": "Running", "initContainerStatuses": [done, sidecar], "containerStatuses": [running, running]}), "3/3", "Running", "0"),
-        (json!({"phase": "Running", "initContainerStatuses": [done, sidecar], "containerStatuses": [running, waiting("CrashLoopBackOff")]}), "2/3", "CrashLoopBackOff", "3 (30s ago)"),
-        (json!({"phase": "Running", "containerStatuses": [running, terminated(json!({"exitCode": 0, "reason": "Completed"}))]}), "1/3", "NotReady", "0"),
-        (json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [running, terminated(json!({"exitCode": 0, "reason": "Completed"}))]}), "1/3", "Running", "0"),
-        (json!({"phase": "Failed", "containerStatuses": [terminated(json!({"exitCode": 137, "signal": 9}))]}), "0/3", "Signal:9", "0"),
+        (
+            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]}),
+            "0/3",
+            "SchedulingGated",
+            "0",
+        ),
+        (
+            json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}),
+            "0/3",
+            "Init:0/2",
+            "0",
+        ),
+        (
+            json!({"phase": "Pending", "initContainerStatuses": [done, {"name": "s", "state": {"waiting": {"reason": "PodInitializing"}}}]}),
+            "0/3",
+            "Init:1/2",
+            "0",
+        ),
+        (
+            json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+            "0/3",
+            "Init:CrashLoopBackOff",
+            "3",
+        ),
+        (
+            json!({"phase": "Failed", "initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 3}}}]}),
+            "0/3",
+            "Init:ExitCode:3",
+            "0",
+        ),
+        (
+            json!({"phase": "Running", "initContainerStatuses": [done, sidecar], "containerStatuses": [running, running]}),
+            "3/3",
+            "Running",
+            "0",
+        ),
+        (
+            json!({"phase": "Running", "initContainerStatuses": [done, sidecar], "containerStatuses": [running, waiting("CrashLoopBackOff")]}),
+            "2/3",
+            "CrashLoopBackOff",
+            "3 (30s ago)",
+        ),
+        (
+            json!({"phase": "Running", "containerStatuses": [running, terminated(json!({"exitCode": 0, "reason": "Completed"}))]}),
+            "1/3",
+            "NotReady",
+            "0",
+        ),
+        (
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [running, terminated(json!({"exitCode": 0, "reason": "Completed"}))]}),
+            "1/3",
+            "Running",
+            "0",
+        ),
+        (
+            json!({"phase": "Failed", "containerStatuses": [terminated(json!({"exitCode": 137, "signal": 9}))]}),
+            "0/3",
+            "Signal:9",
+            "0",
+        ),
         (json!({"phase": "Failed", "reason": "Evicted"}), "0/3", "Evicted", "0"),
     ];
     for (status, ready, word, restarts) in table {
@@ -64,6 +133,11 @@ fn pod_status_words() {
         assert_eq!((&cells[1], &cells[2], &cells[3]), (&json!(ready), &json!(word), &json!(restarts)), "{status}");
         assert_eq!(cells[4], "2m");
     }
+}
+
+#[test]
+fn deleted_pods_say_so() {
+    let running = json!({"ready": true, "restartCount": 0, "state": {"running": {}}});
     let mut leaving = pod(json!({"phase": "Running", "containerStatuses": [running]}));
     leaving["metadata"]["deletionTimestamp"] = json!(NOW);
     assert_eq!(cells("", "pods", leaving)[2], "Terminating");
@@ -75,10 +149,17 @@ fn services() {
     for (spec, status, external) in [
         (json!({"type": "ClusterIP", "clusterIP": "10.96.0.9", "ports": ports}), json!({}), "<none>"),
         (json!({"type": "LoadBalancer", "clusterIP": "10.96.0.9", "ports": ports}), json!({}), "<pending>"),
-        (json!({"type": "LoadBalancer", "clusterIP": "10.96.0.9", "ports": ports}), json!({"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}), "1.2.3.4"),
+        (
+            json!({"type": "LoadBalancer", "clusterIP": "10.96.0.9", "ports": ports}),
+            json!({"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}),
+            "1.2.3.4",
+        ),
     ] {
         let cells = cells("", "services", json!({"metadata": {"name": "s"}, "spec": spec, "status": status}));
-        assert_eq!((&cells[2], &cells[3], &cells[4]), (&json!("10.96.0.9"), &json!(external), &json!("80:30080/TCP,53/UDP")));
+        assert_eq!(
+            (&cells[2], &cells[3], &cells[4]),
+            (&json!("10.96.0.9"), &json!(external), &json!("80:30080/TCP,53/UDP"))
+        );
     }
 }
 
@@ -90,10 +171,25 @@ fn the_rest() {
     let node = json!({"metadata": {"name": "n", "labels": {"node-role.kubernetes.io/control-plane": ""}}, "spec": {"unschedulable": true},
         "status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.35.0"}}});
     let node = cells("", "nodes", node);
-    assert_eq!((&node[1], &node[2], &node[4]), (&json!("Ready,SchedulingDisabled"), &json!("control-plane"), &json!("v1.35.0")));
+    assert_eq!(
+        (&node[1], &node[2], &node[4]),
+        (&json!("Ready,SchedulingDisabled"), &json!("control-plane"), &json!("v1.35.0"))
+    );
     let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["y", "x"]}]},
         "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}, "status": {"readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 1}});
-    assert_eq!(cells("apps", "deployments", deployment), [json!("d"), json!("2/3"), json!(3), json!(1), json!("<unknown>"), json!("c"), json!("i"), json!("a=b,c in (x,y)")]);
+    assert_eq!(
+        cells("apps", "deployments", deployment),
+        [
+            json!("d"),
+            json!("2/3"),
+            json!(3),
+            json!(1),
+            json!("<unknown>"),
+            json!("c"),
+            json!("i"),
+            json!("a=b,c in (x,y)")
+        ]
+    );
     let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p"}, "lastTimestamp": "2026-01-02T03:03:55Z", "type": "Normal", "reason": "R", "message": "m\n"});
     let event = cells("", "events", event);
     assert_eq!((&event[0], &event[3], &event[6], &event[8]), (&json!("10s"), &json!("pod/p"), &json!("m"), &json!(1)));

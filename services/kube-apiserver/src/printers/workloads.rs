@@ -14,9 +14,24 @@ pub static PRINTERS: &[Printer] = &[
     Printer {
         group: "apps",
         plural: "deployments",
-        columns: &[NAME, text("Ready"), number("Up-to-date"), number("Available"), AGE, wide("Containers"), wide("Images"), wide("Selector")],
+        columns: &[
+            NAME,
+            text("Ready"),
+            number("Up-to-date"),
+            number("Available"),
+            AGE,
+            wide("Containers"),
+            wide("Images"),
+            wide("Selector"),
+        ],
         cells: |d, now| {
-            let row = vec![name(d), ready(d), int(d, &["status", "updatedReplicas"]), int(d, &["status", "availableReplicas"]), age(d, now)];
+            let row = vec![
+                name(d),
+                ready(d),
+                int(d, &["status", "updatedReplicas"]),
+                int(d, &["status", "availableReplicas"]),
+                age(d, now),
+            ];
             with_template(row, d)
         },
     },
@@ -36,8 +51,17 @@ pub static PRINTERS: &[Printer] = &[
         group: "apps",
         plural: "daemonsets",
         columns: &[
-            NAME, number("Desired"), number("Current"), number("Ready"), number("Up-to-date"), number("Available"), text("Node Selector"), AGE,
-            wide("Containers"), wide("Images"), wide("Selector"),
+            NAME,
+            number("Desired"),
+            number("Current"),
+            number("Ready"),
+            number("Up-to-date"),
+            number("Available"),
+            text("Node Selector"),
+            AGE,
+            wide("Containers"),
+            wide("Images"),
+            wide("Selector"),
         ],
         cells: |ds, now| {
             let count = |field| int(ds, &["status", field]);
@@ -70,22 +94,41 @@ pub static PRINTERS: &[Printer] = &[
         columns: &[NAME, text("Controller"), number("Revision"), AGE],
         cells: |r, now| {
             let owner = apimachinery::meta::controller_of(r);
-            let owner = owner.map_or(NONE.to_owned(), |o| format!("{}.apps/{}", str_at(o, &["kind"]).to_lowercase(), str_at(o, &["name"])));
+            let owner = owner.map_or(NONE.to_owned(), |o| {
+                format!("{}.apps/{}", str_at(o, &["kind"]).to_lowercase(), str_at(o, &["name"]))
+            });
             vec![name(r), json!(owner), int(r, &["revision"]), age(r, now)]
         },
     },
     Printer {
         group: "batch",
         plural: "jobs",
-        columns: &[NAME, text("Status"), text("Completions"), text("Duration"), AGE, wide("Containers"), wide("Images"), wide("Selector")],
+        columns: &[
+            NAME,
+            text("Status"),
+            text("Completions"),
+            text("Duration"),
+            AGE,
+            wide("Containers"),
+            wide("Images"),
+            wide("Selector"),
+        ],
         cells: job,
     },
     Printer {
         group: "batch",
         plural: "cronjobs",
         columns: &[
-            NAME, text("Schedule"), text("Timezone"), text("Suspend"), number("Active"), text("Last Schedule"), AGE,
-            wide("Containers"), wide("Images"), wide("Selector"),
+            NAME,
+            text("Schedule"),
+            text("Timezone"),
+            text("Suspend"),
+            number("Active"),
+            text("Last Schedule"),
+            AGE,
+            wide("Containers"),
+            wide("Images"),
+            wide("Selector"),
         ],
         cells: |c, now| {
             let last = str_at(c, &["status", "lastScheduleTime"]);
@@ -115,11 +158,25 @@ pub static PRINTERS: &[Printer] = &[
     },
 ];
 
-const SET: &[super::Column] =
-    &[NAME, number("Desired"), number("Current"), number("Ready"), AGE, wide("Containers"), wide("Images"), wide("Selector")];
+const SET: &[super::Column] = &[
+    NAME,
+    number("Desired"),
+    number("Current"),
+    number("Ready"),
+    AGE,
+    wide("Containers"),
+    wide("Images"),
+    wide("Selector"),
+];
 
 fn set(rs: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(rs), int(rs, &["spec", "replicas"]), int(rs, &["status", "replicas"]), int(rs, &["status", "readyReplicas"]), age(rs, now)]
+    vec![
+        name(rs),
+        int(rs, &["spec", "replicas"]),
+        int(rs, &["status", "replicas"]),
+        int(rs, &["status", "readyReplicas"]),
+        age(rs, now),
+    ]
 }
 
 fn ready(w: &Value) -> Value {

@@ -3,6 +3,7 @@
 use crate::authn::UserInfo;
 use crate::errors::{ApiError, FieldError};
 use crate::server::State;
+use crate::storage::Stored;
 use serde_json::Value;
 
 pub mod alloc;
@@ -181,6 +182,17 @@ pub trait Strategy: Sync + Send {
     fn mark_deleted(&self, obj: &mut Value) {
         generic::mark_deleted(obj);
     }
+
+    /// Runs once a change is in the store: release what the old state held and the new one does not.
+    fn after_update(&self, _cx: &Context<'_>, _new: &Stored, _old: &Value) {}
+
+    /// The object as it is stored, for a version that is served but not stored; `None`: as it is.
+    fn stored_form(&self, _obj: &Value) -> Option<Value> {
+        None
+    }
+
+    /// Turns a stored object into the version this row serves.
+    fn served_form(&self, _obj: &mut Value) {}
 
     /// Runs once the object is gone from the store: release addresses.
     fn after_delete(&self, _cx: &Context<'_>, _obj: &Value) {}

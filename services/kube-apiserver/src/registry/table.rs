@@ -1,7 +1,9 @@
 //! The resource table: everything this server serves, one row each. Discovery, OpenAPI, routing and storage read it; nothing else
 //! knows which kinds there are. Order is the order clients see: core first, then groups as discovery lists them.
 
-use super::strategy::{batch, config, endpoints, event, kind, namespace, node, plain, pod, rbac, service, serviceaccount, workload};
+use super::strategy::{
+    batch, config, endpoints, event, kind, namespace, node, plain, pod, rbac, service, serviceaccount, workload,
+};
 use super::{Resource, Strategy, Subresource, Verb};
 
 use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
@@ -25,7 +27,13 @@ pub fn table() -> &'static [Resource] {
 struct Gv(&'static str, &'static str);
 
 impl Gv {
-    const fn row(&self, plural: &'static str, singular: &'static str, kind: &'static str, strategy: &'static dyn Strategy) -> Resource {
+    const fn row(
+        &self,
+        plural: &'static str,
+        singular: &'static str,
+        kind: &'static str,
+        strategy: &'static dyn Strategy,
+    ) -> Resource {
         Resource {
             group: self.0,
             version: self.1,
@@ -87,6 +95,7 @@ const BATCH: Gv = Gv("batch", "v1");
 const CERTS: Gv = Gv("certificates.k8s.io", "v1");
 const COORD: Gv = Gv("coordination.k8s.io", "v1");
 const DISCOVERY: Gv = Gv("discovery.k8s.io", "v1");
+const EVENTS: Gv = Gv("events.k8s.io", "v1");
 const NET: Gv = Gv("networking.k8s.io", "v1");
 const NODE: Gv = Gv("node.k8s.io", "v1");
 const POLICY: Gv = Gv("policy", "v1");
@@ -117,21 +126,35 @@ static TABLE: &[Resource] = &[
         .short(&["ns"])
         .verbs(NO_COLLECTION_DELETE)
         .subs(&[CORE.sub("finalize", "Namespace", &[Update]), CORE.sub("status", "Namespace", PART)]),
-    CORE.row("nodes", "node", "Node", &node::NODE).cluster().short(&["no"]).at("minions").subs(&[CORE.sub("status", "Node", PART)]),
-    CORE.row("persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaim", &plain::PERSISTENT_VOLUME_CLAIM)
-        .short(&["pvc"])
-        .subs(&[CORE.sub("status", "PersistentVolumeClaim", PART)]),
+    CORE.row("nodes", "node", "Node", &node::NODE)
+        .cluster()
+        .short(&["no"])
+        .at("minions")
+        .subs(&[CORE.sub("status", "Node", PART)]),
+    CORE.row(
+        "persistentvolumeclaims",
+        "persistentvolumeclaim",
+        "PersistentVolumeClaim",
+        &plain::PERSISTENT_VOLUME_CLAIM,
+    )
+    .short(&["pvc"])
+    .subs(&[CORE.sub("status", "PersistentVolumeClaim", PART)]),
     CORE.row("persistentvolumes", "persistentvolume", "PersistentVolume", &plain::PERSISTENT_VOLUME)
         .cluster()
         .short(&["pv"])
         .subs(&[CORE.sub("status", "PersistentVolume", PART)]),
     CORE.row("pods", "pod", "Pod", &pod::POD).short(&["po"]).in_all().subs(POD_SUBS),
     CORE.row("podtemplates", "podtemplate", "PodTemplate", &workload::POD_TEMPLATE),
-    CORE.row("replicationcontrollers", "replicationcontroller", "ReplicationController", &workload::REPLICATION_CONTROLLER)
-        .short(&["rc"])
-        .in_all()
-        .at("controllers")
-        .subs(&[SCALE, CORE.sub("status", "ReplicationController", PART)]),
+    CORE.row(
+        "replicationcontrollers",
+        "replicationcontroller",
+        "ReplicationController",
+        &workload::REPLICATION_CONTROLLER,
+    )
+    .short(&["rc"])
+    .in_all()
+    .at("controllers")
+    .subs(&[SCALE, CORE.sub("status", "ReplicationController", PART)]),
     CORE.row("resourcequotas", "resourcequota", "ResourceQuota", &plain::RESOURCE_QUOTA)
         .short(&["quota"])
         .subs(&[CORE.sub("status", "ResourceQuota", PART)]),
@@ -146,10 +169,11 @@ static TABLE: &[Resource] = &[
         .subs(&[CORE.sub("status", "Service", PART)]),
     // apps
     APPS.row("controllerrevisions", "controllerrevision", "ControllerRevision", &workload::CONTROLLER_REVISION),
-    APPS.row("daemonsets", "daemonset", "DaemonSet", &workload::DAEMON_SET)
-        .short(&["ds"])
-        .in_all()
-        .subs(&[APPS.sub("status", "DaemonSet", PART)]),
+    APPS.row("daemonsets", "daemonset", "DaemonSet", &workload::DAEMON_SET).short(&["ds"]).in_all().subs(&[APPS.sub(
+        "status",
+        "DaemonSet",
+        PART,
+    )]),
     APPS.row("deployments", "deployment", "Deployment", &workload::DEPLOYMENT)
         .short(&["deploy"])
         .in_all()
@@ -170,15 +194,26 @@ static TABLE: &[Resource] = &[
     AUTHZ.review("selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview").cluster(),
     AUTHZ.review("subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview").cluster(),
     // batch
-    BATCH.row("cronjobs", "cronjob", "CronJob", &batch::CRON_JOB)
+    BATCH
+        .row("cronjobs", "cronjob", "CronJob", &batch::CRON_JOB)
         .short(&["cj"])
         .in_all()
         .subs(&[BATCH.sub("status", "CronJob", PART)]),
     BATCH.row("jobs", "job", "Job", &batch::JOB).in_all().subs(&[BATCH.sub("status", "Job", PART)]),
-    CERTS.row("certificatesigningrequests", "certificatesigningrequest", "CertificateSigningRequest", &plain::CERTIFICATE_SIGNING_REQUEST)
+    CERTS
+        .row(
+            "certificatesigningrequests",
+            "certificatesigningrequest",
+            "CertificateSigningRequest",
+            &plain::CERTIFICATE_SIGNING_REQUEST,
+        )
         .cluster()
         .short(&["csr"])
-        .subs(&[CERTS.sub("approval", "CertificateSigningRequest", PART), CERTS.sub("status", "CertificateSigningRequest", PART)]),
+        .subs(&[
+            CERTS.sub("approval", "CertificateSigningRequest", PART),
+            CERTS.sub("status", "CertificateSigningRequest", PART),
+        ]),
+    EVENTS.row("events", "event", "Event", &event::EVENT_V1).short(&["ev"]),
     COORD.row("leases", "lease", "Lease", &plain::LEASE),
     DISCOVERY.row("endpointslices", "endpointslice", "EndpointSlice", &endpoints::ENDPOINT_SLICE),
     // networking
@@ -190,7 +225,8 @@ static TABLE: &[Resource] = &[
     NET.row("ipaddresses", "ipaddress", "IPAddress", &plain::IP_ADDRESS).cluster().short(&["ip"]),
     NET.row("networkpolicies", "networkpolicy", "NetworkPolicy", &plain::NETWORK_POLICY).short(&["netpol"]),
     NODE.row("runtimeclasses", "runtimeclass", "RuntimeClass", &plain::RUNTIME_CLASS).cluster(),
-    POLICY.row("poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget", &plain::POD_DISRUPTION_BUDGET)
+    POLICY
+        .row("poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget", &plain::POD_DISRUPTION_BUDGET)
         .short(&["pdb"])
         .subs(&[POLICY.sub("status", "PodDisruptionBudget", PART)]),
     // RBAC
@@ -220,7 +256,8 @@ mod tests {
         let mut places = BTreeSet::new();
         for r in table() {
             assert!(paths.insert((r.group, r.version, r.plural)), "{r:?} twice");
-            assert!(r.virtual_ || places.insert(r.storage), "{r:?} shares its place");
+            // Events are one set of objects under two groups.
+            assert!(r.virtual_ || places.insert(r.storage) || r.group == "events.k8s.io", "{r:?} shares its place");
             assert_eq!(r.virtual_, r.verbs == CREATE, "{r:?}");
         }
     }
@@ -229,7 +266,7 @@ mod tests {
     fn short_names_mean_one_resource() {
         let mut names = BTreeSet::new();
         for r in table() {
-            for n in r.short_names {
+            for n in r.short_names.iter().filter(|_| r.group != "events.k8s.io") {
                 assert!(names.insert(n), "{n} is ambiguous");
             }
         }

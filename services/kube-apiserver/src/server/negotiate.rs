@@ -1,6 +1,7 @@
 //! Which representation a client wants: JSON as it is, a Table, or metadata only. Pure.
 
 use crate::errors::ApiError;
+use crate::protobuf::MEDIA_TYPE;
 
 /// What to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +71,20 @@ pub enum Content {
     Json,
     /// application/yaml.
     Yaml,
+    /// application/vnd.kubernetes.protobuf.
+    Protobuf,
 }
+
+/// The media types of objects this server reads.
+pub const READ: &[&str] = &["application/json", "application/yaml", MEDIA_TYPE];
 
 /// Reads a Content-Type for objects.
 pub fn content(header: Option<&str>) -> Result<Content, ApiError> {
     match header.unwrap_or_default().split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => Ok(Content::Json),
         "application/yaml" => Ok(Content::Yaml),
-        _ => Err(ApiError::unsupported_media_type(WRITTEN)),
+        MEDIA_TYPE => Ok(Content::Protobuf),
+        _ => Err(ApiError::unsupported_media_type(READ)),
     }
 }
 
@@ -107,6 +114,7 @@ mod tests {
     fn contents() {
         assert_eq!(content(Some("application/json; charset=utf-8")), Ok(Content::Json));
         assert_eq!(content(Some("application/yaml")), Ok(Content::Yaml));
-        assert_eq!(content(Some("application/vnd.kubernetes.protobuf")).map_err(|e| e.code()), Err(415));
+        assert_eq!(content(Some("application/vnd.kubernetes.protobuf")), Ok(Content::Protobuf));
+        assert_eq!(content(Some("application/cbor")).map_err(|e| e.code()), Err(415));
     }
 }

@@ -42,17 +42,22 @@ impl Stored {
 }
 
 /// The text to store. Takes the resourceVersion out of the object.
-pub fn encode(object: &mut Value) -> Result<Vec<u8>, ApiError> {
+pub fn encode(res: &Resource, object: &mut Value) -> Result<Vec<u8>, ApiError> {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("resourceVersion");
     }
-    serde_json::to_vec(object).map_err(ApiError::internal)
+    match res.strategy.stored_form(object) {
+        Some(stored) => serde_json::to_vec(&stored),
+        None => serde_json::to_vec(object),
+    }
+    .map_err(ApiError::internal)
 }
 
 /// An object just read.
 pub fn decode(res: &Resource, value: &[u8], revision: i64) -> Result<Stored, ApiError> {
-    let object: Value = serde_json::from_slice(value)
+    let mut object: Value = serde_json::from_slice(value)
         .map_err(|e| ApiError::internal(format!("the store holds a {} that is not JSON: {e}", res.kind)))?;
+    res.strategy.served_form(&mut object);
     stored(res, object, revision)
 }
 

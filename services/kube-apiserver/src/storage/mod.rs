@@ -63,7 +63,8 @@ pub enum Swap {
 
 struct Inner {
     store: Store,
-    caches: Mutex<HashMap<&'static str, Arc<Cacher>>>,
+    /// By group and place: two groups may serve the same objects in their own versions.
+    caches: Mutex<HashMap<(&'static str, &'static str), Arc<Cacher>>>,
     event_ttl: i64,
 }
 
@@ -93,7 +94,7 @@ impl Storage {
     pub async fn create(&self, res: &'static Resource, mut object: Value) -> Result<Arc<Stored>, ApiError> {
         let (namespace, name) = (meta::namespace(&object).to_string(), meta::name(&object).to_string());
         let key = self.0.store.key(res, &namespace, &name);
-        let text = codec::encode(&mut object)?;
+        let text = codec::encode(res, &mut object)?;
         let lease = if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
         match self.0.store.create(&key, text, lease).await.map_err(ApiError::from)? {
             Some(revision) => Ok(Arc::new(codec::stored(res, object, revision)?)),
@@ -105,7 +106,7 @@ impl Storage {
     pub async fn swap(&self, res: &'static Resource, mut object: Value, revision: i64) -> Result<Swap, ApiError> {
         let (namespace, name) = (meta::namespace(&object).to_string(), meta::name(&object).to_string());
         let key = self.0.store.key(res, &namespace, &name);
-        let text = codec::encode(&mut object)?;
+        let text = codec::encode(res, &mut object)?;
         let lease = if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
         match self.0.store.swap(&key, text, revision, lease).await.map_err(ApiError::from)? {
             Ok(written) => Ok(Swap::Done(Arc::new(codec::stored(res, object, written)?))),
@@ -169,7 +170,7 @@ impl Storage {
     /// The resource's watch cache, started on first use. It may not have read the store yet: see [`Cacher::synced`].
     pub fn cache(&self, res: &'static Resource) -> Arc<Cacher> {
         let mut caches = self.0.caches.lock();
-        caches.entry(res.storage).or_insert_with(|| Cacher::start(self.0.store.clone(), res)).clone()
+        caches.entry((res.group, res.storage)).or_insert_with(|| Cacher::start(self.0.store.clone(), res)).clone()
     }
 
     /// Every cached object, without waiting: empty while the cache has not read the store. For decisions that tolerate a slightly old view.

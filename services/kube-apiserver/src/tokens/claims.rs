@@ -115,7 +115,8 @@ pub fn check(claims: &Value, issuers: &[String], audiences: &[String], now: i64)
         return Err(format!("token audiences {own:?} is invalid for the target audiences {audiences:?}"));
     }
     let private = at(claims, &["kubernetes.io"]).ok_or("the token is not bound to a service account")?;
-    let target = |key: &str| at(private, &[key]).map(|o| (str_at(o, &["name"]).to_owned(), str_at(o, &["uid"]).to_owned()));
+    let target =
+        |key: &str| at(private, &[key]).map(|o| (str_at(o, &["name"]).to_owned(), str_at(o, &["uid"]).to_owned()));
     let namespace = str_at(private, &["namespace"]).to_owned();
     let (service_account, sa_uid) = target("serviceaccount").ok_or("the token names no service account")?;
     let name = user_name(&namespace, &service_account);

@@ -52,7 +52,12 @@ impl Tokens {
                 }
             }
         }
-        Ok(Self { signer, verifiers, issuers: config.service_account_issuer.clone(), audiences: config.audiences().to_vec() })
+        Ok(Self {
+            signer,
+            verifiers,
+            issuers: config.service_account_issuer.clone(),
+            audiences: config.audiences().to_vec(),
+        })
     }
 
     /// Audiences of a token that asks for none: this server.
@@ -84,7 +89,10 @@ impl Tokens {
     /// The claims of a token one of our keys has signed.
     fn signed(&self, token: &str) -> Result<Value, String> {
         let header = jsonwebtoken::decode_header(token).map_err(|e| format!("invalid bearer token: {e}"))?;
-        let candidates = self.verifiers.iter().filter(|v| header.kid.as_ref().is_none_or(|kid| *kid == v.kid) && v.algorithm == header.alg);
+        let candidates = self
+            .verifiers
+            .iter()
+            .filter(|v| header.kid.as_ref().is_none_or(|kid| *kid == v.kid) && v.algorithm == header.alg);
         for verifier in candidates {
             // Signature only: times and audiences are judged in claims::check, where they can be tested.
             let mut validation = Validation::new(verifier.algorithm);

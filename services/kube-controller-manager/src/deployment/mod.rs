@@ -12,12 +12,13 @@ use std::sync::Arc;
 use apimachinery::meta;
 use apimachinery::selector::LabelSelector;
 use client::resource::{DEPLOYMENTS, PODS, REPLICASETS};
-use client::{Client, DeleteParams, EventRecorder, Informer, Patch, WorkQueue};
+use client::{Client, DeleteParams, Informer, Patch, WorkQueue};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::context::Context;
 use crate::error::{Error, ignore_not_found};
+use crate::events::Events;
 use crate::worker::{self, Next};
 use crate::{object, owners};
 
@@ -27,7 +28,7 @@ const WORKERS: usize = 5;
 
 struct Controller {
     client: Client,
-    events: EventRecorder,
+    events: Events,
     deployments: Informer,
     sets: Informer,
     pods: Informer,
@@ -137,7 +138,7 @@ impl Controller {
                 Step::Create(set) => self.create(deployment, &set).await?,
                 Step::Patch { name, patch, from, to } => {
                     self.client.patch(REPLICASETS, Some(namespace), &name, None, &Patch::Merge(patch)).await?;
-                    self.note_scaling(deployment, &name, from, to).await;
+                    self.note_scaling(deployment, &name, from, to);
                 }
                 Step::Delete { name, uid } => {
                     let only_this = DeleteParams { uid: Some(uid), ..DeleteParams::default() };
@@ -161,13 +162,13 @@ impl Controller {
         match self.client.create(REPLICASETS, Some(namespace), set).await {
             Ok(created) => {
                 let replicas = object::int(&created, "/spec/replicas").unwrap_or(0);
-                self.note_scaling(deployment, meta::name(&created), 0, replicas).await;
+                self.note_scaling(deployment, meta::name(&created), 0, replicas);
                 Ok(())
             }
             Err(error) if error.is_already_exists() => self.settle_name(deployment, meta::name(set)).await,
             Err(error) => {
                 let message = format!("Failed to create new replica set {:?}: {error}", meta::name(set));
-                self.events.event(deployment, "Warning", "ReplicaSetCreateError", &message).await;
+                self.events.note(deployment, "Warning", "ReplicaSetCreateError", message);
                 Err(error.into())
             }
         }
@@ -189,11 +190,11 @@ impl Controller {
         Err(Error::Object(format!("the name {name} is taken by another ReplicaSet; trying another hash")))
     }
 
-    async fn note_scaling(&self, deployment: &Value, set: &str, from: i64, to: i64) {
+    fn note_scaling(&self, deployment: &Value, set: &str, from: i64, to: i64) {
         if from != to {
             let direction = if to > from { "up" } else { "down" };
             let message = format!("Scaled {direction} replica set {set} from {from} to {to}");
-            self.events.event(deployment, "Normal", "ScalingReplicaSet", &message).await;
+            self.events.note(deployment, "Normal", "ScalingReplicaSet", message);
         }
     }
 }

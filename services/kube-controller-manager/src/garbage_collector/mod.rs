@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::meta;
-use client::{Change, Client, DeleteParams, EventRecorder, Patch, Resource, WorkQueue};
+use client::{Change, Client, DeleteParams, Patch, Resource, WorkQueue};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tracing::{debug, info};
 
 use crate::context::Context;
 use crate::error::{Error, ignore_not_found};
+use crate::events::Events;
 use crate::object;
 use crate::resources::Resources;
 use crate::worker::{self, Next};
@@ -31,7 +32,7 @@ const UNWATCHED_OWNER_AGAIN: Duration = Duration::from_secs(60);
 
 struct Collector {
     client: Client,
-    events: EventRecorder,
+    events: Events,
     resources: Arc<Resources>,
     graph: Mutex<Graph>,
     queue: WorkQueue<Work>,
@@ -187,7 +188,7 @@ impl Collector {
                 "a cluster-wide object cannot be owned by {} {}, which lives in a namespace",
                 owner.kind, owner.name
             );
-            self.report(dependent, &message).await;
+            self.report(dependent, message);
             return Ok(OwnerState::Solid);
         }
         let identity = Identity {
@@ -204,12 +205,12 @@ impl Collector {
         })
     }
 
-    async fn report(&self, about: &Identity, message: &str) {
+    fn report(&self, about: &Identity, message: String) {
         let object = serde_json::json!({
             "apiVersion": about.api_version, "kind": about.kind,
             "metadata": {"name": about.name, "namespace": about.namespace, "uid": about.uid},
         });
-        self.events.event(&object, "Warning", "OwnerRefInvalidNamespace", message).await;
+        self.events.note(&object, "Warning", "OwnerRefInvalidNamespace", message);
     }
 
     /// The owner waits: it may go once no dependent blocks it; until then its dependents are looked at.

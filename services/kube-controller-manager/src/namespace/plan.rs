@@ -80,6 +80,11 @@ fn conditions_of(found: &Found) -> [Value; 5] {
         ("DiscoveryFailed", format!("Discovery failed for some groups, {} failing: {groups}", found.undiscovered.len()))
     });
     let mut failures = found.failures.clone();
+    // A pod that a finalizer holds may stay for good; the namespace must say what it is stuck on.
+    let pods = found.remaining.get(&("pods".to_owned(), String::new()));
+    if pods.is_some_and(|pods| !pods.finalizers.is_empty()) {
+        failures.push("unexpected items still remain in namespace for gvr: /v1, Resource=pods".to_owned());
+    }
     failures.sort();
     let failed = (!failures.is_empty()).then(|| {
         let text =
@@ -149,7 +154,7 @@ mod tests {
             ("True".into(), "Some resources are remaining: pods. has 1 resource instances".into())
         );
         assert_eq!(find("NamespaceFinalizersRemaining").0, "True");
-        assert_eq!(find("NamespaceDeletionContentFailure").0, "False");
+        assert_eq!(find("NamespaceDeletionContentFailure").0, "True");
 
         let again = json!({"metadata": namespace["metadata"], "status": status});
         assert!(super::status(&again, &found, now).is_none(), "nothing new to say");

@@ -44,7 +44,7 @@ pub async fn run(context: Context) {
         };
         let Some(ranges) = plan::choose(&context.cluster_cidrs, &taken) else {
             let message = format!("Node {name} status is now: CIDRNotAvailable");
-            context.events.event(&node, "Normal", "CIDRNotAvailable", &message).await;
+            context.events.note(&node, "Normal", "CIDRNotAvailable", message);
             return Err(Error::Object(format!("node {name}: every range of --cluster-cidr is taken")));
         };
         given.lock().insert(name.clone(), ranges.clone());

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use apimachinery::meta;
 use client::resource::{LEASES, NODES, PODS};
-use client::{Change, Client, EventRecorder, Informer, InformerParams, Patch, WorkQueue};
+use client::{Change, Client, Informer, InformerParams, Patch, WorkQueue};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::context::Context;
 use crate::error::{Error, ignore_not_found};
+use crate::events::Events;
 use crate::worker::{self, Next};
 use crate::{object, pods};
 
@@ -23,7 +24,7 @@ const WORKERS: usize = 4;
 
 struct Controller {
     client: Client,
-    events: EventRecorder,
+    events: Events,
     nodes: Informer,
     pods: Informer,
     /// When each node last gave a sign of life, by this process's clock: nodes' clocks are never compared.
@@ -84,9 +85,7 @@ async fn sync(controller: &Controller, name: String) -> Result<Next, Error> {
             None => return Ok(Next::Done),
         }
         controller
-            .events
-            .event(&node, "Normal", "NodeNotReady", &format!("Node {name} status is now: NodeNotReady"))
-            .await;
+            .events.note(&node, "Normal", "NodeNotReady", format!("Node {name} status is now: NodeNotReady"));
     }
     if let Some(taints) = plan::taints(&node, now) {
         // Taints are one list for all writers: the version makes sure that nobody's is lost.
@@ -111,7 +110,7 @@ impl Controller {
                 Patch::Strategic(json!({"metadata": {"uid": meta::uid(&pod)}, "status": {"conditions": [condition]}}));
             let namespace = Some(meta::namespace(&pod));
             ignore_not_found(self.client.patch(PODS, namespace, meta::name(&pod), Some("status"), &patch).await)?;
-            self.events.event(&pod, "Warning", "NodeNotReady", "Node is not ready").await;
+            self.events.note(&pod, "Warning", "NodeNotReady", "Node is not ready".to_owned());
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use apimachinery::meta;
 use apimachinery::selector::LabelSelector;
 use client::resource::{PODS, REPLICASETS};
-use client::{Change, Client, DeleteParams, EventRecorder, Informer, WorkQueue};
+use client::{Change, Client, DeleteParams, Informer, WorkQueue};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::error::{Error, ignore_not_found};
+use crate::events::Events;
 use crate::expectations::Expectations;
 use crate::object;
 use crate::owners;
@@ -31,7 +32,7 @@ const WORKERS: usize = 5;
 
 struct Controller {
     client: Client,
-    events: EventRecorder,
+    events: Events,
     sets: Informer,
     pods: Informer,
     expectations: Expectations,
@@ -199,14 +200,16 @@ impl Controller {
                 if self.pods.get(namespace, name).is_some_and(|seen| meta::uid(&seen) == uid) {
                     self.expectations.gone(uid);
                 }
-                self.events.event(set, "Normal", "SuccessfulCreate", &format!("Created pod: {name}")).await;
+                self.events.note(set, "Normal", "SuccessfulCreate", format!("Created pod: {name}"));
                 Ok(())
             }
-            // A namespace that is going away refuses content; there is nothing to retry or to report.
-            Err(error) if is_namespace_terminating(&error) => Ok(()),
             Err(error) => {
-                self.events.event(set, "Warning", "FailedCreate", &format!("Error creating: {error}")).await;
-                Err(error.into())
+                let error = Error::from(error);
+                // What a namespace that is going away refuses is nobody's failure.
+                if !error.is_namespace_terminating() {
+                    self.events.note(set, "Warning", "FailedCreate", format!("Error creating: {error}"));
+                }
+                Err(error)
             }
         }
     }
@@ -225,19 +228,14 @@ impl Controller {
         match ignore_not_found(self.client.delete(PODS, Some(namespace), name, &only_this).await) {
             Ok(None) => self.expectations.gone(uid),
             Ok(Some(_)) => {
-                self.events.event(set, "Normal", "SuccessfulDelete", &format!("Deleted pod: {name}")).await;
+                self.events.note(set, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}"));
             }
             Err(error) => {
                 self.expectations.gone(uid);
-                self.events.event(set, "Warning", "FailedDelete", &format!("Error deleting: {error}")).await;
+                self.events.note(set, "Warning", "FailedDelete", format!("Error deleting: {error}"));
                 return Err(error.into());
             }
         }
         Ok(())
     }
-}
-
-fn is_namespace_terminating(error: &client::Error) -> bool {
-    let causes = error.status().map(|s| object::list(&s.details, "/causes"));
-    causes.is_some_and(|causes| causes.iter().any(|c| c["reason"] == "NamespaceTerminating"))
 }

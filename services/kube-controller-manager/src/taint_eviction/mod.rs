@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use apimachinery::{meta, time};
 use client::resource::{NODES, PODS};
-use client::{Change, Client, DeleteParams, EventRecorder, Informer, Patch, WorkQueue};
+use client::{Change, Client, DeleteParams, Informer, Patch, WorkQueue};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Error, ignore_not_found};
+use crate::events::Events;
 use crate::worker::{self, Next};
 use crate::{clock, object};
 
@@ -21,7 +22,7 @@ const WORKERS: usize = 8;
 
 struct Controller {
     client: Client,
-    events: EventRecorder,
+    events: Events,
     nodes: Informer,
     pods: Informer,
     /// Pods, by uid, that are to go later unless the taint goes, and since when the taint is known.
@@ -79,7 +80,7 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
     let Some(patience) = plan::patience(&taints, object::list(&pod, "/spec/tolerations")) else {
         if controller.doomed.lock().remove(&uid).is_some() {
             let message = format!("Cancelling deletion of Pod {key}");
-            controller.events.event(&pod, "Normal", "TaintManagerEviction", &message).await;
+            controller.events.note(&pod, "Normal", "TaintManagerEviction", message);
         }
         return Ok(Next::Done);
     };
@@ -96,7 +97,7 @@ impl Controller {
     async fn evict(&self, pod: &Value, now: Timestamp) -> Result<(), Error> {
         let (namespace, name) = (meta::namespace(pod), meta::name(pod));
         let message = format!("Marking for deletion Pod {namespace}/{name}");
-        self.events.event(pod, "Normal", "TaintManagerEviction", &message).await;
+        self.events.note(pod, "Normal", "TaintManagerEviction", message);
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": time::rfc3339(now),

@@ -34,7 +34,9 @@ pub async fn check(ip: &str, port: u16, service: &str) -> Finding {
     let request = tonic::Request::new(HealthCheckRequest { service: service.to_owned() });
     let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     let answer = client.unary(request, path, codec).await.map_err(|status| match status.code() {
-        tonic::Code::Unimplemented => "this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned(),
+        tonic::Code::Unimplemented => {
+            "this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned()
+        }
         _ => format!("health rpc failed: {}", status.message()),
     })?;
     let status = answer.into_inner().status;

@@ -209,7 +209,8 @@ mod tests {
             _ => "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".into(),
         })
         .await;
-        let ask = async |path: &str| get(&action(path), "127.0.0.1", port, "kube-probe/1.35").await.unwrap().into_finding();
+        let ask =
+            async |path: &str| get(&action(path), "127.0.0.1", port, "kube-probe/1.35").await.unwrap().into_finding();
         assert!(ask("ok?x=1").await.is_ok());
         assert_eq!(ask("/local").await.unwrap_err(), "HTTP probe failed with statuscode: 500");
         assert!(ask("/far").await.is_ok(), "another host's redirect counts as an answer");

@@ -29,7 +29,14 @@ pub type Finding = Result<(), String>;
 ///
 /// # Errors
 /// The action failed; the text says how.
-pub async fn run(cri: &Cri, container: &Container, handler: &Handler, target: &Target, limit: Duration, agent: &str) -> Finding {
+pub async fn run(
+    cri: &Cri,
+    container: &Container,
+    handler: &Handler,
+    target: &Target,
+    limit: Duration,
+    agent: &str,
+) -> Finding {
     if let Some(exec) = &handler.exec {
         return command(cri, &target.id, &exec.command, limit).await;
     }
@@ -39,7 +46,8 @@ pub async fn run(cri: &Cri, container: &Container, handler: &Handler, target: &T
             return http::get(get, &target.ip, port, agent).await.and_then(Reply::into_finding);
         }
         if let Some(socket) = &handler.tcp_socket {
-            let port = container.port_number(&socket.port).ok_or_else(|| format!("port {} is not defined", socket.port))?;
+            let port =
+                container.port_number(&socket.port).ok_or_else(|| format!("port {} is not defined", socket.port))?;
             let host = if socket.host.is_empty() { &target.ip } else { &socket.host };
             return connect(host, port).await.map(drop);
         }

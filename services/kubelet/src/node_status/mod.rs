@@ -115,7 +115,10 @@ impl Reporter {
             max_pods: self.shared.config.max_pods,
             port: self.shared.config.port,
             runtime_version: cri.version().await.unwrap_or_default(),
-            images: images.into_iter().map(|i| object::Image { names: i.repo_digests.into_iter().chain(i.repo_tags).collect(), size: i.size }).collect(),
+            images: images
+                .into_iter()
+                .map(|i| object::Image { names: i.repo_digests.into_iter().chain(i.repo_tags).collect(), size: i.size })
+                .collect(),
             runtime,
             network,
         }
@@ -131,7 +134,8 @@ impl Reporter {
             }
             Err(error) if error.is_already_exists() => {
                 let labels = json!({"metadata": {"labels": node["metadata"]["labels"]}});
-                let patched = self.shared.client.patch(resource::NODES, None, &facts.name, None, &Patch::Merge(labels)).await;
+                let patched =
+                    self.shared.client.patch(resource::NODES, None, &facts.name, None, &Patch::Merge(labels)).await;
                 patched.map(drop)
             }
             Err(error) => Err(error),

@@ -136,8 +136,15 @@ fn conditions(facts: &Facts) -> Value {
     };
     let pressure = facts.pressure;
     let memory = match pressure.memory {
-        true => condition("MemoryPressure", true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-        false => condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        true => condition(
+            "MemoryPressure",
+            true,
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        ),
+        false => {
+            condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+        }
     };
     let disk = match pressure.disk {
         true => condition("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure"),

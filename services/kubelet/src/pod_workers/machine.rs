@@ -83,7 +83,9 @@ impl Machine {
     fn next(&self, event: Event) -> Option<(Stage, Action)> {
         match (self.stage, event) {
             (Stage::Running, Event::Desired(None) | Event::Woken) => Some((Stage::Running, Action::Sync)),
-            (Stage::Running, Event::Desired(Some(grace)) | Event::Vanished(grace)) => Some((Stage::Stopping(grace), Action::Stop(grace))),
+            (Stage::Running, Event::Desired(Some(grace)) | Event::Vanished(grace)) => {
+                Some((Stage::Stopping(grace), Action::Stop(grace)))
+            }
             // Sidecars may still run; nobody waits for them.
             (Stage::Running, Event::Over) => Some((Stage::Stopping(OVER_GRACE), Action::Stop(OVER_GRACE))),
             // A second request counts only if it is more urgent.
@@ -147,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_more_urgent_deletion_replaces_the_first() {
-        let (_, actions) = run(&[Event::Desired(Some(30)), Event::Desired(Some(60)), Event::Woken, Event::Desired(Some(0))]);
+        let (_, actions) =
+            run(&[Event::Desired(Some(30)), Event::Desired(Some(60)), Event::Woken, Event::Desired(Some(0))]);
         assert_eq!(actions, [Some(Action::Stop(30)), None, None, Some(Action::Stop(0))]);
     }
 
@@ -162,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_pod_whose_object_vanished_leaves_without_a_report() {
-        let (machine, actions) = run(&[Event::Desired(None), Event::Vanished(1), Event::Done, Event::Done, Event::Done]);
+        let (machine, actions) =
+            run(&[Event::Desired(None), Event::Vanished(1), Event::Done, Event::Done, Event::Done]);
         assert_eq!(actions.last(), Some(&Some(Action::Exit)));
         assert_eq!(machine.stage, Stage::Gone);
     }

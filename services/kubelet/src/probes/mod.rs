@@ -81,7 +81,8 @@ impl Probes {
             health.failed.retain(|id, _| running.contains_key(id.as_str()));
         }
         let sandbox_ip = observed.sandboxes.first().and_then(|s| s.ips.first());
-        let ip = if pod.spec.host_network { self.shared.host_ips.first() } else { sandbox_ip }.cloned().unwrap_or_default();
+        let ip =
+            if pod.spec.host_network { self.shared.host_ips.first() } else { sandbox_ip }.cloned().unwrap_or_default();
         for (id, instance) in running {
             if self.tasks.contains_key(id) {
                 continue;
@@ -111,7 +112,10 @@ impl Probes {
                 }
             }
         }
-        if container.startup_probe.is_none() && container.readiness_probe.is_none() && container.liveness_probe.is_none() {
+        if container.startup_probe.is_none()
+            && container.readiness_probe.is_none()
+            && container.liveness_probe.is_none()
+        {
             return Task(None);
         }
         let subject = Subject {

@@ -117,11 +117,15 @@ pub async fn check(
     match gate.allowed(&user, verb, subresource).await {
         Ok(true) => next.run(request).await,
         Ok(false) => {
-            let text = format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])", user.name);
+            let text =
+                format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])", user.name);
             Refusal(StatusCode::FORBIDDEN, text).into_response()
         }
         Err(error) => {
-            let text = format!("Authorization error (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}]): {error}", user.name);
+            let text = format!(
+                "Authorization error (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}]): {error}",
+                user.name
+            );
             Refusal(StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
         }
     }

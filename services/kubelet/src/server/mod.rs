@@ -56,7 +56,8 @@ impl Refusal {
 pub async fn run(shared: Arc<Shared>, shutdown: Shutdown) -> daemon::Outcome {
     let config = &shared.config;
     let ca = &config.authentication.x509.client_ca_file;
-    let (ca, auth) = if ca.as_os_str().is_empty() { (None, ClientAuth::None) } else { (Some(ca.as_path()), ClientAuth::Optional) };
+    let (ca, auth) =
+        if ca.as_os_str().is_empty() { (None, ClientAuth::None) } else { (Some(ca.as_path()), ClientAuth::Optional) };
     let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
     let tls = tls::server_config(&config.tls_cert_file, &config.tls_private_key_file, ca, auth, alpn)?;
     let address = SocketAddr::new(config.address, config.port);
@@ -109,7 +110,8 @@ async fn pods(State(shared): State<Arc<Shared>>) -> Json<Value> {
 
 /// The pod that a request names.
 fn find_pod(shared: &Shared, namespace: &str, name: &str) -> Result<Pod, Refusal> {
-    let object = shared.pods.get(namespace, name).ok_or_else(|| Refusal::not_found(format!("pod {name:?} does not exist")))?;
+    let object =
+        shared.pods.get(namespace, name).ok_or_else(|| Refusal::not_found(format!("pod {name:?} does not exist")))?;
     Pod::from_value(&object).map_err(|e| Refusal::internal(e.to_string()))
 }
 

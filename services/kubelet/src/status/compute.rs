@@ -87,7 +87,11 @@ fn addresses(input: &Input<'_>, status: &mut Map<String, Value>) {
         status.insert("hostIPs".into(), list(input.host_ips));
     }
     let from_sandbox = input.observed.sandboxes.first().map(|s| s.ips.clone()).unwrap_or_default();
-    let ips = if pod.spec.host_network && !input.observed.sandboxes.is_empty() { input.host_ips.to_vec() } else { from_sandbox };
+    let ips = if pod.spec.host_network && !input.observed.sandboxes.is_empty() {
+        input.host_ips.to_vec()
+    } else {
+        from_sandbox
+    };
     if let Some(first) = ips.first() {
         status.insert("podIP".into(), first.as_str().into());
         status.insert("podIPs".into(), list(&ips));
@@ -119,8 +123,9 @@ fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Val
     match (current.state, held) {
         (State::Running, _) => {
             status["state"] = json!({"running": {"startedAt": time(current.started_at)}});
-            status["started"] = (!init || container.is_sidecar()).then(|| input.health.started.contains(&current.id)).into();
-            status["ready"] = input.health.ready.contains(&current.id).into();
+            status["started"] = input.health.started.contains(&current.id).into();
+            let done_by_running = !init || container.is_sidecar();
+            status["ready"] = (done_by_running && input.health.ready.contains(&current.id)).into();
             set_last(input, &mut status, previous);
         }
         (_, Some(held)) if !input.terminal => {
@@ -135,11 +140,6 @@ fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Val
         (State::Created | State::Unknown, _) => {
             status["state"] = waiting(creating(input, init), "");
             set_last(input, &mut status, previous);
-        }
-    }
-    if status["started"].is_null() {
-        if let Some(fields) = status.as_object_mut() {
-            fields.insert("started".into(), false.into());
         }
     }
     status
@@ -182,11 +182,19 @@ fn without_instance(input: &Input<'_>, container: &Container, held: Option<&Wait
 }
 
 fn creating(input: &Input<'_>, init: bool) -> &'static str {
-    if init || input.pod.spec.init_containers.is_empty() || initialized(input) { "ContainerCreating" } else { "PodInitializing" }
+    if init || input.pod.spec.init_containers.is_empty() || initialized(input) {
+        "ContainerCreating"
+    } else {
+        "PodInitializing"
+    }
 }
 
 fn waiting(reason: &str, message: &str) -> Value {
-    if message.is_empty() { json!({"waiting": {"reason": reason}}) } else { json!({"waiting": {"reason": reason, "message": message}}) }
+    if message.is_empty() {
+        json!({"waiting": {"reason": reason}})
+    } else {
+        json!({"waiting": {"reason": reason, "message": message}})
+    }
 }
 
 fn set_last(input: &Input<'_>, status: &mut Value, last: Option<&Instance>) {
@@ -337,7 +345,10 @@ fn conditions(input: &Input<'_>, phase: &str, init: &[Value], main: &[Value]) ->
     let init_verdict = match phase {
         "Succeeded" => Verdict::yes("PodCompleted"),
         _ if initialized(input) => Verdict::yes(""),
-        _ => Verdict::no("ContainersNotInitialized", named("incomplete", pod.spec.init_containers.iter().filter(|c| !init_done(input, c)))),
+        _ => Verdict::no(
+            "ContainersNotInitialized",
+            named("incomplete", pod.spec.init_containers.iter().filter(|c| !init_done(input, c))),
+        ),
     };
     let containers = containers_ready(input, phase, init, main);
     let ready = ready(pod, &containers);
@@ -371,7 +382,11 @@ fn containers_ready(input: &Input<'_>, phase: &str, init: &[Value], main: &[Valu
         .filter(|(_, s)| s["ready"] != true)
         .map(|(c, _)| c)
         .collect();
-    if unready.is_empty() { Verdict::yes("") } else { Verdict::no("ContainersNotReady", named("unready", unready.into_iter())) }
+    if unready.is_empty() {
+        Verdict::yes("")
+    } else {
+        Verdict::no("ContainersNotReady", named("unready", unready.into_iter()))
+    }
 }
 
 fn ready(pod: &Pod, containers: &Verdict) -> Verdict {
@@ -385,7 +400,10 @@ fn ready(pod: &Pod, containers: &Verdict) -> Verdict {
             .flatten()
             .any(|c| c["type"] == gate.condition_type.as_str() && c["status"] == "True");
         if !open {
-            let message = format!("corresponding condition of pod readiness gate {:?} does not exist or is not True.", gate.condition_type);
+            let message = format!(
+                "corresponding condition of pod readiness gate {:?} does not exist or is not True.",
+                gate.condition_type
+            );
             return Verdict::no("ReadinessGatesNotReady", message);
         }
     }
@@ -401,8 +419,10 @@ fn named<'a>(what: &str, containers: impl Iterator<Item = &'a Container>) -> Str
 fn condition(input: &Input<'_>, kind: &str, verdict: &Verdict) -> Value {
     let status = if verdict.status { "True" } else { "False" };
     let old = input.pod.status["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind);
-    let since = old.filter(|c| c["status"] == status).and_then(|c| c["lastTransitionTime"].as_str()).unwrap_or(input.now);
-    let mut condition = json!({"type": kind, "status": status, "lastProbeTime": Value::Null, "lastTransitionTime": since});
+    let since =
+        old.filter(|c| c["status"] == status).and_then(|c| c["lastTransitionTime"].as_str()).unwrap_or(input.now);
+    let mut condition =
+        json!({"type": kind, "status": status, "lastProbeTime": Value::Null, "lastTransitionTime": since});
     if !verdict.reason.is_empty() {
         condition["reason"] = verdict.reason.into();
     }

@@ -24,7 +24,8 @@ impl Case {
     }
 
     fn sandbox(mut self) -> Case {
-        let sandbox = Sandbox { id: "s".into(), attempt: 0, ready: true, ips: vec!["10.244.0.5".into()], created_at: 1 };
+        let sandbox =
+            Sandbox { id: "s".into(), attempt: 0, ready: true, ips: vec!["10.244.0.5".into()], created_at: 1 };
         self.observed.sandboxes.push(sandbox);
         self
     }
@@ -99,8 +100,11 @@ fn a_fresh_pod_is_pending_and_says_what_it_waits_for() {
 
 #[test]
 fn a_running_healthy_pod_is_ready() {
-    let status =
-        Case::new(json!({"containers": [{"name": "c"}]})).sandbox().container("c", 0, State::Running, 0).healthy("c0").status();
+    let status = Case::new(json!({"containers": [{"name": "c"}]}))
+        .sandbox()
+        .container("c", 0, State::Running, 0)
+        .healthy("c0")
+        .status();
     assert_eq!(status["phase"], "Running");
     assert_eq!(condition_status(&status, "Ready"), "True");
     assert_eq!(status["podIPs"], json!([{"ip": "10.244.0.5"}]));
@@ -155,8 +159,10 @@ fn phases_follow_policy_and_exit_codes() {
 
 #[test]
 fn a_completed_pod_is_initialized_but_not_ready() {
-    let status =
-        Case::new(json!({"restartPolicy": "Never", "containers": [{"name": "c"}]})).sandbox().container("c", 0, State::Exited, 0).status();
+    let status = Case::new(json!({"restartPolicy": "Never", "containers": [{"name": "c"}]}))
+        .sandbox()
+        .container("c", 0, State::Exited, 0)
+        .status();
     let list = status["conditions"].as_array().unwrap();
     let ready = list.iter().find(|c| c["type"] == "Ready").unwrap();
     assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("PodCompleted")));
@@ -165,7 +171,8 @@ fn a_completed_pod_is_initialized_but_not_ready() {
 
 #[test]
 fn a_failed_init_container_fails_a_never_pod() {
-    let spec = |policy| json!({"restartPolicy": policy, "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]});
+    let spec =
+        |policy| json!({"restartPolicy": policy, "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]});
     let case = |policy| Case::new(spec(policy)).sandbox().container("i", 0, State::Exited, 1).status()["phase"].clone();
     assert_eq!(case("Never"), "Failed");
     assert_eq!(case("Always"), "Pending");
@@ -182,7 +189,8 @@ fn a_deleted_pod_ends_failed_or_succeeded_and_never_returns() {
 
 #[test]
 fn transition_times_change_only_with_the_status() {
-    let mut case = Case::new(json!({"containers": [{"name": "c"}]})).sandbox().container("c", 0, State::Running, 0).healthy("c0");
+    let mut case =
+        Case::new(json!({"containers": [{"name": "c"}]})).sandbox().container("c", 0, State::Running, 0).healthy("c0");
     let old = "2020-01-01T00:00:00Z";
     case.pod.status = json!({"conditions": [
         {"type": "Ready", "status": "True", "lastTransitionTime": old},

@@ -6,6 +6,7 @@ pub mod patch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Client, DeleteParams, Patch, WorkQueue, resource};
 use parking_lot::Mutex;
@@ -16,11 +17,15 @@ use crate::pod::Pod;
 /// How many statuses are on their way at a time.
 const SENDERS: usize = 4;
 
+/// A status that could not be sent is tried again after this time: a server that returns must not find old news.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// The newest known status: what was published last, with the conditions that others set since.
 pub fn overlay(server: &Value, published: Option<&Value>) -> Value {
     let Some(published) = published else { return server.clone() };
     let mut merged = published.clone();
-    let ours: Vec<Value> = published["conditions"].as_array().into_iter().flatten().filter(|c| patch::is_ours(c)).cloned().collect();
+    let ours: Vec<Value> =
+        published["conditions"].as_array().into_iter().flatten().filter(|c| patch::is_ours(c)).cloned().collect();
     let foreign = server["conditions"].as_array().into_iter().flatten().filter(|c| !patch::is_ours(c)).cloned();
     let all: Vec<Value> = ours.into_iter().chain(foreign).collect();
     merged["conditions"] = all.into();
@@ -114,10 +119,10 @@ impl Inner {
     async fn send(&self, uid: &str) {
         let Some(entry) = self.entries.lock().get(uid).cloned() else { return };
         match self.exchange(uid, &entry).await {
-            Ok(()) => self.queue.forget(&uid.to_owned()),
+            Ok(()) => {}
             Err(error) => {
                 tracing::warn!(pod = %entry.name, namespace = %entry.namespace, %error, "status not sent");
-                self.queue.add_rate_limited(uid.to_owned());
+                self.queue.add_after(uid.to_owned(), RETRY);
             }
         }
     }
@@ -125,7 +130,10 @@ impl Inner {
     async fn exchange(&self, uid: &str, entry: &Entry) -> Result<(), client::Error> {
         let namespace = Some(entry.namespace.as_str());
         if let Some(body) = patch::build(&entry.base, &entry.wanted, uid) {
-            let answer = self.client.patch(resource::PODS, namespace, &entry.name, Some("status"), &Patch::Strategic(body)).await;
+            let answer = self
+                .client
+                .patch(resource::PODS, namespace, &entry.name, Some("status"), &Patch::Strategic(body))
+                .await;
             match answer {
                 Ok(mut object) => {
                     let base = object["status"].take();
@@ -134,14 +142,17 @@ impl Inner {
                     }
                 }
                 // Another pod has the name by now, or none.
-                Err(error) if error.is_not_found() || error.is_conflict() => return self.gone(uid, &entry.name, error).await,
+                Err(error) if error.is_not_found() || error.is_conflict() => {
+                    return self.gone(uid, &entry.name, error).await;
+                }
                 Err(error) => return Err(error),
             }
         }
         if !entry.last {
             return Ok(());
         }
-        let params = DeleteParams { grace_period_seconds: Some(0), uid: Some(uid.to_owned()), ..DeleteParams::default() };
+        let params =
+            DeleteParams { grace_period_seconds: Some(0), uid: Some(uid.to_owned()), ..DeleteParams::default() };
         match self.client.delete(resource::PODS, namespace, &entry.name, &params).await {
             Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
             _ => {
@@ -181,7 +192,10 @@ mod tests {
         let server = json!({"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}, {"type": "x/y", "status": "True"}]});
         let merged = overlay(&server, Some(&published));
         assert_eq!(merged["phase"], "Running");
-        assert_eq!(merged["conditions"], json!([{"type": "Ready", "status": "True"}, {"type": "x/y", "status": "True"}]));
+        assert_eq!(
+            merged["conditions"],
+            json!([{"type": "Ready", "status": "True"}, {"type": "x/y", "status": "True"}])
+        );
         let evicted = json!({"phase": "Failed", "reason": "Evicted"});
         assert_eq!(overlay(&evicted, Some(&published))["reason"], "Evicted");
     }

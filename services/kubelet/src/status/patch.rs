@@ -50,9 +50,20 @@ fn conditions(old: &Value, new: &Value) -> Option<Value> {
         .into_iter()
         .flatten()
         .filter(|c| is_ours(c) && !before(&c["type"]).is_some_and(|b| same(b, c)))
-        .cloned()
+        .map(|c| without_leftovers(before(&c["type"]), c))
         .collect();
     (!changed.is_empty()).then(|| changed.into())
+}
+
+/// Merging keeps fields that the new condition no longer has; they are removed by name.
+fn without_leftovers(old: Option<&Value>, new: &Value) -> Value {
+    let mut condition = new.clone();
+    for field in old.and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+        if new[field.as_str()].is_null() {
+            condition[field.as_str()] = Value::Null;
+        }
+    }
+    condition
 }
 
 /// Addresses merge by ip, so those that are gone have to be deleted by name.
@@ -93,7 +104,7 @@ mod tests {
     fn only_what_changed_is_sent() {
         let base = json!({
             "phase": "Pending", "qosClass": "BestEffort", "reason": "Old",
-            "conditions": [{"type": "Ready", "status": "False"}, {"type": "PodScheduled", "status": "True"}, {"type": "x/y", "status": "True"}],
+            "conditions": [{"type": "Ready", "status": "False", "reason": "R"}, {"type": "PodScheduled", "status": "True"}, {"type": "x/y", "status": "True"}],
             "podIPs": [{"ip": "1"}],
         });
         let wanted = json!({
@@ -102,7 +113,7 @@ mod tests {
             "podIPs": [{"ip": "2"}],
         });
         let expected = json!({"metadata": {"uid": "u"}, "status": {
-            "phase": "Running", "reason": null, "conditions": [{"type": "Ready", "status": "True"}],
+            "phase": "Running", "reason": null, "conditions": [{"type": "Ready", "status": "True", "reason": null}],
             "podIPs": [{"$patch": "delete", "ip": "1"}, {"ip": "2"}],
         }});
         assert_eq!(build(&base, &wanted, "u"), Some(expected));

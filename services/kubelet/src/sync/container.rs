@@ -72,11 +72,16 @@ pub fn config(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<v1:
 
 /// The path in the container to which the termination message goes.
 pub fn message_path(container: &Container) -> &str {
-    if container.termination_message_path.is_empty() { "/dev/termination-log" } else { &container.termination_message_path }
+    if container.termination_message_path.is_empty() {
+        "/dev/termination-log"
+    } else {
+        &container.termination_message_path
+    }
 }
 
 fn annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String, String> {
-    let policy = if container.termination_message_policy.is_empty() { "File" } else { &container.termination_message_policy };
+    let policy =
+        if container.termination_message_policy.is_empty() { "File" } else { &container.termination_message_policy };
     HashMap::from([
         (labels::CONTAINER_HASH.to_owned(), plan::spec_hash(container)),
         (labels::RESTART_COUNT.to_owned(), attempt.to_string()),
@@ -98,9 +103,11 @@ fn mounts(
             .mounted
             .get(&mount.name)
             .ok_or_else(|| format!("volumeMount {:?}: the pod has no such volume", mount.name))?;
-        let sub = if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { resolved(&mount.sub_path_expr, get)? };
+        let sub =
+            if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { resolved(&mount.sub_path_expr, get)? };
         let host = if sub.is_empty() { volume.clone() } else { volumes::sub_path(volume, &sub)? };
-        let absolute = if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
+        let absolute =
+            if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
         let propagation = match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
             Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
@@ -140,7 +147,8 @@ fn resolved(expression: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<St
 /// Volumes whose files the kubelet writes are read-only for containers.
 fn generated(pod: &Pod, name: &str) -> bool {
     pod.spec.volumes.iter().any(|v| {
-        v.name == name && (v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
+        v.name == name
+            && (v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
     })
 }
 
@@ -196,7 +204,11 @@ mod tests {
         assert!(config.mounts[0].readonly && !config.mounts[1].readonly);
         assert_eq!(config.mounts[1].container_path, "/e");
         assert_eq!(config.mounts.iter().filter(|m| m.container_path == "/etc/hosts").count(), 1);
-        assert!(build(json!({"name": "c", "volumeMounts": [{"name": "z", "mountPath": "/z"}]})).unwrap_err().contains("no such volume"));
+        assert!(
+            build(json!({"name": "c", "volumeMounts": [{"name": "z", "mountPath": "/z"}]}))
+                .unwrap_err()
+                .contains("no such volume")
+        );
         let expr = json!([{"name": "e", "mountPath": "/e", "subPathExpr": "$(NOPE)"}]);
         assert!(build(json!({"name": "c", "volumeMounts": expr})).unwrap_err().contains("NOPE"));
     }

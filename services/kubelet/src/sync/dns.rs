@@ -100,7 +100,9 @@ pub fn hosts_file(pod: &Pod, ips: &[String], name: &str, full: Option<&str>, nod
     } else {
         text.push_str("# Kubernetes-managed hosts file.\n");
         text.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-        text.push_str("fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
+        text.push_str(
+            "fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+        );
         for ip in ips {
             match full.filter(|f| *f != name) {
                 Some(full) => text.push_str(&format!("{ip}\t{full}\t{name}\n")),
@@ -136,8 +138,13 @@ mod tests {
         assert_eq!(first.options, ["ndots:5"]);
         let host = pod(json!({"dnsPolicy": "ClusterFirst", "hostNetwork": true}));
         assert_eq!(resolver(&host, &node, &dns, "cluster.local"), node);
-        let own = pod(json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}]}}));
-        assert_eq!(resolver(&own, &node, &dns, "d"), Resolver { servers: vec!["1.1.1.1".into()], searches: vec![], options: vec!["ndots:2".into()] });
+        let own = pod(
+            json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}]}}),
+        );
+        assert_eq!(
+            resolver(&own, &node, &dns, "d"),
+            Resolver { servers: vec!["1.1.1.1".into()], searches: vec![], options: vec!["ndots:2".into()] }
+        );
     }
 
     #[test]

@@ -70,11 +70,12 @@ pub fn environment(
     lookup: &Lookup<'_>,
 ) -> Result<Vec<(String, String)>, String> {
     let mut result: Vec<(String, String)> = Vec::new();
-    let set = |result: &mut Vec<(String, String)>, name: &str, value: String| {
-        match result.iter_mut().find(|(n, _)| n == name) {
-            Some(slot) => slot.1 = value,
-            None => result.push((name.to_owned(), value)),
-        }
+    let set = |result: &mut Vec<(String, String)>, name: &str, value: String| match result
+        .iter_mut()
+        .find(|(n, _)| n == name)
+    {
+        Some(slot) => slot.1 = value,
+        None => result.push((name.to_owned(), value)),
     };
     for source in &container.env_from {
         let (kind, reference) = match (&source.config_map_ref, &source.secret_ref) {
@@ -140,7 +141,11 @@ fn from_source(
 
 fn key_of(kind: Kind, pod: &Pod, reference: &KeyRef, lookup: &Lookup<'_>) -> Result<Option<String>, String> {
     let Some(object) = lookup(kind, &reference.name) else {
-        return if reference.optional { Ok(None) } else { Err(format!("{} {:?} not found", kind.name(), reference.name)) };
+        return if reference.optional {
+            Ok(None)
+        } else {
+            Err(format!("{} {:?} not found", kind.name(), reference.name))
+        };
     };
     match data(kind, &object, &reference.key) {
         Some(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
@@ -190,7 +195,12 @@ pub fn service_variables(services: &[Arc<Value>], namespace: &str, links: bool) 
         if matches!(ip, "" | "None") {
             continue;
         }
-        one_service(&mut variables, name, ip, service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default());
+        one_service(
+            &mut variables,
+            name,
+            ip,
+            service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default(),
+        );
     }
     variables
 }
@@ -247,7 +257,9 @@ mod tests {
     }
 
     fn run(container: Value, services: &BTreeMap<String, String>) -> Result<Vec<(String, String)>, String> {
-        let pod = Pod::from_value(&json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [container]}})).unwrap();
+        let pod =
+            Pod::from_value(&json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [container]}}))
+                .unwrap();
         let lookup = |kind: Kind, name: &str| match (kind, name) {
             (Kind::ConfigMap, "m") => Some(Arc::new(json!({"data": {"x": "1", "y": "2"}}))),
             (Kind::Secret, "s") => Some(Arc::new(json!({"data": {"k": "c2VjcmV0"}}))),
@@ -287,7 +299,12 @@ mod tests {
             Arc::new(json!({"metadata": {"name": name, "namespace": namespace},
                 "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}}))
         };
-        let all = [service("my-web", "n", "10.0.0.2"), service("kubernetes", "default", "10.0.0.1"), service("far", "m", "10.0.0.3"), service("less", "n", "None")];
+        let all = [
+            service("my-web", "n", "10.0.0.2"),
+            service("kubernetes", "default", "10.0.0.1"),
+            service("far", "m", "10.0.0.3"),
+            service("less", "n", "None"),
+        ];
         let variables = service_variables(&all, "n", true);
         assert_eq!(variables["MY_WEB_SERVICE_HOST"], "10.0.0.2");
         assert_eq!(variables["MY_WEB_SERVICE_PORT_HTTP"], "80");

@@ -67,10 +67,16 @@ fn format_map(map: &Map) -> String {
 ///
 /// # Errors
 /// No such container or resource.
-pub fn resource(pod: &Pod, own: Option<&Container>, around: &Surroundings, reference: &ResourceFieldRef) -> Result<String, String> {
+pub fn resource(
+    pod: &Pod,
+    own: Option<&Container>,
+    around: &Surroundings,
+    reference: &ResourceFieldRef,
+) -> Result<String, String> {
     let container = if reference.container_name.is_empty() { own } else { pod.container(&reference.container_name) };
     let container = container.ok_or_else(|| format!("container {} not found", reference.container_name))?;
-    let (kind, name) = reference.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", reference.resource))?;
+    let (kind, name) =
+        reference.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", reference.resource))?;
     let amount = match kind {
         "limits" => match amount(&container.resources.limits, name) {
             0 if matches!(name, "cpu" | "memory" | "ephemeral-storage") => amount(&around.allocatable, name),
@@ -115,10 +121,15 @@ mod tests {
 
     #[test]
     fn amounts_are_divided_and_rounded_up() {
-        let around = Surroundings { allocatable: Map::from([("memory".into(), "2Gi".into())]), ..Surroundings::default() };
+        let around =
+            Surroundings { allocatable: Map::from([("memory".into(), "2Gi".into())]), ..Surroundings::default() };
         let pod = pod();
         let get = |resource_name: &str, divisor: &str| {
-            let reference = ResourceFieldRef { resource: resource_name.into(), divisor: json!(divisor), ..ResourceFieldRef::default() };
+            let reference = ResourceFieldRef {
+                resource: resource_name.into(),
+                divisor: json!(divisor),
+                ..ResourceFieldRef::default()
+            };
             resource(&pod, pod.spec.containers.first(), &around, &reference).unwrap()
         };
         assert_eq!(get("limits.cpu", "0"), "2");

@@ -99,7 +99,12 @@ impl PodSync {
     }
 
     /// Acts on the plan; gives the time of the next back-off's end.
-    async fn act(&mut self, pod: &Arc<Pod>, observed: &Observed, plan: &plan::Plan) -> Result<Option<Duration>, String> {
+    async fn act(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        plan: &plan::Plan,
+    ) -> Result<Option<Duration>, String> {
         for kill in &plan.kill {
             self.kill(pod, &kill.id, &kill.name, kill.reason).await?;
         }
@@ -118,7 +123,9 @@ impl PodSync {
         }
         let (id, config, ips) = match (plan.new_sandbox, observed.ready_sandbox()) {
             (Some(attempt), _) => self.make_sandbox(pod, observed, attempt).await?,
-            (None, Some(sandbox)) => (sandbox.id.clone(), self.sandbox_config(pod, sandbox.attempt), sandbox.ips.clone()),
+            (None, Some(sandbox)) => {
+                (sandbox.id.clone(), self.sandbox_config(pod, sandbox.attempt), sandbox.ips.clone())
+            }
             (None, None) => return Ok(None),
         };
         self.write_hosts(pod, &ips)?;
@@ -197,8 +204,12 @@ impl PodSync {
 
     async fn kill(&mut self, pod: &Arc<Pod>, id: &str, name: &str, reason: KillReason) -> Result<(), String> {
         let message = match reason {
-            KillReason::Probe(plan::FailedProbe::Liveness) => format!("Container {name} failed liveness probe, will be restarted"),
-            KillReason::Probe(plan::FailedProbe::Startup) => format!("Container {name} failed startup probe, will be restarted"),
+            KillReason::Probe(plan::FailedProbe::Liveness) => {
+                format!("Container {name} failed liveness probe, will be restarted")
+            }
+            KillReason::Probe(plan::FailedProbe::Startup) => {
+                format!("Container {name} failed startup probe, will be restarted")
+            }
             KillReason::Changed => format!("Container {name} definition changed, will be restarted"),
             KillReason::Unknown => format!("Container {name} is in unknown state, try killing it before restart"),
             KillReason::Sandbox => format!("Stopping container {name}"),

@@ -164,7 +164,8 @@ fn plan_one_init<'a>(
                 }
             }
             State::Exited if c.exit_code == 0 => return true,
-            State::Exited | State::Created if pod.spec.restart_policy == RestartPolicy::Never && c.state == State::Exited => {}
+            State::Exited | State::Created
+                if pod.spec.restart_policy == RestartPolicy::Never && c.state == State::Exited => {}
             State::Created => replace(pod, container, observed, c, plan),
             State::Exited => start(pod, container, observed, plan),
             State::Unknown => kill_and_restart(pod, container, observed, c, KillReason::Unknown, plan),
@@ -208,7 +209,9 @@ fn plan_main<'a>(
     match current(&container.name) {
         None => {
             // In a new sandbox, what had ended for good before stays ended.
-            let over = observed.latest(&container.name).is_some_and(|c| c.state == State::Exited && !restarts(policy, c.exit_code));
+            let over = observed
+                .latest(&container.name)
+                .is_some_and(|c| c.state == State::Exited && !restarts(policy, c.exit_code));
             if !over {
                 start(pod, container, observed, plan);
             }
@@ -250,7 +253,7 @@ fn condemned(container: &Container, instance: &Instance, health: &Health) -> Opt
 }
 
 fn start(pod: &Pod, container: &Container, observed: &Observed, plan: &mut Plan) {
-    let ended_at = observed.latest(&container.name).filter(|c| c.state == State::Exited).map(|c| c.finished_at);
+    let ended_at = observed.instances(&container.name).find(|c| c.state == State::Exited).map(|c| c.finished_at);
     plan.start.push(Start { name: container.name.clone(), attempt: next_attempt(pod, container, observed), ended_at });
 }
 

@@ -54,14 +54,16 @@ fn a_new_pod_gets_a_sandbox_and_its_first_init_container_only() {
 
 #[test]
 fn init_containers_run_in_order_and_then_all_others() {
-    let pod = pod(json!({"initContainers": [{"name": "i1"}, {"name": "i2"}], "containers": [{"name": "a"}, {"name": "b"}]}));
+    let pod =
+        pod(json!({"initContainers": [{"name": "i1"}, {"name": "i2"}], "containers": [{"name": "a"}, {"name": "b"}]}));
     let done = |id: &str, name: &str| instance(id, name, "s", 0, State::Exited, 0);
     let first = plan(&pod, &observed(vec![sandbox("s", 0, true)], vec![done("1", "i1")]), &Health::default());
     assert_eq!((names(&first), first.new_sandbox), (vec![("i2", 0)], None));
     let running = instance("2", "i2", "s", 0, State::Running, 0);
     let wait = plan(&pod, &observed(vec![sandbox("s", 0, true)], vec![done("1", "i1"), running]), &Health::default());
     assert!(wait.start.is_empty() && !wait.initialized);
-    let all = plan(&pod, &observed(vec![sandbox("s", 0, true)], vec![done("1", "i1"), done("2", "i2")]), &Health::default());
+    let all =
+        plan(&pod, &observed(vec![sandbox("s", 0, true)], vec![done("1", "i1"), done("2", "i2")]), &Health::default());
     assert_eq!(names(&all), [("a", 0), ("b", 0)]);
     assert!(all.initialized);
 }

@@ -18,7 +18,9 @@ impl PodSync {
             std::fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         }
         if let Some(cgroups) = &self.shared.cgroups {
-            cgroups.ensure(pod).map_err(|e| self.failed(pod, "FailedCreatePodContainer", format!("unable to ensure pod container exists: {e}")))?;
+            cgroups.ensure(pod).map_err(|e| {
+                self.failed(pod, "FailedCreatePodContainer", format!("unable to ensure pod container exists: {e}"))
+            })?;
         }
         let wanted = objects::references(pod);
         self.shared.objects.refer(&pod.metadata.uid, &wanted);

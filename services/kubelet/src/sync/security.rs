@@ -25,7 +25,11 @@ const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 /// Which namespaces a pod shares with the node.
 pub fn namespaces(pod: &Pod) -> v1::NamespaceOption {
     let node_or = |node: bool, other: v1::NamespaceMode| if node { v1::NamespaceMode::Node } else { other };
-    let pid = if pod.spec.share_process_namespace == Some(true) { v1::NamespaceMode::Pod } else { v1::NamespaceMode::Container };
+    let pid = if pod.spec.share_process_namespace == Some(true) {
+        v1::NamespaceMode::Pod
+    } else {
+        v1::NamespaceMode::Container
+    };
     v1::NamespaceOption {
         network: node_or(pod.spec.host_network, v1::NamespaceMode::Pod).into(),
         pid: node_or(pod.spec.host_pid, pid).into(),
@@ -116,7 +120,11 @@ pub fn context(pod: &Pod, container: &Container) -> v1::LinuxContainerSecurityCo
         namespace_options: Some(namespaces(pod)),
         run_as_user: user.map(|value| v1::Int64Value { value }),
         // The runtime refuses a group without a user.
-        run_as_group: own.run_as_group.or(shared.run_as_group).map(|value| v1::Int64Value { value }).filter(|_| user.is_some()),
+        run_as_group: own
+            .run_as_group
+            .or(shared.run_as_group)
+            .map(|value| v1::Int64Value { value })
+            .filter(|_| user.is_some()),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         supplemental_groups: groups(pod),
         no_new_privs: own.allow_privilege_escalation == Some(false),
@@ -133,12 +141,18 @@ mod tests {
     use serde_json::json;
 
     fn pod(container: serde_json::Value, shared: serde_json::Value) -> Pod {
-        Pod::from_value(&json!({"spec": {"containers": [{"name": "c", "securityContext": container}], "securityContext": shared}})).unwrap()
+        Pod::from_value(
+            &json!({"spec": {"containers": [{"name": "c", "securityContext": container}], "securityContext": shared}}),
+        )
+        .unwrap()
     }
 
     #[test]
     fn the_container_overrides_the_pod() {
-        let pod = pod(json!({"runAsUser": 5}), json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4]}));
+        let pod = pod(
+            json!({"runAsUser": 5}),
+            json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4]}),
+        );
         let context = context(&pod, &pod.spec.containers[0]);
         assert_eq!(context.run_as_user.map(|v| v.value), Some(5));
         assert_eq!(context.run_as_group.map(|v| v.value), Some(2));

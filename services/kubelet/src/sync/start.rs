@@ -45,15 +45,20 @@ impl PodSync {
         attempt: u32,
     ) -> Result<(String, v1::PodSandboxConfig, Vec<String>), String> {
         if !pod.spec.host_network && !*self.shared.network_ready.borrow() {
-            return Err(self.failed(pod, "NetworkNotReady", "network is not ready: container runtime network not ready".into()));
+            return Err(self.failed(
+                pod,
+                "NetworkNotReady",
+                "network is not ready: container runtime network not ready".into(),
+            ));
         }
         for old in observed.sandboxes.iter().filter(|s| s.ready || s.attempt + 1 == attempt) {
             self.shared.cri.stop_sandbox(&old.id).await?;
         }
         let config = self.sandbox_config(pod, attempt);
-        let id = self.shared.cri.run_sandbox(config.clone()).await.map_err(|e| {
-            self.failed(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {e}"))
-        })?;
+        let id =
+            self.shared.cri.run_sandbox(config.clone()).await.map_err(|e| {
+                self.failed(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {e}"))
+            })?;
         let fresh = self.shared.cri.observe(&pod.metadata.uid).await?;
         let ips = fresh.sandboxes.iter().find(|s| s.id == id).map(|s| s.ips.clone()).unwrap_or_default();
         // The address is worth knowing before images are there.
@@ -182,7 +187,13 @@ impl PodSync {
         Ok(path)
     }
 
-    async fn post_start(&mut self, pod: &Arc<Pod>, container: &Container, id: &str, ips: &[String]) -> Result<(), NotStarted> {
+    async fn post_start(
+        &mut self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        id: &str,
+        ips: &[String],
+    ) -> Result<(), NotStarted> {
         let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
         let target = self.target(pod, id, ips);
         let outcome = actions::run(&self.shared.cri, container, hook, &target, POST_START_LIMIT, HOOK_AGENT).await;
@@ -220,5 +231,6 @@ fn short(nanoseconds: i64) -> String {
 
 /// Whether anything of the pod is left running.
 pub(super) fn anything_left(observed: &Observed) -> bool {
-    observed.sandboxes.iter().any(|s| s.ready) || observed.containers.iter().any(|c| matches!(c.state, State::Running | State::Unknown))
+    observed.sandboxes.iter().any(|s| s.ready)
+        || observed.containers.iter().any(|c| matches!(c.state, State::Running | State::Unknown))
 }

@@ -17,7 +17,14 @@ const MINIMUM_GRACE: i64 = 2;
 
 impl PodSync {
     /// Runs the hook and ends one container.
-    pub(super) async fn stop_container(&mut self, pod: &Arc<Pod>, id: &str, name: &str, grace: i64, message: &str) -> Result<(), String> {
+    pub(super) async fn stop_container(
+        &mut self,
+        pod: &Arc<Pod>,
+        id: &str,
+        name: &str,
+        grace: i64,
+        message: &str,
+    ) -> Result<(), String> {
         let hook_due = self.pre_stopped.insert(id.to_owned());
         if hook_due {
             self.shared.event(pod, false, "Killing", message);
@@ -31,7 +38,15 @@ impl PodSync {
         observed.sandboxes.first().map(|s| s.ips.clone()).unwrap_or_default()
     }
 
-    async fn end(&self, pod: &Arc<Pod>, id: &str, name: &str, grace: i64, hook_due: bool, ips: &[String]) -> Result<(), String> {
+    async fn end(
+        &self,
+        pod: &Arc<Pod>,
+        id: &str,
+        name: &str,
+        grace: i64,
+        hook_due: bool,
+        ips: &[String],
+    ) -> Result<(), String> {
         let clock = Instant::now();
         let hook = pod.container(name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|h| (c, h)));
         if let Some((container, hook)) = hook.filter(|_| hook_due && grace > 0) {
@@ -73,7 +88,8 @@ impl PodSync {
         for sidecar in sidecars {
             let used = i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
             let left = (grace - used).max(MINIMUM_GRACE.min(grace));
-            self.stop_container(pod, &sidecar.id, &sidecar.name, left, &format!("Stopping container {}", sidecar.name)).await?;
+            self.stop_container(pod, &sidecar.id, &sidecar.name, left, &format!("Stopping container {}", sidecar.name))
+                .await?;
         }
         for sandbox in &observed.sandboxes {
             self.shared.cri.stop_sandbox(&sandbox.id).await?;

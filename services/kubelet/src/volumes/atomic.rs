@@ -144,7 +144,10 @@ mod tests {
     }
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        files.iter().map(|(p, d)| ((*p).to_owned(), File { data: d.as_bytes().to_vec(), mode: 0o644, uid: None })).collect()
+        files
+            .iter()
+            .map(|(p, d)| ((*p).to_owned(), File { data: d.as_bytes().to_vec(), mode: 0o644, uid: None }))
+            .collect()
     }
 
     #[test]
@@ -171,7 +174,15 @@ mod tests {
 
     #[test]
     fn paths_cannot_leave_the_volume() {
-        for (path, safe) in [("a", true), ("a/b", true), ("../a", false), ("/a", false), ("a/../b", false), ("..data", false), ("", false)] {
+        for (path, safe) in [
+            ("a", true),
+            ("a/b", true),
+            ("../a", false),
+            ("/a", false),
+            ("a/../b", false),
+            ("..data", false),
+            ("", false),
+        ] {
             assert_eq!(is_safe(path), safe, "{path}");
         }
     }

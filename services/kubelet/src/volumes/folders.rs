@@ -10,9 +10,10 @@ use crate::pod::{EmptyDir, HostPath};
 
 /// Scratch space on the disk or in memory, writable by everyone, group-owned by the pod's fsGroup.
 pub fn empty_dir(path: &Path, volume: &EmptyDir, group: Option<u32>) -> io::Result<()> {
-    let fresh = !path.exists();
+    let mut fresh = !path.exists();
     if volume.medium == "Memory" {
-        mounts::ensure_tmpfs(path, payload::size_limit(volume.size_limit.as_ref()))?;
+        // After a reboot the folder is still there, but what is mounted on it is new.
+        fresh |= mounts::ensure_tmpfs(path, payload::size_limit(volume.size_limit.as_ref()))?;
     } else {
         fs::create_dir_all(path)?;
     }

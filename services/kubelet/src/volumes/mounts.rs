@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Mounts a tmpfs on `path` unless something is mounted there.
-pub fn ensure_tmpfs(path: &Path, size: Option<i64>) -> io::Result<()> {
+/// Mounts a tmpfs on `path` unless something is mounted there; says whether it did.
+pub fn ensure_tmpfs(path: &Path, size: Option<i64>) -> io::Result<bool> {
     std::fs::create_dir_all(path)?;
     if mount_points()?.iter().any(|p| p == path) {
-        return Ok(());
+        return Ok(false);
     }
     let options = size.map(|bytes| format!("size={bytes}"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref()).map_err(io::Error::from)
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref()).map_err(io::Error::from)?;
+    Ok(true)
 }
 
 /// Unmounts everything at or below `folder`, the deepest first.

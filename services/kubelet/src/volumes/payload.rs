@@ -78,13 +78,24 @@ fn object(
                 files.insert(item.path.clone(), File { data: content, mode: item.mode.unwrap_or(mode), uid: None });
             }
             None if optional => {}
-            None => return Err(format!("references non-existent {} key: {}", if kind == Kind::Secret { "secret" } else { "config" }, item.key)),
+            None => {
+                return Err(format!(
+                    "references non-existent {} key: {}",
+                    if kind == Kind::Secret { "secret" } else { "config" },
+                    item.key
+                ));
+            }
         }
     }
     Ok(())
 }
 
-fn downward(files: &mut Payload, volume: &DownwardVolume, mode: Option<u32>, sources: &Sources<'_>) -> Result<(), String> {
+fn downward(
+    files: &mut Payload,
+    volume: &DownwardVolume,
+    mode: Option<u32>,
+    sources: &Sources<'_>,
+) -> Result<(), String> {
     for item in &volume.items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
             (Some(reference), _) => fields::field(sources.pod, sources.around, &reference.field_path)?,
@@ -141,7 +152,10 @@ fn summary(files: &Payload) -> Vec<(String, String, u32)> {
 /// Every token that the volumes of a pod need.
 pub fn wanted_tokens(pod: &Pod) -> Vec<(String, i64)> {
     let projections = pod.spec.volumes.iter().filter_map(|v| v.projected.as_ref()).flat_map(|p| &p.sources);
-    projections.filter_map(|s| s.service_account_token.as_ref()).map(|t| (t.audience.clone(), token_seconds(t))).collect()
+    projections
+        .filter_map(|s| s.service_account_token.as_ref())
+        .map(|t| (t.audience.clone(), token_seconds(t)))
+        .collect()
 }
 
 /// The size limit of a memory-backed volume in bytes.

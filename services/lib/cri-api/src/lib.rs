@@ -82,9 +82,7 @@ pub fn socket_path(endpoint: &str) -> &Path {
 /// Puts the containerd namespace header on a request to one of containerd's own services.
 pub fn in_namespace<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request
-        .metadata_mut()
-        .insert("containerd-namespace", tonic::metadata::MetadataValue::from_static(NAMESPACE));
+    request.metadata_mut().insert("containerd-namespace", tonic::metadata::MetadataValue::from_static(NAMESPACE));
     request
 }
 

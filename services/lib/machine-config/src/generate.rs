@@ -53,21 +53,29 @@ pub fn generate(cluster: &Cluster, secrets: &Secrets) -> Result<Documents, Probl
     for san in &cluster.cert_sans {
         argument("certificate name", san, |v| values::name_or_address(v).map(drop))?;
     }
-    let documents = Documents { controlplane: document(cluster, secrets, true), worker: document(cluster, secrets, false) };
+    let documents =
+        Documents { controlplane: document(cluster, secrets, true), worker: document(cluster, secrets, false) };
     read::parse("controlplane.yaml", &documents.controlplane)?;
     read::parse("worker.yaml", &documents.worker)?;
     Ok(documents)
 }
 
 fn argument(what: &str, value: &str, check: impl Fn(&str) -> Result<(), String>) -> Result<(), Problems> {
-    check(value).map_err(|phrase| Problems { file: what.to_owned(), list: vec![Problem { line: 0, path: String::new(), message: format!("{value:?} {phrase}") }] })
+    check(value).map_err(|phrase| Problems {
+        file: what.to_owned(),
+        list: vec![Problem { line: 0, path: String::new(), message: format!("{value:?} {phrase}") }],
+    })
 }
 
 fn document(cluster: &Cluster, secrets: &Secrets, control_plane: bool) -> String {
     let mut out = String::new();
     let kind = if control_plane { "controlplane" } else { "worker" };
     // Writing to a String cannot fail, hence the dropped results below.
-    let _ = writeln!(out, "version: v1\nmachine:\n  type: {kind}\n  # Proves a joining machine to the control plane.\n  token: {}", secrets.token);
+    let _ = writeln!(
+        out,
+        "version: v1\nmachine:\n  type: {kind}\n  # Proves a joining machine to the control plane.\n  token: {}",
+        secrets.token
+    );
     out.push_str("  # Authority of the machine API.\n  ca:\n");
     authority(&mut out, 4, &secrets.machine_ca, control_plane);
     if cluster.cert_sans.is_empty() {
@@ -81,15 +89,26 @@ fn document(cluster: &Cluster, secrets: &Secrets, control_plane: bool) -> String
     out.push_str(
         "  network:\n    # hostname: node-1\n    # nameservers: [192.0.2.1]\n    # Without interfaces, every Ethernet link uses DHCP.\n    interfaces: []\n    #  - interface: eth0\n    #    addresses: [192.0.2.10/24]\n    #    routes:\n    #      - network: 0.0.0.0/0\n    #        gateway: 192.0.2.1\n",
     );
-    let _ = writeln!(out, "cluster:\n  name: {:?}\n  # Where clients and nodes reach the API server.\n  endpoint: {}", cluster.name, cluster.endpoint);
+    let _ = writeln!(
+        out,
+        "cluster:\n  name: {:?}\n  # Where clients and nodes reach the API server.\n  endpoint: {}",
+        cluster.name, cluster.endpoint
+    );
     out.push_str("  # Authority of the Kubernetes API.\n  ca:\n");
     authority(&mut out, 4, &secrets.cluster_ca, control_plane);
     if control_plane {
         out.push_str("  etcd:\n    ca:\n");
         authority(&mut out, 6, &secrets.etcd_ca, true);
-        let _ = writeln!(out, "  # Signs service account tokens.\n  serviceAccount:\n    key: {}", STANDARD.encode(&secrets.service_account_key));
+        let _ = writeln!(
+            out,
+            "  # Signs service account tokens.\n  serviceAccount:\n    key: {}",
+            STANDARD.encode(&secrets.service_account_key)
+        );
     }
-    let _ = writeln!(out, "  network:\n    podSubnets: [{PODS}]\n    serviceSubnets: [{SERVICES}]\n    dnsDomain: {DOMAIN}");
+    let _ = writeln!(
+        out,
+        "  network:\n    podSubnets: [{PODS}]\n    serviceSubnets: [{SERVICES}]\n    dnsDomain: {DOMAIN}"
+    );
     out.push_str("  # A cluster of one machine runs its pods there. Set it to false once there are workers.\n  allowSchedulingOnControlPlanes: true\n");
     out
 }

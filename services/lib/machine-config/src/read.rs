@@ -32,7 +32,9 @@ struct Keys {
 }
 
 fn document(root: Map<'_>) -> Option<Config> {
-    let version = root.required("version").and_then(|f| f.parse(|v| if v == "v1" { Ok(()) } else { Err("is not a version this system knows (v1)".to_owned()) }));
+    let version = root.required("version").and_then(|f| {
+        f.parse(|v| if v == "v1" { Ok(()) } else { Err("is not a version this system knows (v1)".to_owned()) })
+    });
     let machine_field = root.required("machine");
     let cluster_field = root.required("cluster");
     let machine_map = machine_field.as_ref().map(Field::map);
@@ -50,7 +52,12 @@ fn document(root: Map<'_>) -> Option<Config> {
 }
 
 fn control_plane_role(keys: Keys) -> Option<ControlPlane> {
-    Some(ControlPlane { machine_ca_key: keys.machine_ca?, cluster_ca_key: keys.cluster_ca?, etcd_ca: keys.etcd_ca?, service_account_key: keys.service_account? })
+    Some(ControlPlane {
+        machine_ca_key: keys.machine_ca?,
+        cluster_ca_key: keys.cluster_ca?,
+        etcd_ca: keys.etcd_ca?,
+        service_account_key: keys.service_account?,
+    })
 }
 
 fn machine_type(text: &str) -> Result<bool, String> {
@@ -128,7 +135,9 @@ fn kubelet(map: Map<'_>) -> Kubelet {
         for (name, value) in field.map().all() {
             if name.is_empty() || name.starts_with('-') || name.contains(['=', '\n']) {
                 value.wrong("is not a flag's name (written without dashes)");
-            } else if let Some(text) = value.parse(|v| if v.contains('\n') { Err("must stand on one line".to_owned()) } else { Ok(v.to_owned()) }) {
+            } else if let Some(text) = value
+                .parse(|v| if v.contains('\n') { Err("must stand on one line".to_owned()) } else { Ok(v.to_owned()) })
+            {
                 extra_args.insert(name.to_owned(), text);
             }
         }
@@ -156,10 +165,19 @@ fn cluster(map: Map<'_>, needs_keys: bool) -> Option<(Cluster, Keys)> {
         Some(field) => subnets(&field),
         None => (default_net(PODS), default_net(SERVICES), DOMAIN.to_owned()),
     };
-    let schedule_on_control_planes = map.optional("allowSchedulingOnControlPlanes").and_then(|f| f.boolean()).unwrap_or(false);
+    let schedule_on_control_planes =
+        map.optional("allowSchedulingOnControlPlanes").and_then(|f| f.boolean()).unwrap_or(false);
     map.finish();
     let (ca_cert, cluster_ca) = ca?;
-    let cluster = Cluster { name: name?, endpoint: endpoint?, ca_cert, pod_subnet: pod_subnet?, service_subnet: service_subnet?, dns_domain, schedule_on_control_planes };
+    let cluster = Cluster {
+        name: name?,
+        endpoint: endpoint?,
+        ca_cert,
+        pod_subnet: pod_subnet?,
+        service_subnet: service_subnet?,
+        dns_domain,
+        schedule_on_control_planes,
+    };
     Some((cluster, Keys { machine_ca: None, cluster_ca, etcd_ca, service_account }))
 }
 
@@ -198,7 +216,12 @@ fn subnets(field: &Field<'_>) -> (Option<IpNet>, Option<IpNet>, String) {
     (pods, services, domain)
 }
 
-fn one_subnet(map: &Map<'_>, name: &'static str, default: &str, prefixes: std::ops::RangeInclusive<u8>) -> Option<IpNet> {
+fn one_subnet(
+    map: &Map<'_>,
+    name: &'static str,
+    default: &str,
+    prefixes: std::ops::RangeInclusive<u8>,
+) -> Option<IpNet> {
     let Some(field) = map.optional(name) else { return default_net(default) };
     let items = field.list();
     let [item] = items.as_slice() else {

@@ -101,7 +101,11 @@ impl<'a> Field<'a> {
             self.unexpected("a list");
             return Vec::new();
         };
-        items.iter().enumerate().map(|(i, node)| Field { report: self.report, path: format!("{}[{i}]", self.path), line: node.line, node }).collect()
+        items
+            .iter()
+            .enumerate()
+            .map(|(i, node)| Field { report: self.report, path: format!("{}[{i}]", self.path), line: node.line, node })
+            .collect()
     }
 
     pub(crate) fn map(&self) -> Map<'a> {
@@ -138,7 +142,8 @@ impl<'a> Map<'a> {
     pub(crate) fn required(&self, name: &'static str) -> Option<Field<'a>> {
         let field = self.optional(name);
         if field.is_none() {
-            let line = self.entries.iter().find(|(key, _, _)| key == name).map_or(self.field.line, |(_, line, _)| *line);
+            let line =
+                self.entries.iter().find(|(key, _, _)| key == name).map_or(self.field.line, |(_, line, _)| *line);
             self.field.report.add(line, &self.path_of(name), "is required");
         }
         field

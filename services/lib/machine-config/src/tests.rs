@@ -9,8 +9,18 @@ fn pem(label: &str) -> String {
 
 fn documents() -> Documents {
     let ca = Authority { cert: pem("CERTIFICATE"), key: pem("PRIVATE KEY") };
-    let secrets = Secrets { machine_ca: ca.clone(), cluster_ca: ca.clone(), etcd_ca: ca, service_account_key: pem("RSA PRIVATE KEY"), token: "0123456789abcdef.x".into() };
-    let cluster = NewCluster { name: "demo".into(), endpoint: "https://10.0.2.15:6443".into(), cert_sans: vec!["127.0.0.1".into()] };
+    let secrets = Secrets {
+        machine_ca: ca.clone(),
+        cluster_ca: ca.clone(),
+        etcd_ca: ca,
+        service_account_key: pem("RSA PRIVATE KEY"),
+        token: "0123456789abcdef.x".into(),
+    };
+    let cluster = NewCluster {
+        name: "demo".into(),
+        endpoint: "https://10.0.2.15:6443".into(),
+        cert_sans: vec!["127.0.0.1".into()],
+    };
     generate(&cluster, &secrets).unwrap()
 }
 
@@ -53,17 +63,37 @@ fn problems_name_line_and_path() {
             "",
             "config.yaml:11: machine.network.interfaces[0].dhcp: expected true or false, found text",
         ),
-        ("    interfaces:\n      - dhcp: true\n", "", "config.yaml:10: machine.network.interfaces[0].interface: is required"),
+        (
+            "    interfaces:\n      - dhcp: true\n",
+            "",
+            "config.yaml:10: machine.network.interfaces[0].interface: is required",
+        ),
         (
             "    interfaces:\n      - interface: eth0\n        routes:\n          - {network: 0.0.0.0/0, gateway: \"fd00::1\"}\n",
             "",
             "config.yaml:12: machine.network.interfaces[0].routes[0].gateway: fd00::1 and 0.0.0.0/0 are of different address families",
         ),
         ("    nameservers: 1.1.1.1\n", "", "config.yaml:9: machine.network.nameservers: expected a list, found text"),
-        ("    nameservers:\n    - 53\n", "", "config.yaml:10: machine.network.nameservers[0]: expected text, found the number 53 (put it in quotes)"),
-        ("", "  network:\n    podSubnets: [10.244.1.0/16]\n", "config.yaml:14: cluster.network.podSubnets[0]: \"10.244.1.0/16\" has bits set behind its prefix (did you mean 10.244.0.0/16?)"),
-        ("", "  network: {podSubnets: [10.96.0.0/16]}\n", "config.yaml:13: cluster.network: the pod subnet 10.96.0.0/16 and the service subnet 10.96.0.0/12 overlap"),
-        ("", "  frobnicate: 1\n", "config.yaml:13: cluster.frobnicate: unknown field (known here: name, endpoint, ca, etcd, serviceAccount, network, allowSchedulingOnControlPlanes)"),
+        (
+            "    nameservers:\n    - 53\n",
+            "",
+            "config.yaml:10: machine.network.nameservers[0]: expected text, found the number 53 (put it in quotes)",
+        ),
+        (
+            "",
+            "  network:\n    podSubnets: [10.244.1.0/16]\n",
+            "config.yaml:14: cluster.network.podSubnets[0]: \"10.244.1.0/16\" has bits set behind its prefix (did you mean 10.244.0.0/16?)",
+        ),
+        (
+            "",
+            "  network: {podSubnets: [10.96.0.0/16]}\n",
+            "config.yaml:13: cluster.network: the pod subnet 10.96.0.0/16 and the service subnet 10.96.0.0/12 overlap",
+        ),
+        (
+            "",
+            "  frobnicate: 1\n",
+            "config.yaml:13: cluster.frobnicate: unknown field (known here: name, endpoint, ca, etcd, serviceAccount, network, allowSchedulingOnControlPlanes)",
+        ),
     ];
     parse("config.yaml", &worker("", "")).unwrap();
     for (network, cluster, expected) in cases {
@@ -77,10 +107,22 @@ fn single_values() {
     let good = worker("", "");
     for (from, to, expected) in [
         ("version: v1", "version: v2", "c:1: version: \"v2\" is not a version this system knows (v1)"),
-        ("type: worker", "type: controller", "c:3: machine.type: \"controller\" is not a machine type (controlplane or worker)"),
-        ("hostname: n1", "hostname: N_1", "c:8: machine.network.hostname: \"N_1\" is not a host name (lower-case letters, digits and dashes, at most 63)"),
+        (
+            "type: worker",
+            "type: controller",
+            "c:3: machine.type: \"controller\" is not a machine type (controlplane or worker)",
+        ),
+        (
+            "hostname: n1",
+            "hostname: N_1",
+            "c:8: machine.network.hostname: \"N_1\" is not a host name (lower-case letters, digits and dashes, at most 63)",
+        ),
         ("https://h:6443", "h:6443", "c:11: cluster.endpoint: \"h:6443\" is not of the form https://host:port"),
-        ("https://h:6443", "https://[::1]:6443x", "c:11: cluster.endpoint: \"https://[::1]:6443x\" is not of the form https://host:port"),
+        (
+            "https://h:6443",
+            "https://[::1]:6443x",
+            "c:11: cluster.endpoint: \"https://[::1]:6443x\" is not of the form https://host:port",
+        ),
         ("0123456789abcdef.x", "short", "c:4: machine.token: must have at least 16 characters"),
         ("ca: {crt: ", "ca: {crt: A", "c:12: cluster.ca.crt: is not base64"),
     ] {
@@ -110,7 +152,13 @@ fn broken_yaml_names_the_line() {
 #[test]
 fn arguments_of_generate_are_checked_by_name() {
     let ca = Authority { cert: pem("CERTIFICATE"), key: pem("PRIVATE KEY") };
-    let secrets = Secrets { machine_ca: ca.clone(), cluster_ca: ca.clone(), etcd_ca: ca, service_account_key: pem("PRIVATE KEY"), token: "0123456789abcdef".into() };
+    let secrets = Secrets {
+        machine_ca: ca.clone(),
+        cluster_ca: ca.clone(),
+        etcd_ca: ca,
+        service_account_key: pem("PRIVATE KEY"),
+        token: "0123456789abcdef".into(),
+    };
     let cluster = NewCluster { name: "Demo".into(), endpoint: "https://h:1".into(), cert_sans: vec![] };
     assert_eq!(generate(&cluster, &secrets).unwrap_err().to_string(), "name: \"Demo\" is not a DNS name");
 }

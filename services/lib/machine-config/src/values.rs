@@ -37,19 +37,30 @@ pub(crate) fn dns_name(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn name_or_address(text: &str) -> Result<String, String> {
-    if text.parse::<IpAddr>().is_ok() || is_dns_name(text) { Ok(text.to_owned()) } else { Err("is neither a DNS name nor an IP address".to_owned()) }
+    if text.parse::<IpAddr>().is_ok() || is_dns_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("is neither a DNS name nor an IP address".to_owned())
+    }
 }
 
 fn is_dns_name(text: &str) -> bool {
     let label = |l: &str| {
-        !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-') && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        !l.is_empty()
+            && l.len() <= 63
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     text.len() <= 253 && text.split('.').all(label)
 }
 
 /// IFNAMSIZ leaves 15 bytes; the kernel refuses slashes and white space.
 pub(crate) fn interface(text: &str) -> Result<String, String> {
-    let fine = text.len() <= 15 && text != "." && text != ".." && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
+    let fine = text.len() <= 15
+        && text != "."
+        && text != ".."
+        && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
     if fine { Ok(text.to_owned()) } else { Err("is not an interface name".to_owned()) }
 }
 
@@ -80,6 +91,8 @@ fn pem(text: &str, label: &str) -> Result<String, String> {
     let compact: String = text.split_whitespace().collect();
     let bytes = STANDARD.decode(compact).map_err(|_| "is not base64".to_owned())?;
     let pem = String::from_utf8(bytes).map_err(|_| "is not base64 of a PEM text".to_owned())?;
-    let found = pem.lines().any(|l| l.strip_prefix("-----BEGIN ").and_then(|l| l.strip_suffix("-----")).is_some_and(|l| l.ends_with(label)));
+    let found = pem.lines().any(|l| {
+        l.strip_prefix("-----BEGIN ").and_then(|l| l.strip_suffix("-----")).is_some_and(|l| l.ends_with(label))
+    });
     if found { Ok(pem) } else { Err(format!("is not base64 of a PEM text with a {}", label.to_lowercase())) }
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use rand::RngCore as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use x509_parser::time::ASN1Time;
 
@@ -67,7 +67,8 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(common_name, &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.serial_number = Some(serial());
         // A day back: the machine that made the authority may run ahead of the machines that check it.
         set_validity(&mut params, crate::now() - DAY, crate::now() + CA_DAYS * DAY)?;
@@ -157,7 +158,9 @@ fn subject(common_name: &str, organizations: &[String]) -> Result<DistinguishedN
 }
 
 fn set_validity(params: &mut CertificateParams, from: i64, until: i64) -> Result<(), Error> {
-    let time = |seconds| ASN1Time::from_timestamp(seconds).map(|t| t.to_datetime()).map_err(|e| Error::Certificate(e.to_string()));
+    let time = |seconds| {
+        ASN1Time::from_timestamp(seconds).map(|t| t.to_datetime()).map_err(|e| Error::Certificate(e.to_string()))
+    };
     params.not_before = time(from)?;
     params.not_after = time(until)?;
     Ok(())
@@ -170,4 +173,3 @@ fn serial() -> SerialNumber {
     bytes[0] = (bytes[0] & 0x7f) | 0x40;
     SerialNumber::from_slice(&bytes)
 }
-

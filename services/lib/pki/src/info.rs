@@ -81,7 +81,8 @@ pub fn peer_identity(der: &[u8]) -> Result<PeerIdentity, Error> {
 
 /// All certificates of a PEM text, as DER.
 pub fn certificates_from_pem(pem: &str) -> Result<Vec<Vec<u8>>, Error> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).map(|c| c.map(|c| c.to_vec())).collect();
+    let all: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).map(|c| c.map(|c| c.to_vec())).collect();
     match all {
         Ok(list) if list.is_empty() => Err(Error::Certificate("no certificate in the text".to_owned())),
         Ok(list) => Ok(list),

@@ -1,4 +1,7 @@
-use crate::{Ca, CertInfo, Error, IssueRequest, KeyPair, Usage, certificates_from_pem, csr, fingerprint, peer_identity, service_account_key};
+use crate::{
+    Ca, CertInfo, Error, IssueRequest, KeyPair, Usage, certificates_from_pem, csr, fingerprint, peer_identity,
+    service_account_key,
+};
 
 fn request() -> IssueRequest {
     IssueRequest {

@@ -48,16 +48,19 @@ impl Archive {
         if size > MAX_DOCUMENT {
             return Err(ImportError::Format(format!("{name} has {size} bytes")));
         }
-        self.reader(name).and_then(|mut reader| {
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes)?;
-            Ok(Some(bytes))
-        }).map_err(|source| ImportError::Read { path: self.path.clone(), source })
+        self.reader(name)
+            .and_then(|mut reader| {
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes)?;
+                Ok(Some(bytes))
+            })
+            .map_err(|source| ImportError::Read { path: self.path.clone(), source })
     }
 
     /// A file's content as a stream.
     pub(super) fn reader(&self, name: &str) -> io::Result<io::Take<File>> {
-        let (offset, size) = *self.entries.get(name).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_owned()))?;
+        let (offset, size) =
+            *self.entries.get(name).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_owned()))?;
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(offset))?;
         Ok(file.take(size))

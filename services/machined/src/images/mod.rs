@@ -55,7 +55,8 @@ fn read(path: &Path) -> Result<(archive::Archive, plan::Plan), ImportError> {
 /// Imports the archives of the OS image once the runtime is up.
 pub(crate) async fn import_shipped(machine: Arc<Machine>) {
     let folder = machine.paths.at(SHIPPED);
-    let mut archives: Vec<PathBuf> = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut archives: Vec<PathBuf> =
+        std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     archives.retain(|p| p.extension().is_some_and(|e| e == "tar"));
     archives.sort();
     if archives.is_empty() {

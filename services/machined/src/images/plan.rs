@@ -85,7 +85,9 @@ pub(super) fn plan(archive: &Archive) -> Result<Plan, ImportError> {
     let plan = match (archive.document("index.json")?, saved) {
         (Some(index), saved) => layout(archive, &index, saved.as_deref())?,
         (None, Some(saved)) => docker_save(archive, &saved)?,
-        (None, None) => return Err(format_error("neither index.json (OCI layout) nor manifest.json (docker-save) is in it")),
+        (None, None) => {
+            return Err(format_error("neither index.json (OCI layout) nor manifest.json (docker-save) is in it"));
+        }
     };
     if plan.images.is_empty() {
         return Err(format_error("no image in it has a name"));
@@ -122,12 +124,20 @@ fn layout(archive: &Archive, index: &[u8], saved: Option<&[u8]>) -> Result<Plan,
 
 /// containerd's annotation holds the full name; the standard's often holds only the tag, which names nothing.
 fn names_of(target: &Descriptor) -> Option<String> {
-    let name = target.annotations.get("io.containerd.image.name").or_else(|| target.annotations.get("org.opencontainers.image.ref.name"))?;
+    let name = target
+        .annotations
+        .get("io.containerd.image.name")
+        .or_else(|| target.annotations.get("org.opencontainers.image.ref.name"))?;
     (name.contains('/') || name.contains(':')).then(|| full_name(name))
 }
 
 /// Adds a blob and all it refers to; returns the hexadecimal digest of the configuration if it is a manifest.
-fn collect(archive: &Archive, target: &Descriptor, plan: &mut Plan, seen: &mut BTreeSet<String>) -> Result<Option<String>, ImportError> {
+fn collect(
+    archive: &Archive,
+    target: &Descriptor,
+    plan: &mut Plan,
+    seen: &mut BTreeSet<String>,
+) -> Result<Option<String>, ImportError> {
     let entry = blob_path(&target.digest)?;
     let bytes = archive.document(&entry)?.ok_or_else(|| format_error(format!("{entry} is missing")))?;
     let document: Document = parse(&entry, &bytes)?;
@@ -146,27 +156,49 @@ fn collect(archive: &Archive, target: &Descriptor, plan: &mut Plan, seen: &mut B
         leaf(archive, child, plan, seen)?;
     }
     if seen.insert(target.digest.clone()) {
-        plan.blobs.push(Blob { digest: target.digest.clone(), size: target.size, source: Source::Entry(entry), labels });
+        plan.blobs.push(Blob {
+            digest: target.digest.clone(),
+            size: target.size,
+            source: Source::Entry(entry),
+            labels,
+        });
     }
     Ok(document.config.and_then(|c| c.digest.strip_prefix("sha256:").map(str::to_owned)))
 }
 
-fn leaf(archive: &Archive, child: &Descriptor, plan: &mut Plan, seen: &mut BTreeSet<String>) -> Result<(), ImportError> {
+fn leaf(
+    archive: &Archive,
+    child: &Descriptor,
+    plan: &mut Plan,
+    seen: &mut BTreeSet<String>,
+) -> Result<(), ImportError> {
     let entry = blob_path(&child.digest)?;
     match archive.size(&entry) {
         None => return Err(format_error(format!("{entry} is missing"))),
-        Some(size) if size != child.size => return Err(format_error(format!("{entry} has {size} bytes, not {}", child.size))),
+        Some(size) if size != child.size => {
+            return Err(format_error(format!("{entry} has {size} bytes, not {}", child.size)));
+        }
         Some(_) => {}
     }
     if seen.insert(child.digest.clone()) {
-        plan.blobs.push(Blob { digest: child.digest.clone(), size: child.size, source: Source::Entry(entry), labels: BTreeMap::new() });
+        plan.blobs.push(Blob {
+            digest: child.digest.clone(),
+            size: child.size,
+            source: Source::Entry(entry),
+            labels: BTreeMap::new(),
+        });
     }
     Ok(())
 }
 
 fn blob_path(digest: &str) -> Result<String, ImportError> {
-    let fine = digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    if fine { Ok(format!("blobs/{}", digest.replace(':', "/"))) } else { Err(format_error(format!("{digest:?} is not a SHA-256 digest"))) }
+    let fine =
+        digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    if fine {
+        Ok(format!("blobs/{}", digest.replace(':', "/")))
+    } else {
+        Err(format_error(format!("{digest:?} is not a SHA-256 digest")))
+    }
 }
 
 fn docker_save(archive: &Archive, saved: &[u8]) -> Result<Plan, ImportError> {
@@ -179,15 +211,29 @@ fn docker_save(archive: &Archive, saved: &[u8]) -> Result<Plan, ImportError> {
             layers.push(add_file(archive, layer, DOCKER_LAYER, &mut plan)?);
         }
         let mut labels = BTreeMap::from([("containerd.io/gc.ref.content.config".to_owned(), config.digest.clone())]);
-        labels.extend(layers.iter().enumerate().map(|(i, l)| (format!("containerd.io/gc.ref.content.l.{i}"), l.digest.clone())));
+        labels.extend(
+            layers.iter().enumerate().map(|(i, l)| (format!("containerd.io/gc.ref.content.l.{i}"), l.digest.clone())),
+        );
         let json = |d: &Descriptor| serde_json::json!({"mediaType": d.media_type, "digest": d.digest, "size": d.size});
         let manifest = serde_json::json!({
             "schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": json(&config), "layers": layers.iter().map(json).collect::<Vec<_>>(),
         });
         let bytes = manifest.to_string().into_bytes();
-        let target = Descriptor { media_type: DOCKER_MANIFEST.to_owned(), digest: digest(&bytes), size: bytes.len() as u64, annotations: BTreeMap::new() };
-        plan.blobs.push(Blob { digest: target.digest.clone(), size: target.size, source: Source::Bytes(bytes), labels });
-        plan.images.extend(image.repo_tags.iter().flatten().map(|name| Image { name: full_name(name), target: target.clone() }));
+        let target = Descriptor {
+            media_type: DOCKER_MANIFEST.to_owned(),
+            digest: digest(&bytes),
+            size: bytes.len() as u64,
+            annotations: BTreeMap::new(),
+        };
+        plan.blobs.push(Blob {
+            digest: target.digest.clone(),
+            size: target.size,
+            source: Source::Bytes(bytes),
+            labels,
+        });
+        plan.images.extend(
+            image.repo_tags.iter().flatten().map(|name| Image { name: full_name(name), target: target.clone() }),
+        );
     }
     Ok(plan)
 }
@@ -212,7 +258,12 @@ fn add_file(archive: &Archive, name: &str, media_type: &str, plan: &mut Plan) ->
     let digest = hex(hash);
     let media_type = if gzip { format!("{media_type}.gzip") } else { media_type.to_owned() };
     if !plan.blobs.iter().any(|b| b.digest == digest) {
-        plan.blobs.push(Blob { digest: digest.clone(), size, source: Source::Entry(name.to_owned()), labels: BTreeMap::new() });
+        plan.blobs.push(Blob {
+            digest: digest.clone(),
+            size,
+            source: Source::Entry(name.to_owned()),
+            labels: BTreeMap::new(),
+        });
     }
     Ok(Descriptor { media_type, digest, size, annotations: BTreeMap::new() })
 }
@@ -280,8 +331,10 @@ mod tests {
 
     #[test]
     fn a_docker_archive_gets_a_manifest() {
-        let manifest = br#"[{"Config":"c.json","RepoTags":["corten.local/test-web:v1"],"Layers":["l/layer.tar","l/layer.tar"]}]"#;
-        let (_file, archive) = archive(&[("manifest.json", manifest), ("c.json", b"{}"), ("l/layer.tar", &[0x1f, 0x8b, 1, 2])]);
+        let manifest =
+            br#"[{"Config":"c.json","RepoTags":["corten.local/test-web:v1"],"Layers":["l/layer.tar","l/layer.tar"]}]"#;
+        let (_file, archive) =
+            archive(&[("manifest.json", manifest), ("c.json", b"{}"), ("l/layer.tar", &[0x1f, 0x8b, 1, 2])]);
         let plan = plan(&archive).unwrap();
         assert_eq!(plan.images.len(), 1);
         assert_eq!(plan.blobs.len(), 3, "{plan:?}");
@@ -306,7 +359,8 @@ mod tests {
             manifest.len()
         );
         let path = |bytes: &[u8]| format!("blobs/{}", digest(bytes).replace(':', "/"));
-        let (paths, all) = ([path(manifest.as_bytes()), path(config), path(layer)], [manifest.as_bytes(), config, layer]);
+        let (paths, all) =
+            ([path(manifest.as_bytes()), path(config), path(layer)], [manifest.as_bytes(), config, layer]);
         let mut files: Vec<(&str, &[u8])> = vec![("oci-layout", b"{}"), ("index.json", index.as_bytes())];
         files.extend(paths.iter().map(String::as_str).zip(all));
         let (_file, whole) = archive(&files);

@@ -6,7 +6,9 @@ use std::path::Path;
 use cri_api::containerd::services::content::v1::content_client::ContentClient;
 use cri_api::containerd::services::content::v1::{InfoRequest, WriteAction, WriteContentRequest};
 use cri_api::containerd::services::images::v1::images_client::ImagesClient;
-use cri_api::containerd::services::images::v1::{CreateImageRequest, GetImageRequest, Image as StoredImage, UpdateImageRequest};
+use cri_api::containerd::services::images::v1::{
+    CreateImageRequest, GetImageRequest, Image as StoredImage, UpdateImageRequest,
+};
 use cri_api::containerd::services::leases::v1::leases_client::LeasesClient;
 use cri_api::containerd::services::leases::v1::{CreateRequest, DeleteRequest};
 use cri_api::containerd::types::Descriptor;
@@ -37,7 +39,11 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn connect(socket: &Path) -> Self {
         let channel = cri_api::connect_unix(socket);
-        Self { content: ContentClient::new(channel.clone()), images: ImagesClient::new(channel.clone()), leases: LeasesClient::new(channel) }
+        Self {
+            content: ContentClient::new(channel.clone()),
+            images: ImagesClient::new(channel.clone()),
+            leases: LeasesClient::new(channel),
+        }
     }
 
     pub(super) async fn import(mut self, archive: &Archive, plan: Plan, pinned: bool) -> Result<(), ImportError> {
@@ -96,7 +102,9 @@ impl Store {
         let digest = blob.digest.clone();
         let (sender, receiver) = mpsc::channel(2);
         let reader: Box<dyn std::io::Read + Send> = match &blob.source {
-            Source::Entry(name) => Box::new(archive.reader(name).map_err(|e| ImportError::Format(format!("{name}: {e}")))?),
+            Source::Entry(name) => {
+                Box::new(archive.reader(name).map_err(|e| ImportError::Format(format!("{name}: {e}")))?)
+            }
             Source::Bytes(bytes) => Box::new(std::io::Cursor::new(bytes.clone())),
         };
         let reference = format!("{lease}-{digest}");
@@ -138,7 +146,11 @@ impl Store {
             Err(status) if status.code() == Code::AlreadyExists => {
                 let mask = prost_types::FieldMask { paths: vec!["target".to_owned()] };
                 let request = UpdateImageRequest { image: Some(stored), update_mask: Some(mask) };
-                self.images.update(in_namespace(request)).await.map(drop).map_err(|s| failed(&format!("did not update {}", image.name), s))
+                self.images
+                    .update(in_namespace(request))
+                    .await
+                    .map(drop)
+                    .map_err(|s| failed(&format!("did not update {}", image.name), s))
             }
             Err(status) => Err(failed(&format!("did not create {}", image.name), status)),
         }
@@ -146,12 +158,20 @@ impl Store {
 }
 
 /// Turns a blob into messages. The last one commits, so that a blob cut short is never taken for a whole one.
-fn feed(mut reader: Box<dyn std::io::Read + Send>, blob: &Blob, reference: &str, sender: &mpsc::Sender<WriteContentRequest>) -> Result<(), ImportError> {
+fn feed(
+    mut reader: Box<dyn std::io::Read + Send>,
+    blob: &Blob,
+    reference: &str,
+    sender: &mpsc::Sender<WriteContentRequest>,
+) -> Result<(), ImportError> {
     let total = i64::try_from(blob.size).unwrap_or(i64::MAX);
     let mut offset = 0i64;
     loop {
         let mut data = Vec::with_capacity(PIECE.min(usize::try_from(blob.size).unwrap_or(PIECE)));
-        (&mut reader).take(PIECE as u64).read_to_end(&mut data).map_err(|e| ImportError::Format(format!("{}: {e}", blob.digest)))?;
+        (&mut reader)
+            .take(PIECE as u64)
+            .read_to_end(&mut data)
+            .map_err(|e| ImportError::Format(format!("{}: {e}", blob.digest)))?;
         let length = data.len() as i64;
         let last = length == 0;
         let message = WriteContentRequest {

@@ -28,7 +28,11 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    pub(super) async fn new(handle: Handle, wanted: &[Interface], changes: UnboundedSender<Change>) -> Result<Self, Error> {
+    pub(super) async fn new(
+        handle: Handle,
+        wanted: &[Interface],
+        changes: UnboundedSender<Change>,
+    ) -> Result<Self, Error> {
         let mut applied = Self { handle, fixed: Vec::new(), leases: Vec::new() };
         if wanted.is_empty() {
             for link in applied.ethernet_links().await? {
@@ -40,13 +44,20 @@ impl Applied {
         for interface in wanted {
             match applied.find(&interface.name).await? {
                 Some(link) => applied.interface(interface, &link, &changes).await?,
-                None => tracing::error!("machine.network.interfaces: there is no link {:?} on this machine", interface.name),
+                None => {
+                    tracing::error!("machine.network.interfaces: there is no link {:?} on this machine", interface.name)
+                }
             }
         }
         Ok(applied)
     }
 
-    async fn interface(&mut self, wanted: &Interface, link: &Link, changes: &UnboundedSender<Change>) -> Result<(), Error> {
+    async fn interface(
+        &mut self,
+        wanted: &Interface,
+        link: &Link,
+        changes: &UnboundedSender<Change>,
+    ) -> Result<(), Error> {
         if let Some(mtu) = wanted.mtu {
             self.handle.set_mtu(link.index, mtu).await?;
         }
@@ -99,7 +110,9 @@ impl Applied {
 
     async fn find(&self, name: &str) -> Result<Option<Link>, Error> {
         let name = name.to_owned();
-        self.eventually(move |links| links.into_iter().filter(|l| l.name == name).collect()).await.map(|found| found.into_iter().next())
+        self.eventually(move |links| links.into_iter().filter(|l| l.name == name).collect())
+            .await
+            .map(|found| found.into_iter().next())
     }
 
     async fn ethernet_links(&self) -> Result<Vec<Link>, Error> {
@@ -129,7 +142,9 @@ fn start_dhcp(link: &Link, changes: &UnboundedSender<Change>) {
 
 /// A network card: it has a device behind it, unlike the virtual links of pods.
 fn is_ethernet(link: &Link) -> bool {
-    !link.loopback && link.address.len() == 6 && (Path::new("/sys/class/net").join(&link.name).join("device").exists() || link.name == "eth0")
+    !link.loopback
+        && link.address.len() == 6
+        && (Path::new("/sys/class/net").join(&link.name).join("device").exists() || link.name == "eth0")
 }
 
 fn route(network: ipnet::Ipv4Net, gateway: Ipv4Addr, interface: u32) -> Route {
@@ -140,6 +155,10 @@ fn route(network: ipnet::Ipv4Net, gateway: Ipv4Addr, interface: u32) -> Route {
 /// The part before the first dot, if it can be a host name.
 fn usable_name(name: &str) -> Option<String> {
     let name = name.split('.').next()?.to_ascii_lowercase();
-    let fine = !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && !name.ends_with('-') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let fine = !name.is_empty()
+        && name.len() <= 63
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     (fine && name != "localhost").then_some(name)
 }

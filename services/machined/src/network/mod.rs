@@ -76,7 +76,13 @@ impl Network {
         let (sender, observed) = watch::channel(Observed::default());
         let (changes, receiver) = mpsc::unbounded_channel();
         let applied = Applied::new(handle.clone(), &wanted.interfaces, changes).await?;
-        let follow = Follow { paths: paths.clone(), wanted: wanted.clone(), fallback_name: fallback_name.clone(), applied, sender };
+        let follow = Follow {
+            paths: paths.clone(),
+            wanted: wanted.clone(),
+            fallback_name: fallback_name.clone(),
+            applied,
+            sender,
+        };
         let task = tokio::spawn(follow.run(receiver));
         Ok(Self { wanted, fallback_name, observed, handle, task })
     }
@@ -102,7 +108,9 @@ impl Network {
                 Ok(Ok(())) => {}
                 // The following task never ends by itself; if it did, waiting for ever shows in the boot report.
                 Ok(Err(_)) => std::future::pending().await,
-                Err(_) => tracing::warn!("the machine still has no address: no interface has a static one and no DHCP server has answered"),
+                Err(_) => tracing::warn!(
+                    "the machine still has no address: no interface has a static one and no DHCP server has answered"
+                ),
             }
         }
     }
@@ -111,7 +119,10 @@ impl Network {
 /// The machine's name and addresses; none while it has no address. Pure.
 fn node(wanted: &Wanted, observed: &Observed, fallback_name: &str) -> Option<Node> {
     let addresses: Vec<IpAddr> = observed.addresses.iter().map(|(_, net)| net.addr()).collect();
-    let ip = wanted.node_ip.or_else(|| addresses.iter().copied().find(IpAddr::is_ipv4)).or_else(|| addresses.first().copied())?;
+    let ip = wanted
+        .node_ip
+        .or_else(|| addresses.iter().copied().find(IpAddr::is_ipv4))
+        .or_else(|| addresses.first().copied())?;
     let mut addresses = addresses;
     if !addresses.contains(&ip) {
         addresses.insert(0, ip);
@@ -152,7 +163,10 @@ impl Follow {
             tracing::warn!("host name {name}: {error}");
         }
         let address = node(&self.wanted, &observed, &self.fallback_name).map(|n| n.ip);
-        if let Err(error) = crate::files::write_all(&self.paths, &resolver::files(&self.wanted.nameservers, &observed.nameservers, &name, address)) {
+        if let Err(error) = crate::files::write_all(
+            &self.paths,
+            &resolver::files(&self.wanted.nameservers, &observed.nameservers, &name, address),
+        ) {
             tracing::error!("{error}");
         }
         self.sender.send_if_modified(|old| {
@@ -169,12 +183,22 @@ mod tests {
 
     #[test]
     fn the_first_ipv4_address_is_the_nodes_unless_configured() {
-        let observed = Observed { addresses: vec![(2, "fd00::5/64".parse().unwrap()), (3, "10.0.2.15/24".parse().unwrap())], ..Observed::default() };
+        let observed = Observed {
+            addresses: vec![(2, "fd00::5/64".parse().unwrap()), (3, "10.0.2.15/24".parse().unwrap())],
+            ..Observed::default()
+        };
         let found = node(&Wanted::default(), &observed, "corten-1").unwrap();
-        assert_eq!((found.ip.to_string().as_str(), found.hostname.as_str(), found.addresses.len()), ("10.0.2.15", "corten-1", 2));
-        let wanted = Wanted { node_ip: Some("192.0.2.1".parse().unwrap()), hostname: Some("n1".into()), ..Wanted::default() };
+        assert_eq!(
+            (found.ip.to_string().as_str(), found.hostname.as_str(), found.addresses.len()),
+            ("10.0.2.15", "corten-1", 2)
+        );
+        let wanted =
+            Wanted { node_ip: Some("192.0.2.1".parse().unwrap()), hostname: Some("n1".into()), ..Wanted::default() };
         let found = node(&wanted, &observed, "corten-1").unwrap();
-        assert_eq!((found.ip.to_string().as_str(), found.hostname.as_str(), found.addresses.len()), ("192.0.2.1", "n1", 3));
+        assert_eq!(
+            (found.ip.to_string().as_str(), found.hostname.as_str(), found.addresses.len()),
+            ("192.0.2.1", "n1", 3)
+        );
         assert_eq!(node(&Wanted::default(), &Observed::default(), "x"), None);
     }
 }

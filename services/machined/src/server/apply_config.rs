@@ -7,7 +7,8 @@ use super::{Api, State};
 use crate::config;
 
 pub(super) async fn call(api: &Api, request: ApplyConfigRequest) -> Result<ApplyConfigResponse, Status> {
-    let text = String::from_utf8(request.config).map_err(|_| Status::invalid_argument("the configuration is not UTF-8"))?;
+    let text =
+        String::from_utf8(request.config).map_err(|_| Status::invalid_argument("the configuration is not UTF-8"))?;
     let checked = config::check("config", &text).map_err(|e| Status::invalid_argument(e.to_string()))?;
     let paths = &api.machine.paths;
     config::store(paths, &text).map_err(|e| Status::internal(format!("not stored: {e}")))?;

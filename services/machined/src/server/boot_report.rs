@@ -9,7 +9,16 @@ use crate::machine::Machine;
 
 pub(super) async fn call(machine: &Machine) -> Result<BootReportResponse, Status> {
     let mut stages = match machine.init.call(Request::BootReport).await.map_err(init_status)? {
-        Reply::Boot(stages) => stages.into_iter().map(|s| Stage { component: "init".to_owned(), name: s.name, done_ms: s.done_ms, detail: s.detail, ok: s.ok }).collect(),
+        Reply::Boot(stages) => stages
+            .into_iter()
+            .map(|s| Stage {
+                component: "init".to_owned(),
+                name: s.name,
+                done_ms: s.done_ms,
+                detail: s.detail,
+                ok: s.ok,
+            })
+            .collect(),
         _ => Vec::new(),
     };
     stages.extend(machine.stages.list());

@@ -15,7 +15,9 @@ use crate::credentials::node_requests;
 
 pub(crate) fn call(running: &Running, peer: Option<IpAddr>, request: &JoinRequest) -> Result<JoinResponse, Status> {
     let Role::ControlPlane(keys) = &running.config.role else {
-        return Err(Status::failed_precondition("a worker cannot sign certificates: join by way of a control-plane machine"));
+        return Err(Status::failed_precondition(
+            "a worker cannot sign certificates: join by way of a control-plane machine",
+        ));
     };
     if !same(request.token.as_bytes(), running.config.machine.token.as_bytes()) {
         tracing::warn!("join of {:?} from {peer:?} refused: wrong token", request.hostname);
@@ -26,7 +28,9 @@ pub(crate) fn call(running: &Running, peer: Option<IpAddr>, request: &JoinReques
     let machine = Ca::from_pem(&running.config.machine.ca_cert, &keys.machine_ca_key).map_err(internal)?;
     let cluster = Ca::from_pem(&running.config.cluster.ca_cert, &keys.cluster_ca_key).map_err(internal)?;
     let wanted = node_requests(&request.hostname, &addresses, &[]);
-    let sign = |ca: &Ca, csr: &str, wanted: &IssueRequest| ca.sign_csr(csr, wanted).map_err(|e| Status::invalid_argument(e.to_string()));
+    let sign = |ca: &Ca, csr: &str, wanted: &IssueRequest| {
+        ca.sign_csr(csr, wanted).map_err(|e| Status::invalid_argument(e.to_string()))
+    };
     let response = JoinResponse {
         machine_crt: sign(&machine, &request.machine_csr, &wanted.machine)?,
         kubelet_crt: sign(&cluster, &request.kubelet_csr, &wanted.kubelet)?,
@@ -41,7 +45,11 @@ pub(crate) fn call(running: &Running, peer: Option<IpAddr>, request: &JoinReques
 
 fn checked(running: &Running, peer: Option<IpAddr>, request: &JoinRequest) -> Result<Vec<IpAddr>, Status> {
     let name = &request.hostname;
-    let fine = !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && !name.ends_with('-') && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let fine = !name.is_empty()
+        && name.len() <= 63
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !fine {
         return Err(Status::invalid_argument(format!("{name:?} is not a host name")));
     }
@@ -50,7 +58,9 @@ fn checked(running: &Running, peer: Option<IpAddr>, request: &JoinRequest) -> Re
     }
     let addresses: Result<Vec<IpAddr>, _> = request.addresses.iter().map(|a| a.parse::<IpAddr>()).collect();
     let addresses = addresses.map_err(|_| Status::invalid_argument("an address is not an IP address"))?;
-    if let Some(other) = addresses.iter().find(|a| a.is_loopback() || a.is_unspecified() || running.node.addresses.contains(a)) {
+    if let Some(other) =
+        addresses.iter().find(|a| a.is_loopback() || a.is_unspecified() || running.node.addresses.contains(a))
+    {
         return Err(Status::permission_denied(format!("{other} is not the joining machine's address")));
     }
     match peer {

@@ -37,7 +37,10 @@ pub(crate) struct Api {
 
 enum State {
     /// Waiting for a configuration; anybody may send one.
-    Maintenance { reason: String, apply: mpsc::Sender<Config> },
+    Maintenance {
+        reason: String,
+        apply: mpsc::Sender<Config>,
+    },
     Running(Box<Running>),
 }
 
@@ -62,9 +65,9 @@ impl Api {
     fn configured(&self) -> Result<&Running, Status> {
         match &self.state {
             State::Running(running) => Ok(running),
-            State::Maintenance { reason, .. } => {
-                Err(Status::failed_precondition(format!("the machine is in maintenance mode ({reason}): it only takes apply-config --insecure and version --insecure")))
-            }
+            State::Maintenance { reason, .. } => Err(Status::failed_precondition(format!(
+                "the machine is in maintenance mode ({reason}): it only takes apply-config --insecure and version --insecure"
+            ))),
         }
     }
 
@@ -92,7 +95,9 @@ pub(crate) async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>,
         }
     });
     let service = MachineServiceServer::new(api).max_decoding_message_size(machine_api::MAX_MESSAGE);
-    let serving = Server::builder().add_service(service).serve_with_incoming_shutdown(ReceiverStream::new(receiver), shutdown.wait());
+    let serving = Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(ReceiverStream::new(receiver), shutdown.wait());
     let (result, ()) = tokio::join!(serving, accepting);
     if let Err(error) = result {
         tracing::error!("machine API: {error}");
@@ -110,7 +115,10 @@ impl MachineService for Api {
         Ok(Response::new(version::call(self)))
     }
 
-    async fn service_list(&self, request: Request<ServiceListRequest>) -> Result<Response<ServiceListResponse>, Status> {
+    async fn service_list(
+        &self,
+        request: Request<ServiceListRequest>,
+    ) -> Result<Response<ServiceListResponse>, Status> {
         self.admin(&request)?;
         services::list(&self.machine).await.map(Response::new)
     }
@@ -159,7 +167,10 @@ impl MachineService for Api {
         image_import::call(&self.machine, request.into_inner()).await.map(Response::new)
     }
 
-    async fn apply_config(&self, request: Request<ApplyConfigRequest>) -> Result<Response<ApplyConfigResponse>, Status> {
+    async fn apply_config(
+        &self,
+        request: Request<ApplyConfigRequest>,
+    ) -> Result<Response<ApplyConfigResponse>, Status> {
         if let State::Running(_) = self.state {
             self.admin(&request)?;
         }

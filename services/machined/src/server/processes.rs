@@ -3,7 +3,11 @@
 use machine_api::v1::{Process, ProcessesResponse};
 
 pub(super) fn call() -> ProcessesResponse {
-    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let pids = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     let mut processes: Vec<Process> = pids.filter_map(process).collect();
     processes.sort_by(|a, b| b.rss_bytes.cmp(&a.rss_bytes).then(a.pid.cmp(&b.pid)));
     ProcessesResponse { processes }

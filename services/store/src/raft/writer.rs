@@ -96,9 +96,11 @@ impl Fatal {
     /// Resolves with the first failure.
     pub async fn wait(&self) -> String {
         let mut receiver = self.0.subscribe();
-        match receiver.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => std::future::pending().await,
+        let reason = receiver.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // The sender is in `self`, so this cannot be; an end without a reason is none.
+            None => std::future::pending().await,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::super::{Target, decode};
 use crate::admission::{self, AdmissionRequest, Operation};
 use crate::errors::{ApiError, FieldError};
-use crate::registry::Resource;
+use crate::registry::{Resource, lookup};
 use crate::server::body::{Request, Response};
 use crate::server::handler::Call;
 use crate::server::respond;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 /// Binds a pod to a node.
 pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
     let mut binding = decode::object(call, request, "", "v1", "Binding").await?.object;
+    let target = &pod_of(target, &binding)?;
     let node = node_of(&binding)?;
     if !meta::name(&binding).is_empty() && meta::name(&binding) != target.name {
         return Err(ApiError::bad_request("the name of the binding does not match the name of the pod on the URL"));
@@ -41,6 +42,16 @@ pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Re
     }
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::json(201, &status))
+}
+
+/// The pod that is meant: named by the path, or by the body of a POST to the old `bindings` collection.
+fn pod_of(target: &Target, binding: &Value) -> Result<Target, ApiError> {
+    let res = lookup("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
+    let name = if target.name.is_empty() { meta::name(binding) } else { &target.name };
+    if name.is_empty() {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
+    Ok(Target { res, sub: target.sub, namespace: target.namespace.clone(), name: name.to_string() })
 }
 
 fn node_of(binding: &Value) -> Result<String, ApiError> {

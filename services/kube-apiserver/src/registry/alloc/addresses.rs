@@ -27,14 +27,18 @@ pub async fn claim(cx: &Context<'_>, svc: &Value, range: &Range, text: &str) -> 
     };
     let ip: IpAddr = text.parse().map_err(|_| fail("it is not an address".into()))?;
     if !range.contains(ip) {
-        return Err(fail(format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", range.net())));
+        return Err(fail(format!(
+            "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
+            range.net()
+        )));
     }
     if try_claim(cx, svc, ip).await? { Ok(json!(text)) } else { Err(fail("provided IP is already allocated".into())) }
 }
 
 /// Claims any free address.
 pub async fn any(cx: &Context<'_>, svc: &Value, range: &Range) -> Result<Value, ApiError> {
-    let taken: HashSet<String> = cx.state.storage.cached(row(GROUP, "ipaddresses")?).iter().map(|s| s.name.clone()).collect();
+    let taken: HashSet<String> =
+        cx.state.storage.cached(row(GROUP, "ipaddresses")?).iter().map(|s| s.name.clone()).collect();
     let random = rand::random::<u128>();
     // The cache keeps most tries from being in vain; the store decides.
     for ip in range.order(random).filter(|ip| !taken.contains(&ip.to_string())) {
@@ -72,7 +76,14 @@ async fn try_claim(cx: &Context<'_>, svc: &Value, ip: IpAddr) -> Result<bool, Ap
 }
 
 /// A claim is free for us when it is our own from an earlier try, or old and without a Service that holds the address.
-async fn is_free(storage: &Storage, found: &Stored, ip: IpAddr, namespace: &str, name: &str, now: &str) -> Result<bool, ApiError> {
+async fn is_free(
+    storage: &Storage,
+    found: &Stored,
+    ip: IpAddr,
+    namespace: &str,
+    name: &str,
+    now: &str,
+) -> Result<bool, ApiError> {
     let claim = found.object();
     let parent = &claim["spec"]["parentRef"];
     let (home, owner) = (str_at(parent, &["namespace"]), str_at(parent, &["name"]));
@@ -166,7 +177,8 @@ pub async fn sweep(state: &State, services: &[Value], now: &str) -> Result<(), A
     }
     for claim in state.storage.list(res, None).await?.0 {
         let object = claim.object();
-        let managed = str_at(&object, &["metadata", "labels", "ipaddress.kubernetes.io/managed-by"]) == "ipallocator.k8s.io";
+        let managed =
+            str_at(&object, &["metadata", "labels", "ipaddress.kubernetes.io/managed-by"]) == "ipallocator.k8s.io";
         if managed && !used.contains(&claim.name) && is_old(&object, now) {
             let same = Preconditions { resource_version: Some(claim.revision.to_string()), ..Preconditions::default() };
             match state.storage.delete(res, "", &claim.name, &same).await {

@@ -87,14 +87,19 @@ pub async fn assign(cx: &Context<'_>, svc: &mut Value, old: Option<&Value>) -> R
         && let Err(error) = ports::assign(cx, svc, old).await
     {
         let held = old.map(|o| items(o, &["spec", "clusterIPs"]).to_vec()).unwrap_or_default();
-        addresses::release(cx, svc, addresses_of(svc).into_iter().filter(|ip| !held.iter().any(|h| h == ip.as_str())).collect());
+        addresses::release(
+            cx,
+            svc,
+            addresses_of(svc).into_iter().filter(|ip| !held.iter().any(|h| h == ip.as_str())).collect(),
+        );
         return Err(error);
     }
     Ok(())
 }
 
 async fn assign_addresses(cx: &Context<'_>, svc: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
-    let families: Vec<String> = items(svc, &["spec", "ipFamilies"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let families: Vec<String> =
+        items(svc, &["spec", "ipFamilies"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let held: Vec<Value> = old.map(|o| items(o, &["spec", "clusterIPs"]).to_vec()).unwrap_or_default();
     let asked: Vec<Value> = items(svc, &["spec", "clusterIPs"]).to_vec();
     let mut given: Vec<Value> = Vec::new();
@@ -109,7 +114,8 @@ async fn assign_addresses(cx: &Context<'_>, svc: &mut Value, old: Option<&Value>
         match result {
             Ok(ip) => given.push(ip),
             Err(error) => {
-                let fresh: Vec<String> = given.iter().filter(|ip| !held.contains(ip)).filter_map(Value::as_str).map(str::to_owned).collect();
+                let fresh: Vec<String> =
+                    given.iter().filter(|ip| !held.contains(ip)).filter_map(Value::as_str).map(str::to_owned).collect();
                 addresses::release(cx, svc, fresh);
                 return Err(error);
             }
@@ -131,14 +137,31 @@ pub fn release(cx: &Context<'_>, svc: &Value) {
     ports::release(cx, node_ports(svc));
 }
 
+/// Gives back what a Service held before a change and no longer holds after it.
+pub fn release_dropped(cx: &Context<'_>, new: &Value, old: &Value) {
+    let (addresses, ports) = (addresses_of(new), node_ports(new));
+    let dropped = addresses_of(old).into_iter().filter(|ip| !addresses.contains(ip)).collect();
+    addresses::release(cx, old, dropped);
+    ports::release(cx, node_ports(old).into_iter().filter(|p| !ports.contains(p)).collect());
+}
+
 fn addresses_of(svc: &Value) -> Vec<String> {
-    items(svc, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str).filter(|ip| *ip != "None").map(str::to_owned).collect()
+    items(svc, &["spec", "clusterIPs"])
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|ip| *ip != "None")
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Every node port of a Service.
 fn node_ports(svc: &Value) -> Vec<u16> {
     let ports = items(svc, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"]));
-    ports.chain(int_at(svc, &["spec", "healthCheckNodePort"])).filter_map(|n| u16::try_from(n).ok()).filter(|n| *n != 0).collect()
+    ports
+        .chain(int_at(svc, &["spec", "healthCheckNodePort"]))
+        .filter_map(|n| u16::try_from(n).ok())
+        .filter(|n| *n != 0)
+        .collect()
 }
 
 /// Brings the records in line with the Services that exist: at start, before anyone asks for an address.

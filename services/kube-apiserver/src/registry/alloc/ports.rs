@@ -100,7 +100,8 @@ pub async fn assign(cx: &Context<'_>, svc: &mut Value, old: Option<&Value>) -> R
                 wanted.insert((n, i));
             }
             None => {
-                let detail = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
+                let detail =
+                    format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
                 return Err(invalid(svc, &[FieldError::invalid(format!("spec.ports[{i}].nodePort"), number, detail)]));
             }
         }
@@ -120,7 +121,12 @@ pub async fn assign(cx: &Context<'_>, svc: &mut Value, old: Option<&Value>) -> R
     Ok(())
 }
 
-async fn claim(cx: &Context<'_>, svc: &Value, wanted: &BTreeSet<(u16, usize)>, missing: usize) -> Result<Vec<u16>, ApiError> {
+async fn claim(
+    cx: &Context<'_>,
+    svc: &Value,
+    wanted: &BTreeSet<(u16, usize)>,
+    missing: usize,
+) -> Result<Vec<u16>, ApiError> {
     let storage = &cx.state.storage;
     let range = cx.state.alloc.ports;
     // Taken by a bit but by no Service: left over from a request that failed later on.
@@ -129,6 +135,8 @@ async fn claim(cx: &Context<'_>, svc: &Value, wanted: &BTreeSet<(u16, usize)>, m
     let mut fresh = Vec::new();
     let mut choose = |mut record: Value| {
         let mut map = Bitmap::read(range, &record);
+        // Whatever the bitmap says, a Service's port is taken.
+        map.taken.extend(&used);
         fresh.clear();
         for (port, i) in wanted {
             let left_over = !used.contains(port) && !pending.contains(port);
@@ -140,9 +148,16 @@ async fn claim(cx: &Context<'_>, svc: &Value, wanted: &BTreeSet<(u16, usize)>, m
         map.taken.extend(wanted.iter().map(|(p, _)| *p));
         for _ in 0..missing {
             if map.free(0).is_none() {
-                map.taken = used.union(&pending).copied().chain(wanted.iter().map(|(p, _)| *p)).chain(fresh.iter().copied()).collect();
+                map.taken = used
+                    .union(&pending)
+                    .copied()
+                    .chain(wanted.iter().map(|(p, _)| *p))
+                    .chain(fresh.iter().copied())
+                    .collect();
             }
-            let port = map.free(rand::random()).ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
+            let port = map
+                .free(rand::random())
+                .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
             map.taken.insert(port);
             fresh.push(port);
         }
@@ -213,7 +228,8 @@ async fn in_use(storage: &Storage) -> Result<BTreeSet<u16>, ApiError> {
 /// The bitmap of what the Services hold.
 pub async fn sweep(state: &State, services: &[Value]) -> Result<(), ApiError> {
     let range = state.alloc.ports;
-    let used: BTreeSet<u16> = services.iter().flat_map(node_ports).filter(|p| (range.0..=range.1).contains(p)).collect();
+    let used: BTreeSet<u16> =
+        services.iter().flat_map(node_ports).filter(|p| (range.0..=range.1).contains(p)).collect();
     ensure(&state.storage, range).await?;
     let set = |mut record: Value| {
         Bitmap { range, taken: used.clone() }.write(&mut record);

@@ -103,7 +103,14 @@ mod tests {
     #[test]
     fn membership() {
         let range = Range::new("10.96.0.0/24".parse().expect("net"));
-        for (ip, inside) in [("10.96.0.1", true), ("10.96.0.254", true), ("10.96.0.0", false), ("10.96.0.255", false), ("10.97.0.1", false), ("fd00::1", false)] {
+        for (ip, inside) in [
+            ("10.96.0.1", true),
+            ("10.96.0.254", true),
+            ("10.96.0.0", false),
+            ("10.96.0.255", false),
+            ("10.97.0.1", false),
+            ("fd00::1", false),
+        ] {
             assert_eq!(range.contains(ip.parse().expect("ip")), inside, "{ip}");
         }
     }

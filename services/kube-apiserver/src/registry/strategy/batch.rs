@@ -55,7 +55,12 @@ fn create(_: &Context<'_>, job: &mut Value) -> Result<(), ApiError> {
     }
     let (uid, name) = (str_at(job, &["metadata", "uid"]).to_owned(), str_at(job, &["metadata", "name"]).to_owned());
     let labels = object(object(object(&mut job["spec"], "template"), "metadata"), "labels");
-    for (key, value) in [("controller-uid", &uid), ("job-name", &name), ("batch.kubernetes.io/controller-uid", &uid), ("batch.kubernetes.io/job-name", &name)] {
+    for (key, value) in [
+        ("controller-uid", &uid),
+        ("job-name", &name),
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+    ] {
         set(labels, key, value.clone());
     }
     let selector = object(&mut job["spec"], "selector");
@@ -64,7 +69,14 @@ fn create(_: &Context<'_>, job: &mut Value) -> Result<(), ApiError> {
 }
 
 fn check_job(errors: &mut Vec<FieldError>, spec: &Value) {
-    for field in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "maxFailedIndexes"] {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "maxFailedIndexes",
+    ] {
         non_negative(errors, &format!("spec.{field}"), spec.get(field));
     }
     one_of(errors, "spec.completionMode", str_at(spec, &["completionMode"]), &["Indexed", "NonIndexed"]);
@@ -92,7 +104,11 @@ fn check_cron(errors: &mut Vec<FieldError>, c: &Value) {
         "" => errors.push(FieldError::required("spec.schedule", "")),
         text if !text.starts_with('@') && text.split_whitespace().count() != 5 => {
             let found = text.split_whitespace().count();
-            errors.push(FieldError::invalid("spec.schedule", text, format!("expected exactly 5 fields, found {found}: [{text}]")));
+            errors.push(FieldError::invalid(
+                "spec.schedule",
+                text,
+                format!("expected exactly 5 fields, found {found}: [{text}]"),
+            ));
         }
         _ => {}
     }
@@ -101,6 +117,10 @@ fn check_cron(errors: &mut Vec<FieldError>, c: &Value) {
         non_negative(errors, &format!("spec.{field}"), spec.get(field));
     }
     if str_at(c, &["metadata", "name"]).len() > 52 {
-        errors.push(FieldError::invalid("metadata.name", str_at(c, &["metadata", "name"]), "must be no more than 52 characters"));
+        errors.push(FieldError::invalid(
+            "metadata.name",
+            str_at(c, &["metadata", "name"]),
+            "must be no more than 52 characters",
+        ));
     }
 }

@@ -1,8 +1,8 @@
 //! Checks many kinds share, in the words clients know.
 
 pub use apimachinery::names::{
-    config_map_key as config_key, dns1035_label as dns_1035_label, dns1123_label as dns_label, dns1123_subdomain as dns_subdomain,
-    env_var_name, label_value, path_segment, port_name, qualified_name,
+    config_map_key as config_key, dns1035_label as dns_1035_label, dns1123_label as dns_label,
+    dns1123_subdomain as dns_subdomain, env_var_name, label_value, path_segment, port_name, qualified_name,
 };
 use serde_json::Value;
 
@@ -101,14 +101,22 @@ fn owner_references(errors: &mut Vec<FieldError>, obj: &Value) {
     let mut controller: Option<&str> = None;
     for (i, r) in items(obj, &["metadata", "ownerReferences"]).iter().enumerate() {
         let path = format!("metadata.ownerReferences[{i}]");
-        for (field, detail) in [("apiVersion", "version must not be empty"), ("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")] {
+        for (field, detail) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ] {
             if str_at(r, &[field]).is_empty() {
                 errors.push(FieldError::invalid(format!("{path}.{field}"), "", detail));
             }
         }
         if r.get("controller").and_then(Value::as_bool) == Some(true) {
             if let Some(first) = controller {
-                let detail = format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}", str_at(r, &["name"]));
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                    str_at(r, &["name"])
+                );
                 errors.push(FieldError::invalid("metadata.ownerReferences", Value::Null, detail));
             }
             controller = Some(str_at(r, &["name"]));
@@ -139,11 +147,17 @@ pub fn label_selector(errors: &mut Vec<FieldError>, path: &str, v: &Value) {
         let count = items(e, &["values"]).len();
         match str_at(e, &["operator"]) {
             "In" | "NotIn" if count == 0 => {
-                errors.push(FieldError::required(format!("{p}.values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+                errors.push(FieldError::required(
+                    format!("{p}.values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                ));
             }
             "In" | "NotIn" => {}
             "Exists" | "DoesNotExist" if count > 0 => {
-                errors.push(FieldError::forbidden(format!("{p}.values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                errors.push(FieldError::forbidden(
+                    format!("{p}.values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
             "Exists" | "DoesNotExist" => {}
             other => errors.push(FieldError::invalid(format!("{p}.operator"), other, "not a valid selector operator")),

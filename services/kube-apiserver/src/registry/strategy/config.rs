@@ -31,7 +31,11 @@ fn check_config_map(errors: &mut Vec<FieldError>, cm: &Value) {
     for (k, v) in map_at(cm, &["data"]).into_iter().flatten() {
         key(errors, "data", k);
         if map_at(cm, &["binaryData"]).is_some_and(|b| b.contains_key(k)) {
-            errors.push(FieldError::invalid(format!("data[{k}]"), k.as_str(), "duplicate of key present in binaryData"));
+            errors.push(FieldError::invalid(
+                format!("data[{k}]"),
+                k.as_str(),
+                "duplicate of key present in binaryData",
+            ));
         }
         size += v.as_str().map_or(0, str::len);
     }

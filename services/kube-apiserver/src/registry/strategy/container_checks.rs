@@ -26,7 +26,12 @@ pub fn container(errors: &mut Vec<FieldError>, path: &str, c: &Value, list: &str
         named(errors, &format!("{path}.name"), name, dns_label);
     }
     image(errors, path, str_at(c, &["image"]));
-    required_one_of(errors, &format!("{path}.imagePullPolicy"), str_at(c, &["imagePullPolicy"]), &["Always", "IfNotPresent", "Never"]);
+    required_one_of(
+        errors,
+        &format!("{path}.imagePullPolicy"),
+        str_at(c, &["imagePullPolicy"]),
+        &["Always", "IfNotPresent", "Never"],
+    );
     required_one_of(
         errors,
         &format!("{path}.terminationMessagePolicy"),
@@ -70,7 +75,11 @@ fn ports(errors: &mut Vec<FieldError>, path: &str, c: &Value, host_network: bool
         if host != 0 {
             port(errors, &format!("{path}.hostPort"), host);
             if host_network && host != number {
-                errors.push(FieldError::invalid(format!("{path}.hostPort"), host, "must match `containerPort` when `hostNetwork` is true"));
+                errors.push(FieldError::invalid(
+                    format!("{path}.hostPort"),
+                    host,
+                    "must match `containerPort` when `hostNetwork` is true",
+                ));
             }
         }
         required_one_of(errors, &format!("{path}.protocol"), str_at(p, &["protocol"]), &["SCTP", "TCP", "UDP"]);
@@ -128,7 +137,8 @@ pub fn field_ref(errors: &mut Vec<FieldError>, path: &str, field: &str, allowed:
         errors.push(FieldError::required(path, ""));
         return;
     }
-    let subscript = ["metadata.labels['", "metadata.annotations['"].iter().any(|p| field.starts_with(p)) && field.ends_with("']");
+    let subscript =
+        ["metadata.labels['", "metadata.annotations['"].iter().any(|p| field.starts_with(p)) && field.ends_with("']");
     if !subscript && !allowed.contains(&field) {
         errors.push(FieldError::not_supported(path, field, allowed));
     }
@@ -152,7 +162,11 @@ fn mounts(errors: &mut Vec<FieldError>, path: &str, c: &Value, volumes: &BTreeSe
         }
         let (sub, expr) = (str_at(m, &["subPath"]), str_at(m, &["subPathExpr"]));
         if !sub.is_empty() && !expr.is_empty() {
-            errors.push(FieldError::invalid(format!("{path}.subPathExpr"), expr, "subPathExpr and subPath are mutually exclusive"));
+            errors.push(FieldError::invalid(
+                format!("{path}.subPathExpr"),
+                expr,
+                "subPathExpr and subPath are mutually exclusive",
+            ));
         }
         for (field, value) in [("subPath", sub), ("subPathExpr", expr)] {
             local_path(errors, &format!("{path}.{field}"), value);
@@ -182,7 +196,10 @@ pub fn resources(errors: &mut Vec<FieldError>, path: &str, r: &Value) {
                 errors.push(FieldError::invalid(format!("{path}.requests"), text.clone(), detail));
             }
             None if !overcommits(name) => {
-                errors.push(FieldError::required(format!("{path}.limits"), "Limit must be set for non overcommitable resources"));
+                errors.push(FieldError::required(
+                    format!("{path}.limits"),
+                    "Limit must be set for non overcommitable resources",
+                ));
             }
             Some((_, limit, shown)) if !overcommits(name) && request != limit => {
                 let detail = format!("must be equal to {name} limit of {shown}");
@@ -194,7 +211,8 @@ pub fn resources(errors: &mut Vec<FieldError>, path: &str, r: &Value) {
 }
 
 fn overcommits(resource: &str) -> bool {
-    let native = !resource.contains('/') || resource.split('/').next().is_some_and(|p| p == "kubernetes.io" || p.ends_with(".kubernetes.io"));
+    let native = !resource.contains('/')
+        || resource.split('/').next().is_some_and(|p| p == "kubernetes.io" || p.ends_with(".kubernetes.io"));
     native && !resource.starts_with("hugepages-")
 }
 
@@ -208,7 +226,8 @@ fn quantities(errors: &mut Vec<FieldError>, path: &str, list: Option<&Value>) ->
             }
             Ok(q) => out.push((name.clone(), q.milli(), q.to_string())),
             Err(_) => {
-                let detail = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+                let detail =
+                    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
                 errors.push(FieldError::invalid(format!("{path}[{name}]"), text, detail));
             }
         }
@@ -250,7 +269,11 @@ fn probe(errors: &mut Vec<FieldError>, path: &str, p: &Value, name: &str) {
         non_negative(errors, &format!("{path}.{field}"), p.get(field));
     }
     if name != "readinessProbe" && int_at(p, &["successThreshold"]).is_some_and(|n| n != 1) {
-        errors.push(FieldError::invalid(format!("{path}.successThreshold"), p["successThreshold"].clone(), "must be 1"));
+        errors.push(FieldError::invalid(
+            format!("{path}.successThreshold"),
+            p["successThreshold"].clone(),
+            "must be 1",
+        ));
     }
     if let Some(n) = int_at(p, &["terminationGracePeriodSeconds"]).filter(|n| *n <= 0) {
         errors.push(FieldError::invalid(format!("{path}.terminationGracePeriodSeconds"), n, "must be greater than 0"));
@@ -262,7 +285,9 @@ fn handler(errors: &mut Vec<FieldError>, path: &str, h: &Value, kinds: &[&str]) 
     match set.len() {
         0 => errors.push(FieldError::required(path, "must specify a handler type")),
         1 => {}
-        _ => errors.push(FieldError::forbidden(format!("{path}.{}", set[1]), "may not specify more than 1 handler type")),
+        _ => {
+            errors.push(FieldError::forbidden(format!("{path}.{}", set[1]), "may not specify more than 1 handler type"))
+        }
     }
     if has(h, "exec") && items(h, &["exec", "command"]).is_empty() {
         errors.push(FieldError::required(format!("{path}.exec.command"), ""));

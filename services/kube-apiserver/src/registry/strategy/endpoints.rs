@@ -31,7 +31,9 @@ pub static ENDPOINT_SLICE: Kind = Kind {
         });
     },
     check: check_slice,
-    check_update: |errors, _, new, old| immutable(errors, "addressType", new.get("addressType"), old.get("addressType")),
+    check_update: |errors, _, new, old| {
+        immutable(errors, "addressType", new.get("addressType"), old.get("addressType"))
+    },
     ..Kind::BASE
 };
 
@@ -69,10 +71,20 @@ fn check_endpoints(errors: &mut Vec<FieldError>, e: &Value) {
 fn address(errors: &mut Vec<FieldError>, path: &str, ip: &str) {
     match ip.parse::<IpAddr>() {
         Err(_) => errors.push(FieldError::invalid(path, ip, IP)),
-        Ok(a) if a.is_unspecified() => errors.push(FieldError::invalid(path, ip, "may not be unspecified (0.0.0.0 or ::)")),
-        Ok(a) if a.is_loopback() => errors.push(FieldError::invalid(path, ip, "may not be in the loopback range (127.0.0.0/8, ::1/128)")),
-        Ok(IpAddr::V4(a)) if a.is_link_local() => errors.push(FieldError::invalid(path, ip, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")),
-        Ok(a) if a.is_multicast() => errors.push(FieldError::invalid(path, ip, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")),
+        Ok(a) if a.is_unspecified() => {
+            errors.push(FieldError::invalid(path, ip, "may not be unspecified (0.0.0.0 or ::)"))
+        }
+        Ok(a) if a.is_loopback() => {
+            errors.push(FieldError::invalid(path, ip, "may not be in the loopback range (127.0.0.0/8, ::1/128)"))
+        }
+        Ok(IpAddr::V4(a)) if a.is_link_local() => {
+            errors.push(FieldError::invalid(path, ip, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"))
+        }
+        Ok(a) if a.is_multicast() => errors.push(FieldError::invalid(
+            path,
+            ip,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        )),
         Ok(_) => {}
     }
 }
@@ -96,8 +108,12 @@ fn check_slice(errors: &mut Vec<FieldError>, e: &Value) {
         for (j, a) in addresses.iter().enumerate() {
             let (path, text) = (format!("{path}[{j}]"), a.as_str().unwrap_or_default());
             match (kind, text.parse::<IpAddr>()) {
-                ("IPv4", Ok(IpAddr::V6(_)) | Err(_)) => errors.push(FieldError::invalid(path, text, "must be an IPv4 address")),
-                ("IPv6", Ok(IpAddr::V4(_)) | Err(_)) => errors.push(FieldError::invalid(path, text, "must be an IPv6 address")),
+                ("IPv4", Ok(IpAddr::V6(_)) | Err(_)) => {
+                    errors.push(FieldError::invalid(path, text, "must be an IPv4 address"))
+                }
+                ("IPv6", Ok(IpAddr::V4(_)) | Err(_)) => {
+                    errors.push(FieldError::invalid(path, text, "must be an IPv6 address"))
+                }
                 ("IPv4" | "IPv6", Ok(_)) => address(errors, &path, text),
                 _ => {}
             }

@@ -2,12 +2,75 @@
 
 use serde_json::Value;
 
+use super::checks::required_one_of;
 use super::kind::{Fields, Kind};
-use super::tree::{has, object, remove, set, str_at};
+use super::tree::{at, has, int_at, object, remove, set, str_at};
 use crate::errors::FieldError;
 
 /// The core kind.
 pub static EVENT: Kind = Kind { defaults, check, fields, ..Kind::BASE };
+
+/// The events.k8s.io kind: stricter about what a new event must say.
+pub static EVENT_V1: Kind = Kind {
+    defaults: |e| {
+        object(e, "deprecatedSource");
+        for field in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp"] {
+            if !has(e, field) {
+                set(e, field, Value::Null);
+            }
+        }
+    },
+    check: check_v1,
+    fields: |e| {
+        let mut core = e.clone();
+        from_events_v1(&mut core);
+        let mut list = fields(&core);
+        for (name, _) in &mut list {
+            *name = v1_name(name);
+        }
+        list
+    },
+    stored: |e| {
+        let mut core = e.clone();
+        from_events_v1(&mut core);
+        Some(core)
+    },
+    served: to_events_v1,
+    ..Kind::BASE
+};
+
+fn v1_name(core: &'static str) -> &'static str {
+    match core {
+        "involvedObject.kind" => "regarding.kind",
+        "involvedObject.namespace" => "regarding.namespace",
+        "involvedObject.name" => "regarding.name",
+        "involvedObject.uid" => "regarding.uid",
+        "involvedObject.apiVersion" => "regarding.apiVersion",
+        "involvedObject.resourceVersion" => "regarding.resourceVersion",
+        "involvedObject.fieldPath" => "regarding.fieldPath",
+        "reportingComponent" => "reportingController",
+        other => other,
+    }
+}
+
+fn check_v1(errors: &mut Vec<FieldError>, e: &Value) {
+    if at(e, &["eventTime"]).is_none() && int_at(e, &["deprecatedCount"]).is_none() {
+        errors.push(FieldError::required("eventTime", ""));
+    }
+    for field in ["reportingController", "reportingInstance", "action", "reason"] {
+        let old_style = int_at(e, &["deprecatedCount"]).is_some();
+        if str_at(e, &[field]).is_empty() && !old_style {
+            errors.push(FieldError::required(field, ""));
+        }
+    }
+    required_one_of(errors, "type", str_at(e, &["type"]), &["Normal", "Warning"]);
+    if str_at(e, &["note"]).len() > 1024 {
+        errors.push(FieldError::too_long("note", 1024));
+    }
+    let mut core = e.clone();
+    from_events_v1(&mut core);
+    check(errors, &core);
+}
 
 fn defaults(e: &mut Value) {
     object(e, "source");

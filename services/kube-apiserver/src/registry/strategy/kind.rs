@@ -6,6 +6,7 @@ use super::checks::{self, Rule, dns_subdomain};
 use super::tree::{has, int_at, keep, remove, same, set};
 use crate::errors::{ApiError, FieldError};
 use crate::registry::{Context, Strategy};
+use crate::storage::Stored;
 
 /// Names and values of the fields a selector can ask for.
 pub type Fields = Vec<(&'static str, String)>;
@@ -32,8 +33,14 @@ pub struct Kind {
     pub fields: fn(&Value) -> Fields,
     /// Seconds to wait for the owner on deletion.
     pub grace: fn(&Value, Option<i64>) -> Option<i64>,
+    /// The change is in the store.
+    pub updated: fn(&Context<'_>, &Stored, &Value),
     /// The object is gone.
     pub deleted: fn(&Context<'_>, &Value),
+    /// The object as stored, where that is another version than the served one.
+    pub stored: fn(&Value) -> Option<Value>,
+    /// Turns what is stored into the served version.
+    pub served: fn(&mut Value),
 }
 
 impl Kind {
@@ -49,7 +56,10 @@ impl Kind {
         check_update: |_, _, _, _| {},
         fields: |_| Vec::new(),
         grace: |_, _| None,
+        updated: |_, _, _| {},
         deleted: |_, _| {},
+        stored: |_| None,
+        served: |_| {},
     };
 
     /// A desired state and an observed one, written by different people.
@@ -71,7 +81,13 @@ impl Strategy for Kind {
         (self.create)(cx, obj)
     }
 
-    fn prepare_for_update(&self, cx: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+    fn prepare_for_update(
+        &self,
+        cx: &Context<'_>,
+        sub: Option<&str>,
+        new: &mut Value,
+        old: &Value,
+    ) -> Result<(), ApiError> {
         match sub {
             None if self.status => keep(new, old, "status"),
             Some("status") => isolate_status(new, old),
@@ -112,6 +128,18 @@ impl Strategy for Kind {
         (self.grace)(obj, requested)
     }
 
+    fn after_update(&self, cx: &Context<'_>, new: &Stored, old: &Value) {
+        (self.updated)(cx, new, old);
+    }
+
+    fn stored_form(&self, obj: &Value) -> Option<Value> {
+        (self.stored)(obj)
+    }
+
+    fn served_form(&self, obj: &mut Value) {
+        (self.served)(obj);
+    }
+
     fn after_delete(&self, cx: &Context<'_>, obj: &Value) {
         (self.deleted)(cx, obj);
     }
@@ -119,20 +147,20 @@ impl Strategy for Kind {
 
 /// A status write keeps everything but status and the free parts of metadata.
 fn isolate_status(new: &mut Value, old: &Value) {
-    let fields: Vec<String> = old.as_object().into_iter().chain(new.as_object()).flatten().map(|(k, _)| k.clone()).collect();
+    let fields: Vec<String> =
+        old.as_object().into_iter().chain(new.as_object()).flatten().map(|(k, _)| k.clone()).collect();
     for field in fields {
         if field != "status" && field != "metadata" {
             keep(new, old, &field);
         }
     }
-    for field in ["ownerReferences", "finalizers", "labels"] {
-        keep(&mut new["metadata"], &old["metadata"], field);
-    }
+    keep(&mut new["metadata"], &old["metadata"], "ownerReferences");
 }
 
 /// Anything outside metadata and status, or the request to delete.
 fn desired_state_changed(new: &Value, old: &Value) -> bool {
     let keys = new.as_object().into_iter().chain(old.as_object()).flatten().map(|(k, _)| k);
     let mut spec = keys.filter(|k| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"));
-    spec.any(|k| !same(new.get(k), old.get(k))) || has(&new["metadata"], "deletionTimestamp") != has(&old["metadata"], "deletionTimestamp")
+    spec.any(|k| !same(new.get(k), old.get(k)))
+        || has(&new["metadata"], "deletionTimestamp") != has(&old["metadata"], "deletionTimestamp")
 }

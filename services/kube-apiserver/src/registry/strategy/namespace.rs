@@ -51,13 +51,20 @@ fn check(errors: &mut Vec<FieldError>, ns: &Value) {
         let name = f.as_str().unwrap_or_default();
         named(errors, "spec.finalizers", name, qualified_name);
         if name != FINALIZER && !name.contains('/') {
-            errors.push(FieldError::invalid("spec.finalizers", name, "name is neither a standard finalizer name nor is it fully qualified"));
+            errors.push(FieldError::invalid(
+                "spec.finalizers",
+                name,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
         }
     }
 }
 
 fn fields(ns: &Value) -> Fields {
-    vec![("status.phase", str_at(ns, &["status", "phase"]).to_owned()), ("name", str_at(ns, &["metadata", "name"]).to_owned())]
+    vec![
+        ("status.phase", str_at(ns, &["status", "phase"]).to_owned()),
+        ("name", str_at(ns, &["metadata", "name"]).to_owned()),
+    ]
 }
 
 /// Content first: as long as a finalizer stands in the spec, deletion only marks the namespace.

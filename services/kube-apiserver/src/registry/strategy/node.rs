@@ -55,7 +55,11 @@ fn check(errors: &mut Vec<FieldError>, node: &Value) {
     for (i, cidr) in items(node, &["spec", "podCIDRs"]).iter().enumerate() {
         let text = cidr.as_str().unwrap_or_default();
         if text.parse::<ipnet::IpNet>().is_err() {
-            errors.push(FieldError::invalid(format!("spec.podCIDRs[{i}]"), text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"));
+            errors.push(FieldError::invalid(
+                format!("spec.podCIDRs[{i}]"),
+                text,
+                "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ));
         }
     }
 }

@@ -27,7 +27,8 @@ pub static PRIORITY_CLASS: Kind = Kind {
     check: |errors, p| {
         let (name, value) = (str_at(p, &["metadata", "name"]), int_at(p, &["value"]).unwrap_or(0));
         if value > 1_000_000_000 && !name.starts_with("system-") {
-            errors.push(FieldError::forbidden("value", "maximum allowed value of a user defined priority is 1000000000"));
+            errors
+                .push(FieldError::forbidden("value", "maximum allowed value of a user defined priority is 1000000000"));
         }
         one_of(errors, "preemptionPolicy", str_at(p, &["preemptionPolicy"]), &["Never", "PreemptLowerPriority"]);
     },
@@ -84,7 +85,11 @@ pub static POD_DISRUPTION_BUDGET: Kind = Kind {
     defaults: |p| zero_status(p, &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"]),
     check: |errors, p| {
         if at(p, &["spec", "minAvailable"]).is_some() && at(p, &["spec", "maxUnavailable"]).is_some() {
-            errors.push(FieldError::invalid("spec", p["spec"].clone(), "minAvailable and maxUnavailable cannot be both set"));
+            errors.push(FieldError::invalid(
+                "spec",
+                p["spec"].clone(),
+                "minAvailable and maxUnavailable cannot be both set",
+            ));
         }
         if let Some(s) = at(p, &["spec", "selector"]) {
             label_selector(errors, "spec.selector", s);
@@ -140,11 +145,20 @@ pub static INGRESS: Kind = Kind {
         for (r, rule) in items(i, &["spec", "rules"]).iter().enumerate() {
             for (p, path) in items(rule, &["http", "paths"]).iter().enumerate() {
                 let field = format!("spec.rules[{r}].http.paths[{p}].pathType");
-                required_one_of(errors, &field, str_at(path, &["pathType"]), &["Exact", "ImplementationSpecific", "Prefix"]);
+                required_one_of(
+                    errors,
+                    &field,
+                    str_at(path, &["pathType"]),
+                    &["Exact", "ImplementationSpecific", "Prefix"],
+                );
             }
         }
         if at(i, &["spec", "defaultBackend"]).is_none() && items(i, &["spec", "rules"]).is_empty() {
-            errors.push(FieldError::invalid("spec", Value::Array(Vec::new()), "either `defaultBackend` or `rules` must be specified"));
+            errors.push(FieldError::invalid(
+                "spec",
+                Value::Array(Vec::new()),
+                "either `defaultBackend` or `rules` must be specified",
+            ));
         }
     },
     ..Kind::SPEC_STATUS
@@ -168,7 +182,8 @@ pub static NETWORK_POLICY: Kind = Kind {
             each(spec, list, |rule| each(rule, "ports", |p| default(p, "protocol", "TCP")));
         }
         if items(spec, &["policyTypes"]).is_empty() {
-            let types = if items(spec, &["egress"]).is_empty() { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
+            let types =
+                if items(spec, &["egress"]).is_empty() { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
             set(spec, "policyTypes", types);
         }
         object(spec, "podSelector");
@@ -203,7 +218,9 @@ pub static IP_ADDRESS: Kind = Kind {
             }
         }
     },
-    check_update: |errors, _, new, old| immutable(errors, "spec.parentRef", at(new, &["spec", "parentRef"]), at(old, &["spec", "parentRef"])),
+    check_update: |errors, _, new, old| {
+        immutable(errors, "spec.parentRef", at(new, &["spec", "parentRef"]), at(old, &["spec", "parentRef"]))
+    },
     ..Kind::BASE
 };
 
@@ -256,14 +273,23 @@ fn csr_update(cx: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value)
         // Approving writes the decision and nothing else; issuing writes everything but the decision.
         Some("approval") => {
             let mut status = at(old, &["status"]).cloned().unwrap_or(json!({}));
-            let mut conditions = items(old, &["status", "conditions"]).iter().filter(|c| !matches!(str_at(c, &["type"]), "Approved" | "Denied")).cloned().collect::<Vec<_>>();
+            let mut conditions = items(old, &["status", "conditions"])
+                .iter()
+                .filter(|c| !matches!(str_at(c, &["type"]), "Approved" | "Denied"))
+                .cloned()
+                .collect::<Vec<_>>();
             conditions.extend(decisions(new));
             set(&mut status, "conditions", conditions);
             set(new, "status", status);
         }
         Some("status") => {
             let mut conditions = decisions(old);
-            conditions.extend(items(new, &["status", "conditions"]).iter().filter(|c| !matches!(str_at(c, &["type"]), "Approved" | "Denied")).cloned());
+            conditions.extend(
+                items(new, &["status", "conditions"])
+                    .iter()
+                    .filter(|c| !matches!(str_at(c, &["type"]), "Approved" | "Denied"))
+                    .cloned(),
+            );
             set(object(new, "status"), "conditions", conditions);
         }
         _ => {}

@@ -11,16 +11,8 @@ use crate::errors::{ApiError, FieldError};
 use crate::registry::Context;
 
 /// The kind.
-pub static POD: Kind = Kind {
-    defaults: pod_defaults::pod,
-    create,
-    update,
-    check,
-    check_update,
-    fields,
-    grace,
-    ..Kind::SPEC_STATUS
-};
+pub static POD: Kind =
+    Kind { defaults: pod_defaults::pod, create, update, check, check_update, fields, grace, ..Kind::SPEC_STATUS };
 
 const FROZEN: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
@@ -90,7 +82,10 @@ fn frozen(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
     deadline(errors, new, old);
     let (mine, theirs) = (items(new, &["spec", "tolerations"]), items(old, &["spec", "tolerations"]));
     if !theirs.iter().all(|t| mine.iter().any(|m| same_toleration(m, t))) {
-        errors.push(FieldError::forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"));
+        errors.push(FieldError::forbidden(
+            "spec.tolerations",
+            "existing toleration can not be modified except its tolerationSeconds",
+        ));
     }
     // What may change is taken from the old pod; then nothing may differ.
     let mut rest = new["spec"].clone();
@@ -109,7 +104,10 @@ fn frozen(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
     if gates.iter().all(|g| items(before, &["schedulingGates"]).contains(g)) {
         keep(&mut rest, before, "schedulingGates");
     } else {
-        errors.push(FieldError::forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate"));
+        errors.push(FieldError::forbidden(
+            "spec.schedulingGates",
+            "only deletion is allowed, but found new scheduling gate",
+        ));
     }
     if !same(Some(&rest), Some(before)) {
         errors.push(FieldError::forbidden("spec", FROZEN));
@@ -120,10 +118,18 @@ fn deadline(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
     let (n, o) = (int_at(new, &["spec", "activeDeadlineSeconds"]), int_at(old, &["spec", "activeDeadlineSeconds"]));
     match (n, o) {
         (Some(n), Some(o)) if n > o => {
-            errors.push(FieldError::invalid("spec.activeDeadlineSeconds", n, "must be less than or equal to previous value"));
+            errors.push(FieldError::invalid(
+                "spec.activeDeadlineSeconds",
+                n,
+                "must be less than or equal to previous value",
+            ));
         }
         (None, Some(_)) => {
-            errors.push(FieldError::invalid("spec.activeDeadlineSeconds", Value::Null, "must not update from a positive integer to nil value"));
+            errors.push(FieldError::invalid(
+                "spec.activeDeadlineSeconds",
+                Value::Null,
+                "must not update from a positive integer to nil value",
+            ));
         }
         _ => {}
     }
@@ -138,9 +144,15 @@ fn ephemeral(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
     for (i, was) in items(old, &["spec", "ephemeralContainers"]).iter().enumerate() {
         let name = str_at(was, &["name"]);
         match mine.iter().find(|c| str_at(c, &["name"]) == name) {
-            None => errors.push(FieldError::forbidden("spec.ephemeralContainers", format!("existing ephemeral containers {name:?} may not be removed\n"))),
+            None => errors.push(FieldError::forbidden(
+                "spec.ephemeralContainers",
+                format!("existing ephemeral containers {name:?} may not be removed\n"),
+            )),
             Some(now) if !same(Some(now), Some(was)) => {
-                errors.push(FieldError::forbidden(format!("spec.ephemeralContainers[{i}]"), format!("existing ephemeral containers {name:?} may not be changed\n")));
+                errors.push(FieldError::forbidden(
+                    format!("spec.ephemeralContainers[{i}]"),
+                    format!("existing ephemeral containers {name:?} may not be changed\n"),
+                ));
             }
             Some(_) => {}
         }

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::checks::{Rule, dns_label, dns_subdomain, label_selector, label_value, labels, named, non_negative, one_of, qualified_name, required_one_of};
+use super::checks::{
+    Rule, dns_label, dns_subdomain, label_selector, label_value, labels, named, non_negative, one_of, qualified_name,
+    required_one_of,
+};
 use super::container_checks::{Scope, container, field_ref, host_network, local_path};
 use super::tree::{at, has, int_at, items, map_at, str_at};
 use crate::errors::FieldError;
@@ -16,15 +19,27 @@ const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Def
 pub fn pod_spec(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
     let volumes = volumes(errors, &format!("{path}.volumes"), spec);
     containers(errors, path, spec, &volumes);
-    required_one_of(errors, &format!("{path}.restartPolicy"), str_at(spec, &["restartPolicy"]), &["Always", "OnFailure", "Never"]);
+    required_one_of(
+        errors,
+        &format!("{path}.restartPolicy"),
+        str_at(spec, &["restartPolicy"]),
+        &["Always", "OnFailure", "Never"],
+    );
     required_one_of(errors, &format!("{path}.dnsPolicy"), str_at(spec, &["dnsPolicy"]), &DNS_POLICIES);
     if str_at(spec, &["dnsPolicy"]) == "None" && items(spec, &["dnsConfig", "nameservers"]).is_empty() {
-        errors.push(FieldError::required(format!("{path}.dnsConfig.nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None"));
+        errors.push(FieldError::required(
+            format!("{path}.dnsConfig.nameservers"),
+            "must provide at least one DNS nameserver when `dnsPolicy` is None",
+        ));
     }
     labels(errors, &format!("{path}.nodeSelector"), at(spec, &["nodeSelector"]));
     non_negative(errors, &format!("{path}.terminationGracePeriodSeconds"), spec.get("terminationGracePeriodSeconds"));
     if let Some(n) = int_at(spec, &["activeDeadlineSeconds"]).filter(|n| !(1..=i64::from(i32::MAX)).contains(n)) {
-        errors.push(FieldError::invalid(format!("{path}.activeDeadlineSeconds"), n, "must be between 1 and 2147483647, inclusive"));
+        errors.push(FieldError::invalid(
+            format!("{path}.activeDeadlineSeconds"),
+            n,
+            "must be between 1 and 2147483647, inclusive",
+        ));
     }
     let names: [(&str, Rule); 5] = [
         ("nodeName", dns_subdomain),
@@ -46,7 +61,11 @@ pub fn pod_spec(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
     for (i, alias) in items(spec, &["hostAliases"]).iter().enumerate() {
         let ip = str_at(alias, &["ip"]);
         if ip.parse::<IpAddr>().is_err() {
-            errors.push(FieldError::invalid(format!("{path}.hostAliases[{i}].ip"), ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+            errors.push(FieldError::invalid(
+                format!("{path}.hostAliases[{i}].ip"),
+                ip,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ));
         }
     }
 }
@@ -92,11 +111,13 @@ fn volumes<'a>(errors: &mut Vec<FieldError>, path: &str, spec: &'a Value) -> BTr
                 errors.push(FieldError::duplicate(format!("{path}.name"), name));
             }
         }
-        let sources: Vec<&String> = v.as_object().into_iter().flatten().filter(|(k, x)| *k != "name" && !x.is_null()).map(|(k, _)| k).collect();
+        let sources: Vec<&String> =
+            v.as_object().into_iter().flatten().filter(|(k, x)| *k != "name" && !x.is_null()).map(|(k, _)| k).collect();
         match sources.as_slice() {
             [] => errors.push(FieldError::required(path.clone(), "must specify a volume type")),
             [one] => volume_source(errors, &format!("{path}.{one}"), one, &v[one.as_str()]),
-            [_, second, ..] => errors.push(FieldError::forbidden(format!("{path}.{second}"), "may not specify more than 1 volume type")),
+            [_, second, ..] => errors
+                .push(FieldError::forbidden(format!("{path}.{second}"), "may not specify more than 1 volume type")),
         }
     }
     names
@@ -128,7 +149,8 @@ fn volume_source(errors: &mut Vec<FieldError>, path: &str, kind: &str, source: &
 }
 
 fn projection(errors: &mut Vec<FieldError>, path: &str, s: &Value) {
-    let kinds: Vec<&String> = s.as_object().into_iter().flatten().filter(|(_, x)| !x.is_null()).map(|(k, _)| k).collect();
+    let kinds: Vec<&String> =
+        s.as_object().into_iter().flatten().filter(|(_, x)| !x.is_null()).map(|(k, _)| k).collect();
     if kinds.len() > 1 {
         errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
     }
@@ -147,10 +169,18 @@ fn projection(errors: &mut Vec<FieldError>, path: &str, s: &Value) {
         let path = format!("{path}.serviceAccountToken");
         let seconds = int_at(token, &["expirationSeconds"]).unwrap_or(3600);
         if seconds < 600 {
-            errors.push(FieldError::invalid(format!("{path}.expirationSeconds"), seconds, "may not specify a duration less than 10 minutes"));
+            errors.push(FieldError::invalid(
+                format!("{path}.expirationSeconds"),
+                seconds,
+                "may not specify a duration less than 10 minutes",
+            ));
         }
         if seconds > 1 << 32 {
-            errors.push(FieldError::invalid(format!("{path}.expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds"));
+            errors.push(FieldError::invalid(
+                format!("{path}.expirationSeconds"),
+                seconds,
+                "may not specify a duration larger than 2^32 seconds",
+            ));
         }
         if str_at(token, &["path"]).is_empty() {
             errors.push(FieldError::required(format!("{path}.path"), ""));
@@ -195,18 +225,30 @@ pub fn tolerations(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
         if !key.is_empty() {
             named(errors, &format!("{path}.key"), key, qualified_name);
         } else if operator != "Exists" {
-            errors.push(FieldError::invalid(format!("{path}.operator"), operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
+            errors.push(FieldError::invalid(
+                format!("{path}.operator"),
+                operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            ));
         }
         match operator {
             "" | "Equal" => named(errors, &format!("{path}.value"), str_at(t, &["value"]), label_value),
             "Exists" if !str_at(t, &["value"]).is_empty() => {
-                errors.push(FieldError::invalid(format!("{path}.operator"), operator, "value must be empty when `operator` is 'Exists'"));
+                errors.push(FieldError::invalid(
+                    format!("{path}.operator"),
+                    operator,
+                    "value must be empty when `operator` is 'Exists'",
+                ));
             }
             "Exists" => {}
             other => errors.push(FieldError::not_supported(format!("{path}.operator"), other, &["Equal", "Exists"])),
         }
         if has(t, "tolerationSeconds") && effect != "NoExecute" {
-            errors.push(FieldError::invalid(format!("{path}.effect"), effect, "effect must be 'NoExecute' when `tolerationSeconds` is set"));
+            errors.push(FieldError::invalid(
+                format!("{path}.effect"),
+                effect,
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            ));
         }
         if !effect.is_empty() {
             one_of(errors, &format!("{path}.effect"), effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
@@ -225,7 +267,12 @@ fn spreading(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
             "" => errors.push(FieldError::required(format!("{path}.topologyKey"), "can not be empty")),
             key => named(errors, &format!("{path}.topologyKey"), key, qualified_name),
         }
-        one_of(errors, &format!("{path}.whenUnsatisfiable"), str_at(c, &["whenUnsatisfiable"]), &["DoNotSchedule", "ScheduleAnyway"]);
+        one_of(
+            errors,
+            &format!("{path}.whenUnsatisfiable"),
+            str_at(c, &["whenUnsatisfiable"]),
+            &["DoNotSchedule", "ScheduleAnyway"],
+        );
         if let Some(s) = at(c, &["labelSelector"]) {
             label_selector(errors, &format!("{path}.labelSelector"), s);
         }
@@ -264,13 +311,22 @@ fn node_requirement(errors: &mut Vec<FieldError>, path: &str, e: &Value) {
     let count = items(e, &["values"]).len();
     match str_at(e, &["operator"]) {
         "In" | "NotIn" if count == 0 => {
-            errors.push(FieldError::required(format!("{path}.values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+            errors.push(FieldError::required(
+                format!("{path}.values"),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            ));
         }
         "Exists" | "DoesNotExist" if count > 0 => {
-            errors.push(FieldError::forbidden(format!("{path}.values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+            errors.push(FieldError::forbidden(
+                format!("{path}.values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            ));
         }
         "Gt" | "Lt" if count != 1 => {
-            errors.push(FieldError::required(format!("{path}.values"), "must be specified single value when `operator` is 'Lt' or 'Gt'"));
+            errors.push(FieldError::required(
+                format!("{path}.values"),
+                "must be specified single value when `operator` is 'Lt' or 'Gt'",
+            ));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
         other => errors.push(FieldError::invalid(format!("{path}.operator"), other, "not a valid selector operator")),
@@ -307,7 +363,11 @@ fn security(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
             let privileged = sc.get("privileged").and_then(Value::as_bool) == Some(true);
             let escalate = sc.get("allowPrivilegeEscalation").and_then(Value::as_bool);
             if privileged && escalate == Some(false) {
-                errors.push(FieldError::invalid(path, Value::Object(map_at(c, &["securityContext"]).cloned().unwrap_or_default()), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+                errors.push(FieldError::invalid(
+                    path,
+                    Value::Object(map_at(c, &["securityContext"]).cloned().unwrap_or_default()),
+                    "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+                ));
             }
         }
     }
@@ -316,7 +376,11 @@ fn security(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
 fn ids(errors: &mut Vec<FieldError>, path: &str, sc: &Value) {
     for field in ["runAsUser", "runAsGroup", "fsGroup"] {
         if let Some(n) = int_at(sc, &[field]).filter(|n| !(0..=i64::from(i32::MAX)).contains(n)) {
-            errors.push(FieldError::invalid(format!("{path}.{field}"), n, "must be between 0 and 2147483647, inclusive"));
+            errors.push(FieldError::invalid(
+                format!("{path}.{field}"),
+                n,
+                "must be between 0 and 2147483647, inclusive",
+            ));
         }
     }
 }

@@ -38,7 +38,10 @@ pub static CLUSTER_ROLE: Kind = Kind {
         if at(r, &["aggregationRule"]).is_some() {
             let selectors = items(r, &["aggregationRule", "clusterRoleSelectors"]);
             if selectors.is_empty() {
-                errors.push(FieldError::required("aggregationRule.clusterRoleSelectors", "at least one clusterRoleSelector required if aggregationRule is non-nil"));
+                errors.push(FieldError::required(
+                    "aggregationRule.clusterRoleSelectors",
+                    "at least one clusterRoleSelector required if aggregationRule is non-nil",
+                ));
             }
             for (i, s) in selectors.iter().enumerate() {
                 label_selector(errors, &format!("aggregationRule.clusterRoleSelectors[{i}]"), s);
@@ -70,19 +73,33 @@ fn rules(errors: &mut Vec<FieldError>, role: &Value, namespaced: bool) {
         if !empty("nonResourceURLs") {
             if namespaced {
                 let detail = "namespaced rules cannot apply to non-resource URLs";
-                errors.push(FieldError::invalid(format!("{path}.nonResourceURLs"), r["nonResourceURLs"].clone(), detail));
+                errors.push(FieldError::invalid(
+                    format!("{path}.nonResourceURLs"),
+                    r["nonResourceURLs"].clone(),
+                    detail,
+                ));
             }
             if !empty("apiGroups") || !empty("resources") || !empty("resourceNames") {
                 let detail = "rules cannot apply to both regular resources and non-resource URLs";
-                errors.push(FieldError::invalid(format!("{path}.nonResourceURLs"), r["nonResourceURLs"].clone(), detail));
+                errors.push(FieldError::invalid(
+                    format!("{path}.nonResourceURLs"),
+                    r["nonResourceURLs"].clone(),
+                    detail,
+                ));
             }
             continue;
         }
         if empty("apiGroups") {
-            errors.push(FieldError::required(format!("{path}.apiGroups"), "resource rules must supply at least one api group"));
+            errors.push(FieldError::required(
+                format!("{path}.apiGroups"),
+                "resource rules must supply at least one api group",
+            ));
         }
         if empty("resources") {
-            errors.push(FieldError::required(format!("{path}.resources"), "resource rules must supply at least one resource"));
+            errors.push(FieldError::required(
+                format!("{path}.resources"),
+                "resource rules must supply at least one resource",
+            ));
         }
     }
 }
@@ -128,6 +145,8 @@ fn subject(errors: &mut Vec<FieldError>, path: &str, s: &Value) {
                 errors.push(FieldError::not_supported(format!("{path}.apiGroup"), group, &[GROUP]));
             }
         }
-        kind => errors.push(FieldError::not_supported(format!("{path}.kind"), kind, &["ServiceAccount", "User", "Group"])),
+        kind => {
+            errors.push(FieldError::not_supported(format!("{path}.kind"), kind, &["ServiceAccount", "User", "Group"]))
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::container_checks::port_or_name;
 use super::kind::{Fields, Kind};
 use super::tree::{at, default, each, has, int_at, items, map_at, object, remove, same, set, str_at};
 use crate::errors::{ApiError, FieldError};
-use crate::registry::Context;
+use crate::registry::{Context, alloc};
 
 /// The kind.
 pub static SERVICE: Kind = Kind {
@@ -22,7 +22,8 @@ pub static SERVICE: Kind = Kind {
     check,
     check_update,
     fields,
-    deleted: |cx, svc| crate::registry::alloc::release(cx, svc),
+    updated: |cx, new, old| alloc::release_dropped(cx, &new.object(), old),
+    deleted: alloc::release,
     ..Kind::SPEC_STATUS
 };
 
@@ -64,7 +65,8 @@ fn defaults(svc: &mut Value) {
         set(object(object(spec, "sessionAffinityConfig"), "clientIP"), "timeoutSeconds", 10800);
     }
     let external = str_at(spec, &["type"]) == "ExternalName";
-    let reachable = matches!(str_at(spec, &["type"]), "NodePort" | "LoadBalancer") || !items(spec, &["externalIPs"]).is_empty();
+    let reachable =
+        matches!(str_at(spec, &["type"]), "NodePort" | "LoadBalancer") || !items(spec, &["externalIPs"]).is_empty();
     if !external {
         default(spec, "internalTrafficPolicy", "Cluster");
     }
@@ -76,7 +78,8 @@ fn defaults(svc: &mut Value) {
     }
     each(spec, "ports", |p| {
         default(p, "protocol", "TCP");
-        let unset = matches!(p.get("targetPort"), None | Some(Value::Null)) || p["targetPort"] == 0 || p["targetPort"] == "";
+        let unset =
+            matches!(p.get("targetPort"), None | Some(Value::Null)) || p["targetPort"] == 0 || p["targetPort"] == "";
         if unset && has(p, "port") {
             let number = p["port"].clone();
             set(p, "targetPort", number);
@@ -121,13 +124,15 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     }
     if wants_node_ports(new) && wants_node_ports(old) {
         let before: Vec<Value> = items(old, &["spec", "ports"]).to_vec();
-        let taken: BTreeSet<i64> = items(new, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
+        let taken: BTreeSet<i64> =
+            items(new, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
         each(&mut new["spec"], "ports", |p| {
             if int_at(p, &["nodePort"]).unwrap_or(0) != 0 {
                 return;
             }
             let twin = before.iter().find(|o| o["port"] == p["port"] && o["protocol"] == p["protocol"]);
-            if let Some(number) = twin.and_then(|o| int_at(o, &["nodePort"])).filter(|n| *n != 0 && !taken.contains(n)) {
+            if let Some(number) = twin.and_then(|o| int_at(o, &["nodePort"])).filter(|n| *n != 0 && !taken.contains(n))
+            {
                 set(p, "nodePort", number);
             }
         });
@@ -152,11 +157,15 @@ fn drop_by_type(new: &mut Value, old: &Value) {
         }
         set(new, "status", json!({"loadBalancer": {}}));
     }
-    let reachable = matches!(kind(new), "NodePort" | "LoadBalancer") || !items(new, &["spec", "externalIPs"]).is_empty();
+    let reachable =
+        matches!(kind(new), "NodePort" | "LoadBalancer") || !items(new, &["spec", "externalIPs"]).is_empty();
     if !reachable {
         remove(&mut new["spec"], "externalTrafficPolicy");
     }
-    if kind(old) == "ExternalName" && kind(new) != "ExternalName" && str_at(new, &["spec", "externalName"]) == str_at(old, &["spec", "externalName"]) {
+    if kind(old) == "ExternalName"
+        && kind(new) != "ExternalName"
+        && str_at(new, &["spec", "externalName"]) == str_at(old, &["spec", "externalName"])
+    {
         remove(&mut new["spec"], "externalName");
     }
 }
@@ -168,7 +177,9 @@ fn check(errors: &mut Vec<FieldError>, svc: &Value) {
     labels(errors, "spec.selector", spec.get("selector"));
     addresses(errors, svc, spec);
     ports(errors, svc, spec);
-    for (field, allowed) in [("internalTrafficPolicy", ["Cluster", "Local"]), ("externalTrafficPolicy", ["Cluster", "Local"])] {
+    for (field, allowed) in
+        [("internalTrafficPolicy", ["Cluster", "Local"]), ("externalTrafficPolicy", ["Cluster", "Local"])]
+    {
         let value = str_at(spec, &[field]);
         if !value.is_empty() {
             one_of(errors, &format!("spec.{field}"), value, &allowed);
@@ -177,11 +188,21 @@ fn check(errors: &mut Vec<FieldError>, svc: &Value) {
     for (i, ip) in items(spec, &["externalIPs"]).iter().enumerate() {
         let text = ip.as_str().unwrap_or_default();
         if text.parse::<IpAddr>().is_err() {
-            errors.push(FieldError::invalid(format!("spec.externalIPs[{i}]"), text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+            errors.push(FieldError::invalid(
+                format!("spec.externalIPs[{i}]"),
+                text,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ));
         }
     }
-    if let Some(n) = int_at(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).filter(|n| !(1..=86400).contains(n)) {
-        errors.push(FieldError::invalid("spec.sessionAffinityConfig.clientIP.timeoutSeconds", n, "must be greater than 0 and less than 86400"));
+    if let Some(n) =
+        int_at(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).filter(|n| !(1..=86400).contains(n))
+    {
+        errors.push(FieldError::invalid(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            n,
+            "must be greater than 0 and less than 86400",
+        ));
     }
 }
 
@@ -208,12 +229,24 @@ fn addresses(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
         let (path, text) = (format!("spec.clusterIPs[{i}]"), ip.as_str().unwrap_or_default());
         if text == "None" {
             if kind(svc) != "ClusterIP" {
-                errors.push(FieldError::invalid(path, text, format!("may not be set to 'None' for {} services", kind(svc))));
+                errors.push(FieldError::invalid(
+                    path,
+                    text,
+                    format!("may not be set to 'None' for {} services", kind(svc)),
+                ));
             } else if list.len() > 1 {
-                errors.push(FieldError::invalid("spec.clusterIPs", list.to_vec(), "'None' must be the first and only value"));
+                errors.push(FieldError::invalid(
+                    "spec.clusterIPs",
+                    list.to_vec(),
+                    "'None' must be the first and only value",
+                ));
             }
         } else if text.parse::<IpAddr>().is_err() {
-            errors.push(FieldError::invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+            errors.push(FieldError::invalid(
+                path,
+                text,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ));
         }
     }
 }
@@ -266,7 +299,11 @@ fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, ol
     }
     let (was, is) = (items(old, &["spec", "clusterIPs"]), items(new, &["spec", "clusterIPs"]));
     if was.first().is_some_and(|w| w != "") && was.first() != is.first() {
-        errors.push(FieldError::invalid("spec.clusterIPs[0]", is.first().cloned().unwrap_or(Value::Null), "may not change once set"));
+        errors.push(FieldError::invalid(
+            "spec.clusterIPs[0]",
+            is.first().cloned().unwrap_or(Value::Null),
+            "may not change once set",
+        ));
     }
 }
 
@@ -284,7 +321,8 @@ pub fn families(svc: &mut Value, cluster: &[&'static str]) -> Vec<FieldError> {
         return errors;
     }
     let headless_alone = is_headless(svc) && map_at(svc, &["spec", "selector"]).is_none_or(serde_json::Map::is_empty);
-    let given: Vec<String> = items(svc, &["spec", "ipFamilies"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let given: Vec<String> =
+        items(svc, &["spec", "ipFamilies"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let mut list = given.clone();
     for (i, ip) in items(svc, &["spec", "clusterIPs"]).iter().enumerate() {
         let Some(family) = ip.as_str().and_then(|t| t.parse::<IpAddr>().ok()).map(family_of) else { continue };
@@ -302,10 +340,18 @@ pub fn families(svc: &mut Value, cluster: &[&'static str]) -> Vec<FieldError> {
     let policy = str_at(svc, &["spec", "ipFamilyPolicy"]).to_owned();
     one_of(&mut errors, "spec.ipFamilyPolicy", &policy, &["SingleStack", "PreferDualStack", "RequireDualStack"]);
     if policy == "RequireDualStack" && cluster.len() < 2 && !headless_alone {
-        errors.push(FieldError::invalid("spec.ipFamilyPolicy", policy.as_str(), "Cluster is not configured for dual-stack services"));
+        errors.push(FieldError::invalid(
+            "spec.ipFamilyPolicy",
+            policy.as_str(),
+            "Cluster is not configured for dual-stack services",
+        ));
     }
     if policy == "SingleStack" && list.len() == 2 {
-        errors.push(FieldError::invalid("spec.ipFamilyPolicy", policy.as_str(), "must be RequireDualStack or PreferDualStack when multiple `ipFamilies` are specified"));
+        errors.push(FieldError::invalid(
+            "spec.ipFamilyPolicy",
+            policy.as_str(),
+            "must be RequireDualStack or PreferDualStack when multiple `ipFamilies` are specified",
+        ));
     }
     if list.is_empty() {
         list.push((*primary).to_owned());
@@ -317,7 +363,11 @@ pub fn families(svc: &mut Value, cluster: &[&'static str]) -> Vec<FieldError> {
         if !["IPv4", "IPv6"].contains(&family.as_str()) {
             errors.push(FieldError::not_supported(format!("spec.ipFamilies[{i}]"), family.as_str(), &["IPv4", "IPv6"]));
         } else if !cluster.contains(&family.as_str()) && !headless_alone {
-            errors.push(FieldError::invalid(format!("spec.ipFamilies[{i}]"), family.as_str(), "not configured on this cluster"));
+            errors.push(FieldError::invalid(
+                format!("spec.ipFamilies[{i}]"),
+                family.as_str(),
+                "not configured on this cluster",
+            ));
         }
     }
     set(&mut svc["spec"], "ipFamilies", list);

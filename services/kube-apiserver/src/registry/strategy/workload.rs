@@ -12,7 +12,8 @@ use super::tree::{at, default, each, has, int_at, items, keep, map_at, object, s
 use crate::errors::FieldError;
 
 /// Deployment.
-pub static DEPLOYMENT: Kind = Kind { defaults: deployment_defaults, check: check_deployment, check_update: selector_fixed, ..Kind::SPEC_STATUS };
+pub static DEPLOYMENT: Kind =
+    Kind { defaults: deployment_defaults, check: check_deployment, check_update: selector_fixed, ..Kind::SPEC_STATUS };
 
 /// ReplicaSet.
 pub static REPLICA_SET: Kind = Kind {
@@ -50,7 +51,12 @@ pub static DAEMON_SET: Kind = Kind {
         let spec = spec(ds);
         selector(errors, spec, "empty selector is invalid for daemonset");
         template(errors, spec, &["Always"], "DaemonSet");
-        required_one_of(errors, "spec.updateStrategy.type", str_at(spec, &["updateStrategy", "type"]), &["RollingUpdate", "OnDelete"]);
+        required_one_of(
+            errors,
+            "spec.updateStrategy.type",
+            str_at(spec, &["updateStrategy", "type"]),
+            &["RollingUpdate", "OnDelete"],
+        );
         non_negative(errors, "spec.minReadySeconds", spec.get("minReadySeconds"));
         non_negative(errors, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"));
     },
@@ -66,8 +72,18 @@ pub static STATEFUL_SET: Kind = Kind {
         scale(errors, spec);
         selector(errors, spec, "empty selector is invalid for statefulset");
         template(errors, spec, &["Always"], "StatefulSet");
-        required_one_of(errors, "spec.podManagementPolicy", str_at(spec, &["podManagementPolicy"]), &["OrderedReady", "Parallel"]);
-        required_one_of(errors, "spec.updateStrategy.type", str_at(spec, &["updateStrategy", "type"]), &["RollingUpdate", "OnDelete"]);
+        required_one_of(
+            errors,
+            "spec.podManagementPolicy",
+            str_at(spec, &["podManagementPolicy"]),
+            &["OrderedReady", "Parallel"],
+        );
+        required_one_of(
+            errors,
+            "spec.updateStrategy.type",
+            str_at(spec, &["updateStrategy", "type"]),
+            &["RollingUpdate", "OnDelete"],
+        );
     },
     check_update: stateful_fixed,
     ..Kind::SPEC_STATUS
@@ -98,7 +114,11 @@ pub static REPLICATION_CONTROLLER: Kind = Kind {
             && !chosen.iter().all(|(k, v)| labels.get(k) == Some(v))
         {
             let value = spec["template"]["metadata"]["labels"].clone();
-            errors.push(FieldError::invalid("spec.template.metadata.labels", value, "`selector` does not match template `labels`"));
+            errors.push(FieldError::invalid(
+                "spec.template.metadata.labels",
+                value,
+                "`selector` does not match template `labels`",
+            ));
         }
         template(errors, spec, &["Always"], "ReplicationController");
     },
@@ -160,7 +180,8 @@ fn check_deployment(errors: &mut Vec<FieldError>, d: &Value) {
     template(errors, spec, &["Always"], "Deployment");
     non_negative(errors, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"));
     non_negative(errors, "spec.progressDeadlineSeconds", spec.get("progressDeadlineSeconds"));
-    let (deadline, ready) = (int_at(spec, &["progressDeadlineSeconds"]), int_at(spec, &["minReadySeconds"]).unwrap_or(0));
+    let (deadline, ready) =
+        (int_at(spec, &["progressDeadlineSeconds"]), int_at(spec, &["minReadySeconds"]).unwrap_or(0));
     if let Some(n) = deadline.filter(|n| *n <= ready) {
         errors.push(FieldError::invalid("spec.progressDeadlineSeconds", n, "must be greater than minReadySeconds"));
     }
@@ -169,7 +190,10 @@ fn check_deployment(errors: &mut Vec<FieldError>, d: &Value) {
     let rolling = at(spec, &["strategy", "rollingUpdate"]);
     match (kind, rolling) {
         ("Recreate", Some(_)) => {
-            errors.push(FieldError::forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'"));
+            errors.push(FieldError::forbidden(
+                "spec.strategy.rollingUpdate",
+                "may not be specified when strategy `type` is 'Recreate'",
+            ));
         }
         ("RollingUpdate", Some(r)) => rolling_update(errors, r),
         _ => {}
@@ -184,7 +208,9 @@ fn rolling_update(errors: &mut Vec<FieldError>, r: &Value) {
         match value {
             Value::Number(_) => non_negative(errors, &path, Some(value)),
             Value::String(s) => match percent(value) {
-                Ok(n) if field == "maxUnavailable" && n > 100 => errors.push(FieldError::invalid(path, s.as_str(), "must not be greater than 100%")),
+                Ok(n) if field == "maxUnavailable" && n > 100 => {
+                    errors.push(FieldError::invalid(path, s.as_str(), "must not be greater than 100%"))
+                }
                 Ok(_) => {}
                 Err(_) => {
                     errors.push(FieldError::invalid(path, s.as_str(), "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"));
@@ -195,7 +221,11 @@ fn rolling_update(errors: &mut Vec<FieldError>, r: &Value) {
     }
     let zero = |v: &Value| v == 0 || v == "0%";
     if zero(&r["maxUnavailable"]) && zero(&r["maxSurge"]) {
-        errors.push(FieldError::invalid(format!("{path}.maxUnavailable"), r["maxUnavailable"].clone(), "may not be 0 when `maxSurge` is 0"));
+        errors.push(FieldError::invalid(
+            format!("{path}.maxUnavailable"),
+            r["maxUnavailable"].clone(),
+            "may not be 0 when `maxSurge` is 0",
+        ));
     }
 }
 
@@ -211,7 +241,9 @@ fn selector(errors: &mut Vec<FieldError>, spec: &Value, empty: &str) {
     };
     let before = errors.len();
     label_selector(errors, "spec.selector", chosen);
-    if map_at(chosen, &["matchLabels"]).is_none_or(serde_json::Map::is_empty) && items(chosen, &["matchExpressions"]).is_empty() {
+    if map_at(chosen, &["matchLabels"]).is_none_or(serde_json::Map::is_empty)
+        && items(chosen, &["matchExpressions"]).is_empty()
+    {
         errors.push(FieldError::invalid("spec.selector", chosen.clone(), empty));
     }
     if errors.len() > before {
@@ -220,7 +252,11 @@ fn selector(errors: &mut Vec<FieldError>, spec: &Value, empty: &str) {
     let own = map_at(spec, &["template", "metadata", "labels"]);
     if LabelSelector::from_object(chosen).is_ok_and(|s| !s.matches(own)) {
         let value = at(spec, &["template", "metadata", "labels"]).cloned().unwrap_or(Value::Null);
-        errors.push(FieldError::invalid("spec.template.metadata.labels", value, "`selector` does not match template `labels`"));
+        errors.push(FieldError::invalid(
+            "spec.template.metadata.labels",
+            value,
+            "`selector` does not match template `labels`",
+        ));
     }
 }
 
@@ -231,10 +267,16 @@ pub fn template(errors: &mut Vec<FieldError>, spec: &Value, restart: &[&str], ki
     pod_spec(errors, "spec.template.spec", pod);
     one_of(errors, "spec.template.spec.restartPolicy", str_at(pod, &["restartPolicy"]), restart);
     if kind != "Job" && has(pod, "activeDeadlineSeconds") {
-        errors.push(FieldError::forbidden("spec.template.spec.activeDeadlineSeconds", format!("activeDeadlineSeconds in {kind} is not Supported")));
+        errors.push(FieldError::forbidden(
+            "spec.template.spec.activeDeadlineSeconds",
+            format!("activeDeadlineSeconds in {kind} is not Supported"),
+        ));
     }
     if !items(pod, &["ephemeralContainers"]).is_empty() {
-        errors.push(FieldError::forbidden("spec.template.spec.ephemeralContainers", "ephemeral containers not allowed in pod template"));
+        errors.push(FieldError::forbidden(
+            "spec.template.spec.ephemeralContainers",
+            "ephemeral containers not allowed in pod template",
+        ));
     }
 }
 
@@ -266,8 +308,15 @@ fn stateful_defaults(ss: &mut Value) {
     zero_status(ss, &["replicas", "availableReplicas"]);
 }
 
-const STATEFUL_MUTABLE: [&str; 7] =
-    ["replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds"];
+const STATEFUL_MUTABLE: [&str; 7] = [
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+];
 
 fn stateful_fixed(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
     if sub.is_some() {

@@ -71,7 +71,10 @@ fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
-        let escaped = bytes.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
+        let escaped = bytes
+            .get(at + 1..at + 3)
+            .and_then(|h| std::str::from_utf8(h).ok())
+            .and_then(|h| u8::from_str_radix(h, 16).ok());
         match (bytes[at], escaped) {
             (b'%', Some(byte)) => {
                 out.push(byte);
@@ -142,7 +145,8 @@ mod tests {
 
     #[test]
     fn queries_are_read_in_both_spellings() {
-        let request = Request::parse("command=sh&command=-c&command=echo+a%20b%26&input=1&output=true&error=1").unwrap();
+        let request =
+            Request::parse("command=sh&command=-c&command=echo+a%20b%26&input=1&output=true&error=1").unwrap();
         assert_eq!(request.command, ["sh", "-c", "echo a b&"]);
         assert!(request.stdin && request.stdout && request.stderr && !request.tty);
         let terminal = Request::parse("command=sh&stdin=true&stdout=true&stderr=true&tty=true").unwrap();
@@ -164,7 +168,10 @@ mod tests {
     fn results_carry_the_exit_code() {
         assert_eq!(status(&Ok(0))["status"], "Success");
         let failed = status(&Ok(3));
-        assert_eq!((&failed["reason"], &failed["details"]["causes"][0]["message"]), (&json!("NonZeroExitCode"), &json!("3")));
+        assert_eq!(
+            (&failed["reason"], &failed["details"]["causes"][0]["message"]),
+            (&json!("NonZeroExitCode"), &json!("3"))
+        );
         assert_eq!(status(&Err("x".into()))["code"], 500);
     }
 }

@@ -53,13 +53,20 @@ pub async fn serve_uid(
     begin(shared, [namespace, pod, container], query, upgrade).await
 }
 
-async fn begin(shared: Arc<Shared>, names: [String; 3], query: Option<String>, upgrade: Upgrade) -> Result<Response, Refusal> {
+async fn begin(
+    shared: Arc<Shared>,
+    names: [String; 3],
+    query: Option<String>,
+    upgrade: Upgrade,
+) -> Result<Response, Refusal> {
     let [namespace, name, container] = names;
     let request = Request::parse(query.as_deref().unwrap_or_default()).map_err(Refusal::bad_request)?;
     let pod = find_pod(&shared, &namespace, &name)?;
     let observed = shared.cri.observe(&pod.metadata.uid).await.map_err(Refusal::internal)?;
     let running = observed.instances(&container).find(|c| c.state == Life::Running);
-    let id = running.map(|c| c.id.clone()).ok_or_else(|| Refusal::not_found(format!("container not found ({container:?})")))?;
+    let id = running
+        .map(|c| c.id.clone())
+        .ok_or_else(|| Refusal::not_found(format!("container not found ({container:?})")))?;
     let upgrade = upgrade.map_err(|_| {
         let spoken = PROTOCOLS.join(", ");
         Refusal::bad_request(format!("unable to upgrade: this kubelet speaks WebSocket ({spoken}), not SPDY"))

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use cri_api::containerd::services::containers::v1::containers_client::ContainersClient;
 use cri_api::containerd::services::containers::v1::GetContainerRequest;
+use cri_api::containerd::services::containers::v1::containers_client::ContainersClient;
 use cri_api::containerd::services::tasks::v1::tasks_client::TasksClient;
 use cri_api::containerd::services::tasks::v1::{
     CloseIoRequest, DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest, WaitRequest,
@@ -193,12 +193,16 @@ mod tests {
 
     #[test]
     fn the_command_runs_as_the_containers_user_with_a_terminal_of_its_own() {
-        let container = json!({"process": {"args": ["srv"], "env": ["A=1", "TERM=dumb"], "user": {"uid": 7}, "cwd": "/w"}});
+        let container =
+            json!({"process": {"args": ["srv"], "env": ["A=1", "TERM=dumb"], "user": {"uid": 7}, "cwd": "/w"}});
         let request = Request { command: vec!["sh".into()], stdin: true, stdout: true, stderr: false, tty: true };
         let process = process_spec(container, &request).unwrap();
         assert_eq!(process["args"], json!(["sh"]));
         assert_eq!(process["env"], json!(["A=1", "TERM=xterm"]));
-        assert_eq!((&process["user"]["uid"], &process["cwd"], &process["terminal"]), (&json!(7), &json!("/w"), &json!(true)));
+        assert_eq!(
+            (&process["user"]["uid"], &process["cwd"], &process["terminal"]),
+            (&json!(7), &json!("/w"), &json!(true))
+        );
         assert!(process_spec(json!({}), &request).is_err());
     }
 }

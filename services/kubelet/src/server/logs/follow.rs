@@ -43,7 +43,13 @@ impl Reader {
         if let Some(count) = options.tail_lines {
             seek_tail(&mut file, usize::try_from(count).unwrap_or(usize::MAX))?;
         }
-        Ok(Reader { path: path.into(), file, formatter: Formatter::new(filter), rest: Vec::new(), budget: options.limit_bytes })
+        Ok(Reader {
+            path: path.into(),
+            file,
+            formatter: Formatter::new(filter),
+            rest: Vec::new(),
+            budget: options.limit_bytes,
+        })
     }
 
     /// Sends everything; with `follow` until the container has ended.
@@ -144,7 +150,10 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok()?;
         let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_FROM;
         inotify.add_watch(path.parent()?, flags).ok()?;
-        #[expect(deprecated, reason = "its successor is unsafe to call; an OwnedFd keeps the promise that one asks for")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe to call; an OwnedFd keeps the promise that one asks for"
+        )]
         let descriptor = AsyncFd::new(OwnedFd::from(inotify));
         descriptor.ok().map(Watch)
     }

@@ -38,12 +38,14 @@ fn flag(value: Option<&String>) -> bool {
 impl Options {
     fn filter(&self, now: jiff::Timestamp) -> Result<Filter, Refusal> {
         let since = match (&self.since_time, self.since_seconds) {
-            (Some(time), None) => {
-                Some(time.parse().map_err(|e| Refusal::bad_request(format!("sinceTime: {e}")))?)
-            }
+            (Some(time), None) => Some(time.parse().map_err(|e| Refusal::bad_request(format!("sinceTime: {e}")))?),
             (None, Some(seconds)) if seconds > 0 => jiff::Timestamp::from_second(now.as_second() - seconds).ok(),
             (None, None) => None,
-            _ => return Err(Refusal::bad_request("sinceSeconds must be positive, and at most one of sinceTime and sinceSeconds may be set")),
+            _ => {
+                return Err(Refusal::bad_request(
+                    "sinceSeconds must be positive, and at most one of sinceTime and sinceSeconds may be set",
+                ));
+            }
         };
         let stream = match self.stream.as_deref() {
             None | Some("" | "All") => None,
@@ -67,9 +69,8 @@ pub async fn serve(
     }
     let instance = find(&shared, &namespace, &pod, &container, flag(options.previous.as_ref())).await?;
     let (sender, receiver) = tokio::sync::mpsc::channel(8);
-    let reader = follow::Reader::open(&instance.log_path, filter, &options).map_err(|e| {
-        Refusal::internal(format!("failed to open log file {:?}: {e}", instance.log_path))
-    })?;
+    let reader = follow::Reader::open(&instance.log_path, filter, &options)
+        .map_err(|e| Refusal::internal(format!("failed to open log file {:?}: {e}", instance.log_path)))?;
     let follow = flag(options.follow.as_ref()) && instance.state == Life::Running;
     tokio::spawn(reader.run(shared, instance.id, follow, sender));
     let body = Body::from_stream(ReceiverStream::new(receiver));
@@ -77,7 +78,13 @@ pub async fn serve(
 }
 
 /// The container instance whose log is asked for.
-async fn find(shared: &Shared, namespace: &str, name: &str, container: &str, previous: bool) -> Result<Instance, Refusal> {
+async fn find(
+    shared: &Shared,
+    namespace: &str,
+    name: &str,
+    container: &str,
+    previous: bool,
+) -> Result<Instance, Refusal> {
     let pod = find_pod(shared, namespace, name)?;
     if pod.container(container).is_none() {
         return Err(Refusal::not_found(format!("container {container:?} not found in pod {name:?}")));
@@ -131,7 +138,8 @@ mod tests {
         let filter = options.filter(now).unwrap();
         assert_eq!(filter.since, Some("2026-01-01T00:00:30Z".parse().unwrap()));
         assert!(filter.timestamps);
-        let both = Options { since_seconds: Some(1), since_time: Some("2026-01-01T00:00:00Z".into()), ..Options::default() };
+        let both =
+            Options { since_seconds: Some(1), since_time: Some("2026-01-01T00:00:00Z".into()), ..Options::default() };
         assert!(both.filter(now).is_err());
         assert!(Options { since_time: Some("yesterday".into()), ..Options::default() }.filter(now).is_err());
     }

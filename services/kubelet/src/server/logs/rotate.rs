@@ -9,7 +9,8 @@ use crate::shared::Shared;
 
 /// Rotates every log of this node's pods that is full.
 pub async fn all(shared: &Shared) {
-    let limit = apimachinery::quantity::Quantity::parse(&shared.config.container_log_max_size).map_or(10 << 20, |q| q.value());
+    let limit =
+        apimachinery::quantity::Quantity::parse(&shared.config.container_log_max_size).map_or(10 << 20, |q| q.value());
     let files = usize::try_from(shared.config.container_log_max_files).unwrap_or(5).max(2);
     for object in shared.pods.list() {
         let Ok(pod) = crate::pod::Pod::from_value(&object) else { continue };

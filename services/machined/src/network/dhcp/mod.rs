@@ -34,9 +34,15 @@ pub(crate) struct Lease {
 pub(crate) enum Outgoing {
     Discover,
     /// Takes an offer.
-    Select { address: Ipv4Addr, server: Ipv4Addr },
+    Select {
+        address: Ipv4Addr,
+        server: Ipv4Addr,
+    },
     /// Asks for more time; to `server`, or to everybody when it is gone.
-    Extend { address: Ipv4Addr, server: Option<Ipv4Addr> },
+    Extend {
+        address: Ipv4Addr,
+        server: Option<Ipv4Addr>,
+    },
 }
 
 /// What the client receives; other messages and other clients' are dropped before.
@@ -66,11 +72,22 @@ pub(crate) enum Action {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    Selecting { tries: u32 },
-    Requesting { offer: Lease, tries: u32 },
-    Bound { lease: Lease, since: Millis },
+    Selecting {
+        tries: u32,
+    },
+    Requesting {
+        offer: Lease,
+        tries: u32,
+    },
+    Bound {
+        lease: Lease,
+        since: Millis,
+    },
     /// Asked for more time: the lender until `t2`, then everybody.
-    Extending { lease: Lease, since: Millis },
+    Extending {
+        lease: Lease,
+        since: Millis,
+    },
 }
 
 /// A client on one interface.
@@ -102,11 +119,19 @@ impl Client {
         match (state, event) {
             (State::Selecting { .. }, Event::Received(Incoming::Offer(offer))) => self.request(offer, 0, now),
             (State::Selecting { tries }, Event::Timer) => self.discover(tries, now),
-            (State::Requesting { offer, .. }, Event::Received(Incoming::Ack(lease))) if lease.address.addr() == offer.address.addr() => self.bind(lease, None, now),
+            (State::Requesting { offer, .. }, Event::Received(Incoming::Ack(lease)))
+                if lease.address.addr() == offer.address.addr() =>
+            {
+                self.bind(lease, None, now)
+            }
             (State::Requesting { .. }, Event::Received(Incoming::Nak)) => self.discover(0, now),
-            (State::Requesting { offer, tries }, Event::Timer) if tries < REQUEST_TRIES => self.request(offer, tries, now),
+            (State::Requesting { offer, tries }, Event::Timer) if tries < REQUEST_TRIES => {
+                self.request(offer, tries, now)
+            }
             (State::Requesting { .. }, Event::Timer) => self.discover(0, now),
-            (State::Bound { lease, since } | State::Extending { lease, since }, Event::Timer) => self.extend(lease, since, now),
+            (State::Bound { lease, since } | State::Extending { lease, since }, Event::Timer) => {
+                self.extend(lease, since, now)
+            }
             (State::Extending { lease, .. }, Event::Received(Incoming::Ack(new))) => self.bind(new, Some(lease), now),
             (State::Extending { lease, .. }, Event::Received(Incoming::Nak)) => self.lost(lease, now),
             // Everything else is late or not for this state.

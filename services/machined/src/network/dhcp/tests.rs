@@ -38,12 +38,13 @@ fn discovery_is_repeated_with_growing_pauses() {
 #[test]
 fn an_offer_is_requested_a_few_times_and_then_given_up() {
     let (mut client, _) = Client::start(0);
-    let select = Action::Send(Outgoing::Select { address: "10.0.2.15".parse().unwrap(), server: "10.0.2.2".parse().unwrap() });
-    assert_eq!(client.step(Event::Received(Incoming::Offer(lease("10.0.2.15/24"))), 5), [select.clone()]);
+    let select =
+        Action::Send(Outgoing::Select { address: "10.0.2.15".parse().unwrap(), server: "10.0.2.2".parse().unwrap() });
+    assert_eq!(client.step(Event::Received(Incoming::Offer(lease("10.0.2.15/24"))), 5), vec![select.clone()]);
     // A second server's offer changes nothing.
     assert_eq!(client.step(Event::Received(Incoming::Offer(lease("10.0.9.9/24"))), 6), []);
     for _ in 0..3 {
-        assert_eq!(client.step(Event::Timer, client.deadline()), [select.clone()]);
+        assert_eq!(client.step(Event::Timer, client.deadline()), vec![select.clone()]);
     }
     assert_eq!(client.step(Event::Timer, client.deadline()), [Action::Send(Outgoing::Discover)]);
 }
@@ -61,7 +62,7 @@ fn a_lease_is_renewed_from_its_server_then_from_anybody_then_lost() {
     let address = "10.0.2.15".parse().unwrap();
     let renew = Action::Send(Outgoing::Extend { address, server: Some("10.0.2.2".parse().unwrap()) });
     let rebind = Action::Send(Outgoing::Extend { address, server: None });
-    assert_eq!(client.step(Event::Timer, client.deadline()), [renew.clone()]);
+    assert_eq!(client.step(Event::Timer, client.deadline()), vec![renew.clone()]);
     // Half of the 375 s until t2, then less, never under a minute.
     assert_eq!(client.deadline(), 20 + 687_500);
     let mut seen = Vec::new();
@@ -83,7 +84,10 @@ fn an_extension_keeps_or_changes_the_address() {
     let mut client = bound();
     let at = client.deadline();
     client.step(Event::Timer, at);
-    assert_eq!(client.step(Event::Received(Incoming::Ack(lease("10.0.2.15/24"))), at + 5), [Action::Configure(Box::new(lease("10.0.2.15/24")))]);
+    assert_eq!(
+        client.step(Event::Received(Incoming::Ack(lease("10.0.2.15/24"))), at + 5),
+        [Action::Configure(Box::new(lease("10.0.2.15/24")))]
+    );
     assert_eq!(client.deadline(), at + 5 + 500_000);
     let at = client.deadline();
     client.step(Event::Timer, at);
@@ -94,5 +98,8 @@ fn an_extension_keeps_or_changes_the_address() {
     );
     let at = client.deadline();
     client.step(Event::Timer, at);
-    assert_eq!(client.step(Event::Received(Incoming::Nak), at + 5), [Action::Deconfigure(Box::new(new)), Action::Send(Outgoing::Discover)]);
+    assert_eq!(
+        client.step(Event::Received(Incoming::Nak), at + 5),
+        [Action::Deconfigure(Box::new(new)), Action::Send(Outgoing::Discover)]
+    );
 }

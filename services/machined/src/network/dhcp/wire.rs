@@ -18,7 +18,14 @@ pub(super) struct Identity {
 const YEAR: u32 = 365 * 24 * 3600;
 
 pub(super) fn encode(message: &Outgoing, who: Identity) -> Option<Vec<u8>> {
-    let mut packet = Message::new_with_id(who.xid, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, &who.mac);
+    let mut packet = Message::new_with_id(
+        who.xid,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::UNSPECIFIED,
+        &who.mac,
+    );
     let kind = if *message == Outgoing::Discover { MessageType::Discover } else { MessageType::Request };
     packet.opts_mut().insert(DhcpOption::MessageType(kind));
     // Type 1 is Ethernet.
@@ -113,9 +120,25 @@ mod tests {
     const WHO: Identity = Identity { mac: [2, 0, 0, 0, 0, 1], xid: 7 };
 
     fn reply(kind: MessageType, extra: Vec<DhcpOption>) -> Message {
-        let mut message = Message::new_with_id(WHO.xid, Ipv4Addr::UNSPECIFIED, "10.0.2.15".parse().unwrap(), Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, &WHO.mac);
+        let mut message = Message::new_with_id(
+            WHO.xid,
+            Ipv4Addr::UNSPECIFIED,
+            "10.0.2.15".parse().unwrap(),
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::UNSPECIFIED,
+            &WHO.mac,
+        );
         message.set_opcode(Opcode::BootReply);
-        for option in [vec![DhcpOption::MessageType(kind), DhcpOption::ServerIdentifier("10.0.2.2".parse().unwrap()), DhcpOption::AddressLeaseTime(86400)], extra].concat() {
+        for option in [
+            vec![
+                DhcpOption::MessageType(kind),
+                DhcpOption::ServerIdentifier("10.0.2.2".parse().unwrap()),
+                DhcpOption::AddressLeaseTime(86400),
+            ],
+            extra,
+        ]
+        .concat()
+        {
             message.opts_mut().insert(option);
         }
         message
@@ -124,7 +147,12 @@ mod tests {
     #[test]
     fn an_offer_becomes_a_lease_with_the_defaults_of_the_standard() {
         let gateway: Ipv4Addr = "10.0.2.2".parse().unwrap();
-        let bytes = reply(MessageType::Offer, vec![DhcpOption::Router(vec![gateway]), DhcpOption::SubnetMask("255.255.0.0".parse().unwrap())]).to_vec().unwrap();
+        let bytes = reply(
+            MessageType::Offer,
+            vec![DhcpOption::Router(vec![gateway]), DhcpOption::SubnetMask("255.255.0.0".parse().unwrap())],
+        )
+        .to_vec()
+        .unwrap();
         let Some(Incoming::Offer(lease)) = decode(&bytes, WHO) else { panic!("no offer") };
         assert_eq!(lease.address.to_string(), "10.0.2.15/16");
         assert_eq!((lease.t1, lease.t2, lease.lifetime), (43200, 75600, 86400));
@@ -145,10 +173,16 @@ mod tests {
         let select = Outgoing::Select { address: "10.0.2.15".parse().unwrap(), server: "10.0.2.2".parse().unwrap() };
         let packet = Message::from_bytes(&encode(&select, WHO).unwrap()).unwrap();
         assert!(packet.ciaddr().is_unspecified() && packet.flags().broadcast());
-        assert!(packet.opts().get(OptionCode::RequestedIpAddress).is_some() && packet.opts().get(OptionCode::ServerIdentifier).is_some());
+        assert!(
+            packet.opts().get(OptionCode::RequestedIpAddress).is_some()
+                && packet.opts().get(OptionCode::ServerIdentifier).is_some()
+        );
         let extend = Outgoing::Extend { address: "10.0.2.15".parse().unwrap(), server: None };
         let packet = Message::from_bytes(&encode(&extend, WHO).unwrap()).unwrap();
         assert_eq!(packet.ciaddr().to_string(), "10.0.2.15");
-        assert!(packet.opts().get(OptionCode::RequestedIpAddress).is_none() && packet.opts().get(OptionCode::ServerIdentifier).is_none());
+        assert!(
+            packet.opts().get(OptionCode::RequestedIpAddress).is_none()
+                && packet.opts().get(OptionCode::ServerIdentifier).is_none()
+        );
     }
 }

@@ -1,0 +1,85 @@
+use super::*;
+use serde_json::json;
+
+fn varint(mut n: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    while n >= 0x80 {
+        out.push((n & 0x7f) as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+    out
+}
+
+/// A field of type bytes: texts and messages.
+fn b(number: usize, content: &[u8]) -> Vec<u8> {
+    [varint(number << 3 | 2), varint(content.len()), content.to_vec()].concat()
+}
+
+/// A number.
+fn v(number: usize, n: usize) -> Vec<u8> {
+    [varint(number << 3), varint(n)].concat()
+}
+
+fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let meta = [b(1, api_version.as_bytes()), b(2, kind.as_bytes())].concat();
+    [MAGIC.to_vec(), b(1, &meta), b(2, raw), b(3, b""), b(4, b"")].concat()
+}
+
+fn read(group: &str, kind: &str, raw: &[u8]) -> Result<Value, Error> {
+    let api_version = if group.is_empty() { "v1".to_string() } else { format!("{group}/v1") };
+    decode(&envelope(&api_version, kind, raw), builtin().kind(group, "v1", kind).expect("a kind"))
+}
+
+#[test]
+fn a_deployment_with_everything_that_is_special() {
+    let creation = b(8, b"");
+    let metadata = [b(1, b"web"), b(2, b""), creation, v(7, 0), b(11, &[b(1, b"app"), b(2, b"web")].concat())].concat();
+    let request = b(2, &[b(1, b"cpu"), b(2, &b(1, b"100m"))].concat());
+    // containerPort 80; hostPort, not behind a pointer, is zero.
+    let port = [v(2, 0), v(3, 80)].concat();
+    let get = b(2, &[b(1, b"/"), b(2, &[v(1, 1), b(3, b"http")].concat())].concat());
+    let probe = b(10, &[b(1, &get), v(2, 0)].concat());
+    let container = [b(1, b"c"), b(2, b"img"), b(3, b"sh"), b(3, b"-c"), b(6, &port), b(8, &request), probe, v(16, 0)].concat();
+    let volume = [b(1, b"tmp"), b(2, &b(2, &b(1, b"")))].concat();
+    let spec = [b(1, &volume), b(2, &container), v(21, 0)].concat();
+    let template = [b(1, b""), b(2, &spec)].concat();
+    let selector = b(1, &[b(1, b"app"), b(2, b"web")].concat());
+    let raw = [b(1, &metadata), b(2, &[v(1, 0), b(2, &selector), b(3, &template), b(4, b""), v(5, 0)].concat()), b(3, &v(1, 0))].concat();
+    let want = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "labels": {"app": "web"}},
+        "spec": {
+            // replicas is a pointer: its zero was meant. minReadySeconds is not.
+            "replicas": 0, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {}, "spec": {
+                "automountServiceAccountToken": false,
+                "containers": [{"name": "c", "image": "img", "command": ["sh", "-c"], "ports": [{"containerPort": 80}],
+                    "resources": {"requests": {"cpu": "100m"}}, "livenessProbe": {"httpGet": {"path": "/", "port": "http"}}}],
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+            }},
+        },
+    });
+    let mut got = read("apps", "Deployment", &raw).expect("decodes");
+    // An empty metadata of a template may be there or not.
+    got["spec"]["template"]["metadata"] = json!({});
+    assert_eq!(got, want);
+}
+
+#[test]
+fn a_secret_and_a_lease() {
+    let data = b(2, &[b(1, b"k"), b(2, b"\x00\xff")].concat());
+    assert_eq!(read("", "Secret", &data).map(|o| o["data"].clone()), Ok(json!({"k": "AP8="})));
+    let renew = b(4, &[v(1, 5), v(2, 1_000_000)].concat());
+    let lease = b(2, &renew);
+    assert_eq!(read("coordination.k8s.io", "Lease", &lease).map(|o| o["spec"]["renewTime"].clone()), Ok(json!("1970-01-01T00:00:05.001000Z")));
+}
+
+#[test]
+fn delete_options_and_nonsense() {
+    let raw = [v(1, 0), b(4, b"Foreground")].concat();
+    let got = delete_options(&envelope("v1", "DeleteOptions", &raw)).expect("decodes");
+    assert_eq!(got, json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "propagationPolicy": "Foreground"}));
+    assert_eq!(delete_options(b"{}"), Err(Error::Magic));
+    assert_eq!(delete_options(&envelope("v1", "DeleteOptions", &[0x0a, 0x05, 1])), Err(Error::Malformed));
+}

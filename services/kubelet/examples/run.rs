@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    daemon::main("kubelet", 2, |shutdown| kubelet::run(std::env::args().collect(), shutdown))
+}

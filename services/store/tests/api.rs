@@ -1,0 +1,423 @@
+//! The store through its API: in this process, and in a child process that is killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use daemon::{Shutdown, ShutdownTrigger};
+use store_api::etcdserverpb as pb;
+use store_api::etcdserverpb::compare::{CompareTarget, TargetUnion};
+use store_api::etcdserverpb::kv_client::KvClient;
+use store_api::etcdserverpb::lease_client::LeaseClient;
+use store_api::etcdserverpb::maintenance_client::MaintenanceClient;
+use store_api::etcdserverpb::request_op::Request;
+use store_api::etcdserverpb::watch_client::WatchClient;
+use store_api::etcdserverpb::watch_request::RequestUnion;
+use store_api::mvccpb::event::EventType;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A store in this process.
+struct Store {
+    url: String,
+    trigger: ShutdownTrigger,
+    task: JoinHandle<daemon::Outcome>,
+}
+
+fn arguments(folder: &Path, port: u16) -> Vec<String> {
+    vec![
+        "store".into(),
+        format!("--data-dir={}", folder.display()),
+        format!("--listen-client-urls=http://127.0.0.1:{port}"),
+        "--snapshot-count=100".into(),
+    ]
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Store {
+    fn start(folder: &Path) -> Self {
+        let port = free_port();
+        let (trigger, shutdown) = Shutdown::pair();
+        let task = tokio::spawn(store::run(arguments(folder, port), shutdown));
+        Store { url: format!("http://127.0.0.1:{port}"), trigger, task }
+    }
+
+    async fn stop(self) {
+        self.trigger.trigger();
+        tokio::time::timeout(LIMIT, self.task).await.expect("the store ends").unwrap().unwrap();
+    }
+}
+
+async fn connect(url: &str) -> Channel {
+    let endpoint = Channel::from_shared(url.to_owned()).unwrap();
+    tokio::time::timeout(LIMIT, async {
+        loop {
+            match endpoint.connect().await {
+                Ok(channel) => return channel,
+                // There is no event for "a process listens now".
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await
+    .expect("the store listens")
+}
+
+fn put(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() }
+}
+
+fn get(key: &str) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.to_owned().into(), ..Default::default() }
+}
+
+fn prefix(key: &str) -> pb::RangeRequest {
+    let mut end = key.as_bytes().to_vec();
+    *end.last_mut().unwrap() += 1;
+    pb::RangeRequest { range_end: end.into(), ..get(key) }
+}
+
+/// A watch stream with its requests.
+struct Watch {
+    requests: mpsc::Sender<pb::WatchRequest>,
+    responses: Streaming<pb::WatchResponse>,
+}
+
+impl Watch {
+    async fn open(channel: &Channel) -> Self {
+        let (requests, receiver) = mpsc::channel(4);
+        let responses = WatchClient::new(channel.clone()).watch(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        Watch { requests, responses }
+    }
+
+    async fn send(&self, request: RequestUnion) {
+        self.requests.send(pb::WatchRequest { request_union: Some(request) }).await.unwrap();
+    }
+
+    async fn create(&mut self, range: pb::RangeRequest, start_revision: i64) -> pb::WatchResponse {
+        let (key, range_end) = (range.key, range.range_end);
+        let create = pb::WatchCreateRequest { key, range_end, start_revision, prev_kv: true, ..Default::default() };
+        self.send(RequestUnion::CreateRequest(create)).await;
+        self.next().await
+    }
+
+    async fn next(&mut self) -> pb::WatchResponse {
+        tokio::time::timeout(LIMIT, self.responses.message()).await.expect("a response").unwrap().expect("an open stream")
+    }
+
+    /// Collects `count` events as "PUT key@revision<previous value".
+    async fn events(&mut self, count: usize) -> Vec<String> {
+        let mut found = Vec::new();
+        while found.len() < count {
+            for event in self.next().await.events {
+                let kind = if event.r#type() == EventType::Put { "PUT" } else { "DELETE" };
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let previous = event.prev_kv.map(|kv| text(&kv.value)).unwrap_or_default();
+                let kv = event.kv.unwrap();
+                found.push(format!("{kind} {}@{}<{previous}", text(&kv.key), kv.mod_revision));
+            }
+        }
+        found
+    }
+}
+
+#[tokio::test]
+async fn keys_transactions_and_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(folder.path());
+    let mut kv = KvClient::new(connect(&store.url).await);
+
+    let header = kv.put(put("/a", "1")).await.unwrap().into_inner().header.unwrap();
+    assert_eq!(header.revision, 2, "an empty store is at revision 1");
+    assert!(header.cluster_id != 0 && header.member_id != 0 && header.raft_term > 0);
+    let old = kv.put(pb::PutRequest { prev_kv: true, ..put("/a", "2") }).await.unwrap().into_inner().prev_kv.unwrap();
+    assert_eq!((old.value.as_ref(), old.version), (b"1".as_ref(), 1));
+
+    // Create-if-absent, as the API server does it.
+    let absent = pb::Compare {
+        key: "/b".into(),
+        target: CompareTarget::Mod.into(),
+        target_union: Some(TargetUnion::ModRevision(0)),
+        ..Default::default()
+    };
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let create = pb::TxnRequest {
+        compare: vec![absent],
+        success: vec![op(Request::RequestPut(put("/b", "new")))],
+        failure: vec![op(Request::RequestRange(get("/b")))],
+    };
+    assert!(kv.txn(create.clone()).await.unwrap().into_inner().succeeded);
+    assert!(!kv.txn(create).await.unwrap().into_inner().succeeded);
+
+    let cases = [
+        (kv.range(pb::RangeRequest { revision: 99, ..get("/a") }).await.unwrap_err(), Code::OutOfRange, "future revision"),
+        (kv.range(get("")).await.unwrap_err(), Code::InvalidArgument, "key is not provided"),
+        (kv.put(pb::PutRequest { lease: 5, ..put("/a", "") }).await.unwrap_err(), Code::NotFound, "lease not found"),
+        (kv.put(put("/big", &"x".repeat(1_600_000))).await.unwrap_err(), Code::InvalidArgument, "request is too large"),
+        (kv.compact(pb::CompactionRequest { revision: 99, physical: false }).await.unwrap_err(), Code::OutOfRange, "future"),
+    ];
+    for (status, code, text) in cases {
+        assert!(status.code() == code && status.message().contains(text), "{status:?}");
+    }
+    for turn in 0..250 {
+        kv.put(put("/many", &turn.to_string())).await.unwrap();
+    }
+    store.stop().await;
+
+    // The log was purged behind snapshots meanwhile; nothing may depend on it.
+    let store = Store::start(folder.path());
+    let mut kv = KvClient::new(connect(&store.url).await);
+    let response = kv.range(prefix("/")).await.unwrap().into_inner();
+    let rows: Vec<_> = response.kvs.iter().map(|kv| (kv.key.as_ref(), kv.value.as_ref(), kv.version)).collect();
+    assert_eq!(rows, [(b"/a".as_ref(), b"2".as_ref(), 2), (b"/b", b"new", 1), (b"/many", b"249", 250)]);
+    let after = response.header.unwrap();
+    assert_eq!((after.revision, after.member_id), (254, header.member_id));
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn watches_resume_filter_and_end_at_compaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(folder.path());
+    let channel = connect(&store.url).await;
+    let mut kv = KvClient::new(channel.clone());
+    kv.put(put("/w/a", "1")).await.unwrap();
+    kv.put(put("/other", "x")).await.unwrap();
+    kv.put(put("/w/a", "2")).await.unwrap();
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let both = vec![op(Request::RequestPut(put("/w/b", "3"))), op(Request::RequestPut(put("/w/c", "3")))];
+    kv.txn(pb::TxnRequest { success: both, ..Default::default() }).await.unwrap();
+
+    let mut watch = Watch::open(&channel).await;
+    let created = watch.create(prefix("/w/"), 2).await;
+    assert!(created.created && !created.canceled);
+    assert_eq!(watch.events(4).await, ["PUT /w/a@2<", "PUT /w/a@4<1", "PUT /w/b@5<", "PUT /w/c@5<"]);
+
+    // Live, with the replaced values.
+    kv.delete_range(pb::DeleteRangeRequest { key: "/w/a".into(), ..Default::default() }).await.unwrap();
+    assert_eq!(watch.events(1).await, ["DELETE /w/a@6<2"]);
+    kv.put(put("/elsewhere", "x")).await.unwrap();
+    watch.send(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+    let progress = watch.next().await;
+    assert_eq!((progress.watch_id, progress.header.unwrap().revision, progress.events.len()), (-1, 7, 0));
+
+    watch.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: created.watch_id })).await;
+    assert!(watch.next().await.canceled);
+
+    // History before the compacted revision is gone, and the watcher is told where it begins.
+    kv.compact(pb::CompactionRequest { revision: 5, physical: true }).await.unwrap();
+    let again = kv.compact(pb::CompactionRequest { revision: 5, physical: true }).await.unwrap_err();
+    assert!(again.message().contains("has been compacted"), "{again:?}");
+    assert!(watch.create(prefix("/w/"), 4).await.created);
+    let canceled = watch.next().await;
+    assert_eq!((canceled.canceled, canceled.compact_revision), (true, 5));
+    assert!(watch.create(prefix("/w/"), 5).await.created);
+    assert_eq!(watch.events(3).await, ["PUT /w/b@5<", "PUT /w/c@5<", "DELETE /w/a@6<2"]);
+    let read = kv.range(pb::RangeRequest { revision: 4, ..get("/w/a") }).await.unwrap_err();
+    assert_eq!((read.code(), read.message()), (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"));
+    assert_eq!(kv.range(prefix("/w/")).await.unwrap().into_inner().count, 2);
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn a_watcher_that_lags_reads_history_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(folder.path());
+    let channel = connect(&store.url).await;
+    let mut kv = KvClient::new(channel.clone());
+    let mut watch = Watch::open(&channel).await;
+    watch.create(prefix("/k"), 0).await;
+    // Far more than the ring holds, while the watcher does not read.
+    let value = "v".repeat(20_000);
+    for turn in 0..300 {
+        kv.put(put(&format!("/k{turn:03}"), &value)).await.unwrap();
+    }
+    let expected: Vec<_> = (0..300).map(|turn| format!("PUT /k{turn:03}@{}<", turn + 2)).collect();
+    assert_eq!(watch.events(300).await, expected);
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn leases_expire_and_take_their_keys_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(folder.path());
+    let channel = connect(&store.url).await;
+    let (mut kv, mut leases) = (KvClient::new(channel.clone()), LeaseClient::new(channel.clone()));
+    let long = leases.lease_grant(pb::LeaseGrantRequest { ttl: 3600, id: 0 }).await.unwrap().into_inner();
+    assert!(long.id > 0 && long.ttl == 3600);
+    let short = leases.lease_grant(pb::LeaseGrantRequest { ttl: 1, id: 77 }).await.unwrap().into_inner();
+    assert_eq!((short.id, short.ttl), (77, 2));
+    let taken = leases.lease_grant(pb::LeaseGrantRequest { ttl: 1, id: 77 }).await.unwrap_err();
+    assert_eq!((taken.code(), taken.message()), (Code::FailedPrecondition, "etcdserver: lease already exists"));
+    kv.put(pb::PutRequest { lease: 77, ..put("/l/short", "") }).await.unwrap();
+    kv.put(pb::PutRequest { lease: long.id, ..put("/l/long", "") }).await.unwrap();
+
+    let mut watch = Watch::open(&channel).await;
+    watch.create(prefix("/l/"), 0).await;
+    assert_eq!(watch.events(1).await, ["DELETE /l/short@4<"]);
+
+    let left = leases.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: long.id, keys: true }).await.unwrap().into_inner();
+    assert!(left.ttl > 3500 && left.granted_ttl == 3600 && left.keys == ["/l/long"], "{left:?}");
+    let gone = leases.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: 77, keys: true }).await.unwrap().into_inner();
+    assert_eq!(gone.ttl, -1);
+    let mut alive = leases.lease_keep_alive(tokio_stream::iter([long.id, 77].map(|id| pb::LeaseKeepAliveRequest { id }))).await.unwrap().into_inner();
+    assert_eq!(alive.message().await.unwrap().unwrap().ttl, 3600);
+    assert_eq!(alive.message().await.unwrap().unwrap().ttl, 0);
+    store.stop().await;
+
+    let store = Store::start(folder.path());
+    let channel = connect(&store.url).await;
+    let mut leases = LeaseClient::new(channel.clone());
+    let ids = leases.lease_leases(pb::LeaseLeasesRequest {}).await.unwrap().into_inner().leases;
+    assert_eq!(ids.iter().map(|l| l.id).collect::<Vec<_>>(), [long.id]);
+    leases.lease_revoke(pb::LeaseRevokeRequest { id: long.id }).await.unwrap();
+    assert_eq!(KvClient::new(channel).range(prefix("/l/")).await.unwrap().into_inner().count, 0);
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn snapshots_carry_their_digest() {
+    use sha2::Digest;
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(folder.path());
+    let channel = connect(&store.url).await;
+    KvClient::new(channel.clone()).put(put("/s", "1")).await.unwrap();
+    let mut stream = MaintenanceClient::new(channel).snapshot(pb::SnapshotRequest {}).await.unwrap().into_inner();
+    let (mut bytes, mut remaining) = (Vec::new(), u64::MAX);
+    while let Some(chunk) = stream.message().await.unwrap() {
+        bytes.extend_from_slice(&chunk.blob);
+        remaining = chunk.remaining_bytes;
+    }
+    assert_eq!((remaining, bytes.len() % 512), (0, 32));
+    let (archive, digest) = bytes.split_at(bytes.len() - 32);
+    assert_eq!(sha2::Sha256::digest(archive).as_slice(), digest);
+    store.stop().await;
+
+    // Unpacked as a data directory, it is a store with the same content.
+    let restored = tempfile::tempdir().unwrap();
+    tar::Archive::new(archive).unpack(restored.path().join("member")).unwrap();
+    let store = Store::start(restored.path());
+    let mut kv = KvClient::new(connect(&store.url).await);
+    assert_eq!(kv.range(get("/s")).await.unwrap().into_inner().kvs[0].value, "1");
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_named_and_never_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(folder.path());
+    KvClient::new(connect(&store.url).await).put(put("/d", "precious")).await.unwrap();
+    store.stop().await;
+
+    for family in ["mvcc", "raft_log"] {
+        let member = folder.path().join("member");
+        let open = || rocksdb::DB::open_cf(&rocksdb::Options::default(), &member, store::schema::FAMILIES).unwrap();
+        let db = open();
+        let handle = db.cf_handle(family).unwrap();
+        let (key, good) = db.iterator_cf(&handle, rocksdb::IteratorMode::End).next().unwrap().unwrap();
+        let mut bad = good.to_vec();
+        *bad.last_mut().unwrap() ^= 0x10;
+        db.put_cf(&handle, &key, &bad).unwrap();
+        drop(handle);
+        drop(db);
+
+        let (_trigger, shutdown) = Shutdown::pair();
+        let error = store::run(arguments(folder.path(), free_port()), shutdown).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("corrupt record in column family {family}, key 0x")), "{error}");
+
+        let db = open();
+        let handle = db.cf_handle(family).unwrap();
+        db.put_cf(&handle, &key, &good).unwrap();
+    }
+    Store::start(folder.path()).stop().await;
+}
+
+const CHILD_FOLDER: &str = "STORE_TEST_FOLDER";
+const CHILD_PORT: &str = "STORE_TEST_PORT";
+
+/// Not a test by itself: the process that [`nothing_acknowledged_is_lost`] kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_process() {
+    let (Ok(folder), Ok(port)) = (std::env::var(CHILD_FOLDER), std::env::var(CHILD_PORT)) else { return };
+    let (_trigger, shutdown) = Shutdown::pair();
+    println!("started");
+    store::run(arguments(Path::new(&folder), port.parse().unwrap()), shutdown).await.unwrap();
+}
+
+fn spawn_child(folder: &Path, port: u16) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_process", "--nocapture"])
+        .env(CHILD_FOLDER, folder)
+        .env(CHILD_PORT, port.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("started")));
+    child
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged = std::collections::BTreeMap::new();
+    let mut newest = 0;
+    for round in 0..3 {
+        let port = free_port();
+        let mut child = spawn_child(folder.path(), port);
+        let channel = connect(&format!("http://127.0.0.1:{port}")).await;
+        check_all(&channel, &acknowledged, newest).await;
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        for writer in 0..8 {
+            let (mut kv, sender) = (KvClient::new(channel.clone()), sender.clone());
+            tokio::spawn(async move {
+                for turn in 0.. {
+                    let (key, value) = (format!("/{writer}/{}", turn % 50), format!("{round}.{turn}"));
+                    let Ok(response) = kv.put(put(&key, &value)).await else { return };
+                    let revision = response.into_inner().header.unwrap().revision;
+                    if sender.send((key, value, revision)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut seen = 0;
+        while let Some((key, value, revision)) = receiver.recv().await {
+            acknowledged.insert(key, (value, revision));
+            newest = newest.max(revision);
+            seen += 1;
+            if seen == 400 {
+                // In the middle of everything; acknowledgements on their way still count.
+                child.kill().unwrap();
+            }
+        }
+        assert!(seen >= 400);
+        child.wait().unwrap();
+    }
+    let store = Store::start(folder.path());
+    check_all(&connect(&store.url).await, &acknowledged, newest).await;
+    store.stop().await;
+}
+
+async fn check_all(channel: &Channel, acknowledged: &std::collections::BTreeMap<String, (String, i64)>, newest: i64) {
+    let response = KvClient::new(channel.clone()).range(prefix("/")).await.unwrap().into_inner();
+    assert!(response.header.unwrap().revision >= newest);
+    let found: std::collections::BTreeMap<_, _> = response.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+    for (key, (value, revision)) in acknowledged {
+        let kv = found.get(key.as_bytes()).unwrap_or_else(|| panic!("{key} is gone"));
+        // A write that was never acknowledged may have happened as well, but only after the acknowledged one.
+        assert!(kv.mod_revision >= *revision, "{key} went back to {}", kv.mod_revision);
+        assert!(kv.mod_revision > *revision || kv.value == value.as_bytes(), "{key} differs");
+    }
+}
