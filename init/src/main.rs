@@ -60,8 +60,8 @@ struct Init {
     control: Control,
     signals: reaper::Signals,
     ending: Option<Ending>,
-    /// The target that was asked for while modules were still being loaded: services would start into a kernel that lacks what
-    /// they need.
+    /// The target that was asked for. It is taken up after the reply, because starting ten processes takes a while, and after
+    /// modules are loaded, because services would start into a kernel that lacks what they need.
     pending: Option<Target>,
 }
 
@@ -104,6 +104,11 @@ impl Init {
         loop {
             for source in self.wait() {
                 self.serve(source);
+            }
+            if self.booted.loading.is_none()
+                && let Some(target) = self.pending.take()
+            {
+                self.handle(Event::Target(target));
             }
             self.handle(Event::Tick);
             if let Some(ending) = self.ending
@@ -162,9 +167,6 @@ impl Init {
         let Some(loading) = self.booted.loading.take() else { return };
         let outcome = loading.finish();
         self.booted.record("modules", outcome);
-        if let Some(target) = self.pending.take() {
-            self.handle(Event::Target(target));
-        }
     }
 
     fn reap(&self) {
@@ -174,10 +176,15 @@ impl Init {
 
     fn on_child(&mut self, row: usize) {
         let Some(child) = self.children.get(&row) else { return };
-        let Ok(Some(exit)) = child.try_wait() else { return };
+        let how = match child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(exit)) => exit.to_string(),
+            // It has ended (its descriptor says so) but its status is lost; not to notice would be worse.
+            Err(error) => error.to_string(),
+        };
         self.children.remove(&row);
         self.on_log(row);
-        self.handle(Event::Exited(row, exit.to_string()));
+        self.handle(Event::Exited(row, how));
         // Orphans may have stood in the queue behind this child.
         self.reap();
     }
@@ -211,11 +218,8 @@ impl Init {
                 }
                 _ => {
                     self.booted.console.line(&format!("target is {target:?}"));
-                    if self.booted.loading.is_some() {
-                        self.pending = Some(target);
-                        return Reply::Done;
-                    }
-                    Ok(Event::Target(target))
+                    self.pending = Some(target);
+                    return Reply::Done;
                 }
             },
             Request::ServiceStart(name) => row_of(&name).map(Event::Start),

@@ -29,8 +29,9 @@ impl Artifacts {
     pub fn build() -> Result<Artifacts> {
         image::ensure_tools(TOOLS)?;
         ensure_kubectl()?;
-        let image = image::build(&image::Request { board: "qemu-x86_64".to_owned(), corten: None, refresh: false })?;
         let programs = image::host_binaries()?;
+        let corten = Some(programs.join("corten"));
+        let image = image::build(&image::Request { board: "qemu-x86_64".to_owned(), corten, refresh: false })?;
         Ok(Artifacts { image, programs })
     }
 

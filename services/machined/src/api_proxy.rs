@@ -44,6 +44,8 @@ impl Members {
         if matches!(config.role, Role::ControlPlane(_)) {
             hosts.insert(0, ("127.0.0.1".to_owned(), 6443));
         }
+        // An endpoint may be this very proxy, on a cluster that is only used from its machines.
+        hosts.retain(|(host, port)| *port != ADDRESS.1 || (host != "localhost" && host != "127.0.0.1"));
         Self::new(hosts)
     }
 

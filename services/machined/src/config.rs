@@ -25,9 +25,15 @@ pub(crate) enum ConfigError {
     Authority { file: String, path: &'static str, source: pki::Error },
 }
 
-/// Finds and checks the configuration: the kernel argument's file, else the stored one. A file that the argument names
-/// but that is missing or wrong is not replaced by the stored one: the administrator asked for that file.
+/// Finds and checks the configuration: what was applied during this boot, else the kernel argument's file, else the
+/// stored one. A file that the argument names but that is missing or wrong is not replaced by the stored one: the
+/// administrator asked for that file.
 pub(crate) fn load(paths: &Paths, command_line: &str) -> Result<Config, ConfigError> {
+    // Without this, a restart of this daemon alone would undo what got the machine out of maintenance mode.
+    let applied = paths.applied_config();
+    if let Ok(text) = std::fs::read_to_string(&applied) {
+        return check(&applied.display().to_string(), &text);
+    }
     if let Some(path) = argument(command_line) {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Argument { path: path.into(), source })?;
@@ -60,6 +66,11 @@ pub(crate) fn check(file: &str, text: &str) -> Result<Config, ConfigError> {
 /// Stores a configuration that was checked.
 pub(crate) fn store(paths: &Paths, text: &str) -> Result<(), FileError> {
     files::replace(&paths.stored_config(), text.as_bytes(), true, true)
+}
+
+/// Keeps a configuration for the rest of this boot.
+pub(crate) fn keep_applied(paths: &Paths, text: &str) -> Result<(), FileError> {
+    files::replace(&paths.applied_config(), text.as_bytes(), true, false)
 }
 
 /// The file the kernel argument names. The last one counts, as everywhere on a kernel's command line.

@@ -49,6 +49,11 @@ impl Paths {
         self.at("/var/lib/corten/config.yaml")
     }
 
+    /// What was applied in maintenance mode of this boot, gone with the next.
+    pub(crate) fn applied_config(&self) -> PathBuf {
+        self.at("/run/corten/config.yaml")
+    }
+
     pub(crate) fn containerd(&self) -> PathBuf {
         self.at("/run/containerd/containerd.sock")
     }

@@ -3,7 +3,7 @@
 //! An owner that is named but was never seen stands in the graph as *virtual* until an informer shows it or a request
 //! proves that it does not exist.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use apimachinery::meta;
 use serde_json::Value;
@@ -54,8 +54,16 @@ pub(super) enum Work {
     Orphan(String),
 }
 
+/// Uids that are known to be gone, so that a thousand dependents of one owner cost one question about it.
+const ABSENT_MAX: usize = 1000;
+
 #[derive(Debug, Default)]
-pub(super) struct Graph(HashMap<String, Node>);
+pub(super) struct Graph {
+    nodes: HashMap<String, Node>,
+    /// The last ones that went. A uid never comes back.
+    absent: HashSet<String>,
+    absent_in_order: VecDeque<String>,
+}
 
 /// Reads the owner references of an object.
 pub(super) fn owners_of(object: &Value) -> Vec<Owner> {
@@ -81,13 +89,30 @@ pub(super) fn waits_for_dependents(object: &Value) -> bool {
 
 impl Graph {
     pub(super) fn node(&self, uid: &str) -> Option<&Node> {
-        self.0.get(uid)
+        self.nodes.get(uid)
+    }
+
+    /// Whether this uid is known to be gone for good.
+    pub(super) fn is_absent(&self, uid: &str) -> bool {
+        self.absent.contains(uid)
+    }
+
+    fn note_absent(&mut self, uid: &str) {
+        if !self.absent.insert(uid.to_owned()) {
+            return;
+        }
+        self.absent_in_order.push_back(uid.to_owned());
+        if self.absent_in_order.len() > ABSENT_MAX
+            && let Some(oldest) = self.absent_in_order.pop_front()
+        {
+            self.absent.remove(&oldest);
+        }
     }
 
     /// The nodes that name `uid` as owner.
     pub(super) fn dependents(&self, uid: &str) -> Vec<&Node> {
-        let uids = self.0.get(uid).into_iter().flat_map(|node| &node.dependents);
-        uids.filter_map(|uid| self.0.get(uid)).collect()
+        let uids = self.nodes.get(uid).into_iter().flat_map(|node| &node.dependents);
+        uids.filter_map(|uid| self.nodes.get(uid)).collect()
     }
 
     /// An object was seen, new or changed. `object` has `apiVersion` and `kind`.
@@ -96,13 +121,13 @@ impl Graph {
         let owners = owners_of(object);
         let ending = meta::deletion_timestamp(object).is_some();
         let waits = waits_for_dependents(object);
-        let before = self.0.get(&uid);
+        let before = self.nodes.get(&uid);
         let newly_ending = ending && !before.is_some_and(|n| n.ending && n.seen);
         let newly_waiting = waits && !before.is_some_and(|n| n.ending_after_dependents);
         let lost = before.map(|n| self.changed_owners(n, &owners)).unwrap_or_default();
 
         let mut work = self.link(object, &uid, &owners);
-        let node = self.0.entry(uid.clone()).or_insert_with(|| Node::new(identity(object)));
+        let node = self.nodes.entry(uid.clone()).or_insert_with(|| Node::new(identity(object)));
         node.identity = identity(object);
         (node.owners, node.seen, node.ending) = (owners, true, ending);
         node.ending_after_dependents |= waits;
@@ -112,7 +137,7 @@ impl Graph {
             work.push(Work::Orphan(uid.clone()));
         }
         if newly_waiting {
-            let dependents = self.0[&uid].dependents.iter().cloned().collect::<Vec<_>>();
+            let dependents = self.nodes[&uid].dependents.iter().cloned().collect::<Vec<_>>();
             work.extend(dependents.into_iter().map(Work::Delete));
             work.push(Work::Delete(uid));
         }
@@ -122,25 +147,25 @@ impl Graph {
     /// Waiting owners that a change of references may have set free.
     fn changed_owners(&self, before: &Node, now: &[Owner]) -> Vec<String> {
         let freed = |old: &&Owner| !now.iter().any(|new| new.uid == old.uid && (new.blocks || !old.blocks));
-        let waits = |uid: &str| self.0.get(uid).is_some_and(|owner| owner.ending_after_dependents);
+        let waits = |uid: &str| self.nodes.get(uid).is_some_and(|owner| owner.ending_after_dependents);
         before.owners.iter().filter(freed).filter(|o| waits(&o.uid)).map(|o| o.uid.clone()).collect()
     }
 
     /// Makes the owners' lists of dependents right; owners never seen become virtual and are looked at.
     fn link(&mut self, object: &Value, uid: &str, owners: &[Owner]) -> Vec<Work> {
-        let old: Vec<String> = self.0.get(uid).into_iter().flat_map(|n| &n.owners).map(|o| o.uid.clone()).collect();
+        let old: Vec<String> = self.nodes.get(uid).into_iter().flat_map(|n| &n.owners).map(|o| o.uid.clone()).collect();
         let gone = old.iter().filter(|old| !owners.iter().any(|new| new.uid == **old));
         for owner in gone {
-            if let Some(node) = self.0.get_mut(owner) {
+            if let Some(node) = self.nodes.get_mut(owner) {
                 node.dependents.remove(uid);
                 if !node.seen && node.dependents.is_empty() {
-                    self.0.remove(owner);
+                    self.nodes.remove(owner);
                 }
             }
         }
         let mut work = Vec::new();
         for owner in owners {
-            let node = self.0.entry(owner.uid.clone()).or_insert_with(|| {
+            let node = self.nodes.entry(owner.uid.clone()).or_insert_with(|| {
                 work.push(Work::Delete(owner.uid.clone()));
                 Node::new(Identity {
                     api_version: owner.api_version.clone(),
@@ -161,15 +186,16 @@ impl Graph {
 
     /// An object is gone, or a virtual one was proven not to exist.
     pub(super) fn removed(&mut self, uid: &str) -> Vec<Work> {
-        let Some(node) = self.0.remove(uid) else { return Vec::new() };
+        self.note_absent(uid);
+        let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
         let mut work: Vec<Work> = node.dependents.iter().cloned().map(Work::Delete).collect();
         for owner in &node.owners {
-            let Some(parent) = self.0.get_mut(&owner.uid) else { continue };
+            let Some(parent) = self.nodes.get_mut(&owner.uid) else { continue };
             parent.dependents.remove(uid);
             if parent.ending_after_dependents {
                 work.push(Work::Delete(owner.uid.clone()));
             } else if !parent.seen && parent.dependents.is_empty() {
-                self.0.remove(&owner.uid);
+                self.nodes.remove(&owner.uid);
             }
         }
         work

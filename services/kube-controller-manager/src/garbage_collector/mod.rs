@@ -129,8 +129,13 @@ impl Collector {
         if !node.seen {
             return Ok(Next::After(UNWATCHED_OWNER_AGAIN));
         }
-        if graph::waits_for_dependents(&live) {
-            return self.finish_foreground(&node, &live).await;
+        if meta::deletion_timestamp(&live).is_some() {
+            // What the graph has not yet shown as waiting comes again when it does, with all its dependents known.
+            return if node.ending_after_dependents && graph::waits_for_dependents(&live) {
+                self.finish_foreground(&node, &live).await
+            } else {
+                Ok(Next::Done)
+            };
         }
         let mut states = Vec::new();
         for owner in graph::owners_of(&live) {
@@ -175,7 +180,13 @@ impl Collector {
 
     /// The graph knows of a living owner; that one is absent is believed only from the server.
     async fn owner_state(&self, dependent: &Identity, owner: &Owner) -> Result<OwnerState, Error> {
-        let known = self.graph.lock().node(&owner.uid).filter(|node| node.seen).cloned();
+        let known = {
+            let graph = self.graph.lock();
+            if graph.is_absent(&owner.uid) {
+                return Ok(OwnerState::Absent);
+            }
+            graph.node(&owner.uid).filter(|node| node.seen).cloned()
+        };
         if let Some(node) = known {
             let reachable = node.identity.namespace.is_empty() || node.identity.namespace == dependent.namespace;
             if reachable {

@@ -35,8 +35,10 @@ fn background_deletion_reaches_dependents_when_the_owner_is_gone() {
     let mut graph = Graph::default();
     graph.observe(&object("set", &[]));
     assert!(graph.observe(&object("pod", &["set"])).is_empty());
+    assert!(!graph.is_absent("set"));
     assert_eq!(graph.removed("set"), [delete("pod")]);
     assert!(graph.node("pod").unwrap().dependents.is_empty());
+    assert!(graph.is_absent("set"), "the pod need not ask");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use apimachinery::meta;
 use client::resource::{LEASES, NODES, PODS};
-use client::{Change, Client, Informer, InformerParams, Patch, WorkQueue};
+use client::{Change, Client, Informer, Patch, WorkQueue};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ use crate::worker::{self, Next};
 use crate::{object, pods};
 
 const WORKERS: usize = 4;
+/// Where kubelets renew the leases of their nodes.
+const LEASES_OF_NODES: &str = "kube-node-lease";
 
 struct Controller {
     client: Client,
@@ -33,8 +35,7 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let leases = InformerParams { namespace: Some("kube-node-lease".to_owned()), ..InformerParams::default() };
-    let leases = Informer::start(context.client.clone(), LEASES, leases);
+    let leases = context.informers.get(LEASES);
     let controller = Arc::new(Controller {
         nodes: context.informers.get(NODES),
         pods: context.informers.get(PODS),
@@ -56,7 +57,9 @@ pub async fn run(context: Context) {
     });
     let (this, to) = (Arc::clone(&controller), queue.clone());
     worker::on_change(&leases, move |change| {
-        if let Change::Applied { new, .. } = &change {
+        if let Change::Applied { new, .. } = &change
+            && meta::namespace(new) == LEASES_OF_NODES
+        {
             let name = meta::name(new).to_owned();
             this.heard.lock().insert(name.clone(), Instant::now());
             // The deadline moves with the lease; an early look costs nothing and moves it.

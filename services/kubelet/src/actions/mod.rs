@@ -22,8 +22,19 @@ pub struct Target {
     pub ip: String,
 }
 
-/// What an action found: success or not, with the text for events.
-pub type Finding = Result<(), String>;
+/// What an action found.
+type Finding = Result<(), String>;
+
+/// Why an action did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The container failed it.
+    #[error("{0}")]
+    Failed(String),
+    /// It could not be asked: that says nothing about the container.
+    #[error("{0}")]
+    Unclear(String),
+}
 
 /// Performs a probe's or hook's action within `limit`.
 ///
@@ -36,7 +47,7 @@ pub async fn run(
     target: &Target,
     limit: Duration,
     agent: &str,
-) -> Finding {
+) -> Result<(), Failure> {
     if let Some(exec) = &handler.exec {
         return command(cri, &target.id, &exec.command, limit).await;
     }
@@ -62,19 +73,27 @@ pub async fn run(
         Err("the handler has no action".into())
     };
     match tokio::time::timeout(limit, action).await {
-        Ok(finding) => finding,
-        Err(_) => Err(format!("context deadline exceeded ({}s)", limit.as_secs())),
+        Ok(finding) => finding.map_err(Failure::Failed),
+        Err(_) => Err(Failure::Failed(format!("context deadline exceeded ({}s)", limit.as_secs()))),
     }
 }
 
-async fn command(cri: &Cri, id: &str, command: &[String], limit: Duration) -> Finding {
-    match cri.exec(id, command, limit).await {
+async fn command(cri: &Cri, id: &str, command: &[String], limit: Duration) -> Result<(), Failure> {
+    judge(cri.exec(id, command, limit).await, limit)
+}
+
+/// Only the command itself and its time limit speak for the container; the runtime's own troubles do not.
+fn judge(answer: Result<(i32, Vec<u8>), String>, limit: Duration) -> Result<(), Failure> {
+    match answer {
         Ok((0, _)) => Ok(()),
         Ok((code, output)) => {
             let text = String::from_utf8_lossy(&output).trim().chars().take(1024).collect::<String>();
-            Err(if text.is_empty() { format!("command exited with code {code}") } else { text })
+            Err(Failure::Failed(if text.is_empty() { format!("command exited with code {code}") } else { text }))
         }
-        Err(error) => Err(error),
+        Err(error) if error.contains("DeadlineExceeded") || error.contains("deadline exceeded") => {
+            Err(Failure::Failed(format!("command timed out after {}s", limit.as_secs())))
+        }
+        Err(error) => Err(Failure::Unclear(error)),
     }
 }
 
@@ -84,4 +103,20 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
         Err(_) => TcpStream::connect((host, port)).await,
     };
     stream.map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_is_away_says_nothing_about_the_container() {
+        let limit = Duration::from_secs(1);
+        assert_eq!(judge(Ok((0, vec![])), limit), Ok(()));
+        assert_eq!(judge(Ok((1, b"no\n".to_vec())), limit), Err(Failure::Failed("no".into())));
+        let away = "rpc error: code = Unavailable desc = Connection refused".to_owned();
+        assert_eq!(judge(Err(away.clone()), limit), Err(Failure::Unclear(away)));
+        let late = "rpc error: code = DeadlineExceeded desc = timeout".to_owned();
+        assert!(matches!(judge(Err(late), limit), Err(Failure::Failed(_))));
+    }
 }

@@ -33,8 +33,8 @@ pub enum Event {
     Desired(Option<i64>),
     /// The object no longer exists; its containers get this many seconds.
     Vanished(i64),
-    /// Every container has ended for good.
-    Over,
+    /// The pod has ended for good; what still runs beside it gets this many seconds.
+    Over(i64),
     /// Something about its containers or objects changed.
     Woken,
     /// The work of the stage is done.
@@ -86,8 +86,7 @@ impl Machine {
             (Stage::Running, Event::Desired(Some(grace)) | Event::Vanished(grace)) => {
                 Some((Stage::Stopping(grace), Action::Stop(grace)))
             }
-            // Sidecars may still run; nobody waits for them.
-            (Stage::Running, Event::Over) => Some((Stage::Stopping(OVER_GRACE), Action::Stop(OVER_GRACE))),
+            (Stage::Running, Event::Over(grace)) => Some((Stage::Stopping(grace), Action::Stop(grace))),
             // A second request counts only if it is more urgent.
             (Stage::Stopping(now), Event::Desired(Some(grace)) | Event::Vanished(grace)) if grace < now => {
                 Some((Stage::Stopping(grace), Action::Stop(grace)))
@@ -109,9 +108,6 @@ impl Machine {
         }
     }
 }
-
-/// Seconds that sidecars of a completed pod get.
-const OVER_GRACE: i64 = 30;
 
 #[cfg(test)]
 mod tests {
@@ -156,9 +152,10 @@ mod tests {
 
     #[test]
     fn a_completed_pod_keeps_its_records_until_it_is_deleted() {
-        let (machine, _) = run(&[Event::Over, Event::Done, Event::Done]);
+        let (machine, _) = run(&[Event::Over(30), Event::Done, Event::Done]);
         assert_eq!(machine.stage, Stage::Ended);
-        let (machine, actions) = run(&[Event::Over, Event::Done, Event::Done, Event::Woken, Event::Desired(Some(30))]);
+        let (machine, actions) =
+            run(&[Event::Over(30), Event::Done, Event::Done, Event::Woken, Event::Desired(Some(30))]);
         assert_eq!(actions[3..], [None, Some(Action::Remove)]);
         assert_eq!(machine.stage, Stage::Removing);
     }
@@ -173,7 +170,7 @@ mod tests {
 
     #[test]
     fn deletion_while_completing_is_not_forgotten() {
-        let (_, actions) = run(&[Event::Over, Event::Desired(Some(60)), Event::Done, Event::Done]);
+        let (_, actions) = run(&[Event::Over(30), Event::Desired(Some(60)), Event::Done, Event::Done]);
         assert_eq!(actions[2..], [Some(Action::Release), Some(Action::Remove)]);
     }
 }

@@ -294,7 +294,7 @@ fn event_of(pod: &Pod) -> Event {
         return Event::Desired(Some(pod.grace_period()));
     }
     match pod.phase() {
-        "Succeeded" | "Failed" => Event::Over,
+        "Succeeded" | "Failed" => Event::Over(pod.grace_period()),
         _ => Event::Desired(None),
     }
 }
@@ -310,7 +310,7 @@ async fn act(sync: &mut PodSync, action: Action, pod: &Arc<Pod>) -> Result<Done,
     match action {
         Action::Sync => {
             let round = sync.sync(pod).await?;
-            Ok(Done { event: round.over.then_some(Event::Over), again_in: round.again_in })
+            Ok(Done { event: round.over.then(|| Event::Over(pod.grace_period())), again_in: round.again_in })
         }
         Action::Stop(grace) => sync.stop(pod, grace).await.map(|()| done),
         Action::Release => sync.release(pod).await.map(|()| done),

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::actions::{self, Target};
+use crate::actions::{self, Failure, Target};
 use crate::observed::{Instance, Observed, State};
 use crate::pod::{Container, Pod, Probe};
 use crate::shared::Shared;
@@ -165,7 +165,7 @@ impl Subject {
         let mut threshold = Threshold::new(1, probe.failure_threshold);
         loop {
             rounds.tick().await;
-            match threshold.observe(self.once(probe, "Startup").await) {
+            match self.once(probe, "Startup").await.and_then(|ok| threshold.observe(ok)) {
                 Some(true) => {
                     let mut health = self.health.lock();
                     health.started.insert(self.target.id.clone());
@@ -190,7 +190,7 @@ impl Subject {
         let mut threshold = Threshold::new(probe.success_threshold, probe.failure_threshold);
         loop {
             rounds.tick().await;
-            let verdict = threshold.observe(self.once(probe, "Readiness").await);
+            let verdict = self.once(probe, "Readiness").await.and_then(|ok| threshold.observe(ok));
             let changed = match verdict {
                 Some(true) => self.health.lock().ready.insert(self.target.id.clone()),
                 Some(false) => self.health.lock().ready.remove(&self.target.id),
@@ -207,7 +207,7 @@ impl Subject {
         let mut threshold = Threshold::new(1, probe.failure_threshold);
         loop {
             rounds.tick().await;
-            if threshold.observe(self.once(probe, "Liveness").await) == Some(false) {
+            if self.once(probe, "Liveness").await.and_then(|ok| threshold.observe(ok)) == Some(false) {
                 self.condemn(FailedProbe::Liveness);
                 return;
             }
@@ -228,13 +228,19 @@ impl Subject {
         rounds
     }
 
-    async fn once(&self, probe: &Probe, title: &'static str) -> bool {
+    /// Probes once; nothing if the probe could not be made.
+    async fn once(&self, probe: &Probe, title: &'static str) -> Option<bool> {
         let limit = seconds(probe.timeout_seconds, 1);
-        match actions::run(&self.shared.cri, &self.container, &probe.handler, &self.target, limit, AGENT).await {
-            Ok(()) => true,
-            Err(error) => {
-                self.shared.event(&self.pod, true, "Unhealthy", format!("{title} probe failed: {error}"));
-                false
+        let cri = &self.shared.cri;
+        match actions::run(cri, &self.container, &probe.handler, &self.target, limit, AGENT).await {
+            Ok(()) => Some(true),
+            Err(Failure::Failed(text)) => {
+                self.shared.event(&self.pod, true, "Unhealthy", format!("{title} probe failed: {text}"));
+                Some(false)
+            }
+            Err(Failure::Unclear(text)) => {
+                self.shared.event(&self.pod, true, "Unhealthy", format!("{title} probe errored: {text}"));
+                None
             }
         }
     }

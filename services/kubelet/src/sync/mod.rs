@@ -78,7 +78,7 @@ impl PodSync {
         self.adopt(pod, &observed);
         let deadline = self.check_deadline(pod);
         let status = self.publish(pod, &observed, false);
-        if matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        if self.failure.is_some() || matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")) {
             return Ok(Round { over: true, again_in: None });
         }
         let plan = plan::plan(pod, &observed, &self.probes.health());
@@ -174,7 +174,8 @@ impl PodSync {
             waiting: &self.waiting,
             messages: &told,
             terminal,
-            failure: self.failure,
+            // Not before its containers have ended: a replacement must not run beside them.
+            failure: self.failure.filter(|_| terminal),
             host_ips: &self.shared.host_ips,
             now: &now,
         });

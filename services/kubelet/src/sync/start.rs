@@ -204,7 +204,7 @@ impl PodSync {
         if let Err(error) = self.stop_container(pod, id, &container.name, grace, &text).await {
             tracing::warn!(pod = %pod.full_name(), %error, "container with a failed hook not stopped");
         }
-        Err(NotStarted::new("PostStartHookError", error))
+        Err(NotStarted::new("PostStartHookError", error.to_string()))
     }
 
     pub(super) fn target(&self, pod: &Pod, id: &str, ips: &[String]) -> Target {

@@ -14,6 +14,7 @@ pub(super) async fn call(api: &Api, request: ApplyConfigRequest) -> Result<Apply
     config::store(paths, &text).map_err(|e| Status::internal(format!("not stored: {e}")))?;
     let message = match &api.state {
         State::Maintenance { apply, .. } => {
+            config::keep_applied(paths, &text).map_err(|e| Status::internal(format!("not kept: {e}")))?;
             // Full means that somebody else's came first, and it is being taken up.
             apply.try_send(checked).map_err(|_| Status::aborted("another configuration is being applied"))?;
             "stored; the machine goes on with it now".to_owned()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -90,7 +90,9 @@ async fn converse(socket: WebSocket, shared: &Shared, id: &str, request: Request
                 return;
             }
         }
-        let _ = sink.close().await;
+        // Clients take an end without this status (RFC 6455, 7.4.1) for a broken connection.
+        let normal = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+        let _ = sink.send(Message::Close(Some(normal))).await;
     });
     let outcome = match Process::start(shared.cri.0.channel.clone(), id, &request).await {
         Ok((process, streams)) => {
