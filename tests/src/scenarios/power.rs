@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
+use serde_json::json;
 
 use super::workload;
 use crate::context::Context;
@@ -40,16 +41,22 @@ fn write_until_power_loss(context: &Context) -> Result<Vec<String>> {
         let writer = scope.spawn(|| {
             for number in 0.. {
                 let name = format!("power-{number}");
-                if stop.load(Ordering::Relaxed) || write(context, &name).is_err() {
+                if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                if let Ok(mut list) = acknowledged.lock() {
-                    list.push(name);
+                match (write(context, &name), acknowledged.lock()) {
+                    (Ok(()), Ok(mut list)) => list.push(name),
+                    (Err(error), _) => {
+                        // Expected once the power is gone; before that, it is why too few writes were acknowledged.
+                        println!("  writing ended: {error:#}");
+                        return;
+                    }
+                    (Ok(()), Err(_)) => return,
                 }
             }
         });
         let enough = context.eventually("acknowledged writes", || {
-            let count = acknowledged.lock().map_or(0, |list| list.len());
+            let count = acknowledged.lock().map_err(|_| anyhow!("the writer panicked"))?.len();
             ensure!(count >= ACKNOWLEDGED_MIN, "{count} writes so far");
             Ok(())
         });
@@ -63,6 +70,6 @@ fn write_until_power_loss(context: &Context) -> Result<Vec<String>> {
 }
 
 fn write(context: &Context, name: &str) -> Result<()> {
-    let object = format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, labels: {{test: power}}}}}}");
-    context.apply(&object).map(drop)
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"test": "power"}}});
+    context.apply(&object.to_string()).map(drop)
 }
