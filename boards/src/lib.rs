@@ -114,7 +114,8 @@ fn resolve(boards: &[(&str, &str)], name: &str) -> Result<Board, Error> {
 
 fn raw(boards: &[(&str, &str)], name: &str) -> Result<Raw, Error> {
     let names = || boards.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    let (_, text) = boards.iter().find(|(known, _)| *known == name).ok_or_else(|| Error::Unknown(name.to_owned(), names()))?;
+    let (_, text) =
+        boards.iter().find(|(known, _)| *known == name).ok_or_else(|| Error::Unknown(name.to_owned(), names()))?;
     toml::from_str(text).map_err(|e| Error::Malformed(name.to_owned(), e))
 }
 
@@ -140,7 +141,13 @@ mod tests {
             ("loop", "inherit = 'loop'"),
             ("orphan", "inherit = 'nobody'"),
         ];
-        for (name, words) in [("typo", "descripton"), ("bare", "arch"), ("loop", "does not end"), ("orphan", "nobody"), ("none", "there are: typo")] {
+        for (name, words) in [
+            ("typo", "descripton"),
+            ("bare", "arch"),
+            ("loop", "does not end"),
+            ("orphan", "nobody"),
+            ("none", "there are: typo"),
+        ] {
             let error = resolve(&boards, name).unwrap_err().to_string();
             assert!(error.contains(words), "{name}: {error}");
         }

@@ -33,7 +33,10 @@ pub fn build(corten: Option<&Path>) -> Result<Binaries> {
     let target = target_dir()?.join("static");
     let mut command = cargo();
     command.args(["build", "--target", TARGET]).arg("--target-dir").arg(&target);
-    command.env("RUSTFLAGS", "-C target-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS").current_dir(root()?);
+    command
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .current_dir(root()?);
     for package in STATIC {
         command.args(["-p", package]);
     }

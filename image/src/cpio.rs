@@ -58,7 +58,8 @@ fn archive<W: Write>(tree: &Tree, out: &mut Counted<W>) -> Result<()> {
 
 fn header(path: &str, inode: u32, mode: u32, size: u32, device: (u32, u32)) -> String {
     let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
-    let fields = [inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, u32::try_from(path.len() + 1).unwrap_or(0), 0];
+    let fields =
+        [inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, u32::try_from(path.len() + 1).unwrap_or(0), 0];
     fields.iter().fold("070701".to_owned(), |text, field| format!("{text}{field:08X}"))
 }
 

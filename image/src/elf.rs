@@ -18,9 +18,14 @@ impl<'a> Elf<'a> {
         let section = |index: u16| -> Result<(u32, &'a [u8])> {
             let at = headers + usize::from(index) * usize::from(size);
             let (name, kind) = (u32_at(bytes, at)?, u32_at(bytes, at + 4)?);
-            let (offset, length) = (usize::try_from(u64_at(bytes, at + 0x18)?)?, usize::try_from(u64_at(bytes, at + 0x20)?)?);
+            let (offset, length) =
+                (usize::try_from(u64_at(bytes, at + 0x18)?)?, usize::try_from(u64_at(bytes, at + 0x20)?)?);
             const NO_BITS: u32 = 8;
-            let content = if kind == NO_BITS { &[] } else { bytes.get(offset..).and_then(|rest| rest.get(..length)).context("a section lies outside the file")? };
+            let content = if kind == NO_BITS {
+                &[]
+            } else {
+                bytes.get(offset..).and_then(|rest| rest.get(..length)).context("a section lies outside the file")?
+            };
             Ok((name, content))
         };
         let (_, name_table) = section(names)?;
@@ -55,7 +60,10 @@ impl<'a> Elf<'a> {
     /// The tags of a kernel module: `depends=a,b`, `name=x`.
     pub fn modinfo(&self, tag: &str) -> Option<&'a str> {
         let section = self.sections.get(".modinfo")?;
-        section.split(|byte| *byte == 0).filter_map(|line| std::str::from_utf8(line).ok()).find_map(|line| line.strip_prefix(tag)?.strip_prefix('='))
+        section
+            .split(|byte| *byte == 0)
+            .filter_map(|line| std::str::from_utf8(line).ok())
+            .find_map(|line| line.strip_prefix(tag)?.strip_prefix('='))
     }
 }
 
@@ -71,7 +79,8 @@ pub fn closure(programs: &[&Path], find: impl Fn(&str) -> Option<PathBuf>) -> Re
             if !seen.insert(name.to_owned()) {
                 continue;
             }
-            let library = find(name).with_context(|| format!("{} needs {name}, which is in no package of the image", path.display()))?;
+            let library = find(name)
+                .with_context(|| format!("{} needs {name}, which is in no package of the image", path.display()))?;
             queue.push(library.clone());
             found.insert(name.to_owned(), library);
         }

@@ -68,7 +68,8 @@ fn on_path(program: &str) -> Option<PathBuf> {
 
 /// The first number followed by a dot: `QEMU emulator version 10.0.2 (Debian ...)` is 10.
 fn major_version(text: &str) -> Option<u32> {
-    text.split_ascii_whitespace().find_map(|word| word.split_once('.')?.0.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok())
+    text.split_ascii_whitespace()
+        .find_map(|word| word.split_once('.')?.0.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok())
 }
 
 struct Apt {
@@ -79,9 +80,12 @@ struct Apt {
 impl Apt {
     fn find() -> Result<Apt> {
         let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let field = |name: &str| release.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_matches('"').to_owned()));
+        let field =
+            |name: &str| release.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_matches('"').to_owned()));
         if field("ID=").as_deref() != Some("debian") || on_path("apt-get").is_none() {
-            bail!("only Debian's packages are known by name here; install the tools above with this system's package manager");
+            bail!(
+                "only Debian's packages are known by name here; install the tools above with this system's package manager"
+            );
         }
         let codename = field("VERSION_CODENAME=").context("/etc/os-release names no VERSION_CODENAME")?;
         let uid = run(Command::new("id").arg("-u"))?;
@@ -117,10 +121,15 @@ impl Apt {
         if !sources.iter().any(|source| source.suites.contains(&suite)) {
             let list = Path::new("/etc/apt/sources.list.d/corten-backports.sources");
             let main = sources.iter().find(|source| source.suites.contains(&self.codename));
-            let main = main.with_context(|| format!("no apt source has {}, so its backports cannot be found", self.codename))?;
+            let main =
+                main.with_context(|| format!("no apt source has {}, so its backports cannot be found", self.codename))?;
             let text = main.with_suite(&suite);
             if !self.is_root {
-                bail!("not root; write this into {}:\n{text}then run: sudo apt-get update && sudo apt-get install -t {suite} {}", list.display(), tools.iter().map(|t| t.package).collect::<Vec<_>>().join(" "));
+                bail!(
+                    "not root; write this into {}:\n{text}then run: sudo apt-get update && sudo apt-get install -t {suite} {}",
+                    list.display(),
+                    tools.iter().map(|t| t.package).collect::<Vec<_>>().join(" ")
+                );
             }
             say(&format!("adding {suite} of {} in {}", main.uri, list.display()));
             std::fs::write(list, text).with_context(|| format!("write {}", list.display()))?;
@@ -156,7 +165,9 @@ impl AptSource {
 
 fn read_sources(folder: &Path) -> Vec<AptSource> {
     let mut files = vec![folder.join("sources.list")];
-    files.extend(std::fs::read_dir(folder.join("sources.list.d")).into_iter().flatten().flatten().map(|entry| entry.path()));
+    files.extend(
+        std::fs::read_dir(folder.join("sources.list.d")).into_iter().flatten().flatten().map(|entry| entry.path()),
+    );
     files.sort();
     let parse = |path: &PathBuf| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -184,7 +195,9 @@ fn parse_list(text: &str) -> Vec<AptSource> {
 /// Stanzas of `Field: value`, separated by empty lines.
 fn parse_deb822(text: &str) -> Vec<AptSource> {
     let parse = |stanza: &str| {
-        let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|v| v.trim().to_owned()));
+        let field = |name: &str| {
+            stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|v| v.trim().to_owned()))
+        };
         let disabled = field("Enabled").is_some_and(|value| value == "no");
         if disabled || !field("Types")?.split_ascii_whitespace().any(|kind| kind == "deb") {
             return None;
@@ -214,11 +227,18 @@ mod tests {
     #[test]
     fn both_source_formats() {
         let list = "# comment\ndeb [arch=amd64 signed-by=/k.gpg] http://mirror/debian bookworm main\ndeb-src http://mirror/debian bookworm main\n";
-        let want = AptSource { uri: "http://mirror/debian".into(), suites: vec!["bookworm".into()], signed_by: Some("/k.gpg".into()) };
+        let want = AptSource {
+            uri: "http://mirror/debian".into(),
+            suites: vec!["bookworm".into()],
+            signed_by: Some("/k.gpg".into()),
+        };
         assert_eq!(parse_list(list), [want.clone()]);
         let deb822 = "Types: deb\n# note\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n\nTypes: deb-src\nURIs: x\nSuites: y\n\nTypes: deb\nEnabled: no\nURIs: z\nSuites: q\n";
         let got = parse_deb822(deb822);
         assert_eq!(got, [AptSource { suites: vec!["bookworm".into(), "bookworm-updates".into()], ..want.clone() }]);
-        assert_eq!(got[0].with_suite("bookworm-backports"), "Types: deb\nURIs: http://mirror/debian\nSuites: bookworm-backports\nComponents: main\nSigned-By: /k.gpg\n");
+        assert_eq!(
+            got[0].with_suite("bookworm-backports"),
+            "Types: deb\nURIs: http://mirror/debian\nSuites: bookworm-backports\nComponents: main\nSigned-By: /k.gpg\n"
+        );
     }
 }

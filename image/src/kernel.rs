@@ -38,7 +38,8 @@ pub struct Modules {
 /// Finds the one kernel of the packages.
 pub fn find(packages: &Packages) -> Result<Kernel> {
     let images = packages.below("boot")?;
-    let (path, image) = images.iter().find(|(path, _)| path.starts_with("boot/vmlinuz-")).context("no package has a kernel")?;
+    let (path, image) =
+        images.iter().find(|(path, _)| path.starts_with("boot/vmlinuz-")).context("no package has a kernel")?;
     let release = path.trim_start_matches("boot/vmlinuz-").to_owned();
     let folder = format!("usr/lib/modules/{release}");
     let files = packages.below(&folder)?;
@@ -65,7 +66,11 @@ impl Kernel {
             self.add(work, wanted, &mut loaded)?;
             Ok(loaded[before..].to_vec())
         };
-        Ok(Modules { initramfs: next(&board.initramfs_modules)?, drivers: next(&board.driver_modules)?, node: next(&board.node_modules)? })
+        Ok(Modules {
+            initramfs: next(&board.initramfs_modules)?,
+            drivers: next(&board.driver_modules)?,
+            node: next(&board.node_modules)?,
+        })
     }
 
     fn add(&self, work: &Path, wanted: &[String], loaded: &mut Vec<Module>) -> Result<()> {
@@ -73,7 +78,13 @@ impl Kernel {
             let file = self.decompress(work, name)?;
             let bytes = crate::read(&file)?;
             let elf = Elf::parse(&bytes).with_context(|| file.display().to_string())?;
-            Ok(elf.modinfo("depends").unwrap_or_default().split(',').filter(|d| !d.is_empty()).map(|d| d.replace('-', "_")).collect())
+            Ok(elf
+                .modinfo("depends")
+                .unwrap_or_default()
+                .split(',')
+                .filter(|d| !d.is_empty())
+                .map(|d| d.replace('-', "_"))
+                .collect())
         };
         let have: BTreeSet<String> = loaded.iter().map(|module| module.name.clone()).collect();
         let wanted: Vec<String> = wanted.iter().map(|name| name.replace('-', "_")).collect();
@@ -155,7 +166,8 @@ mod tests {
                 _ => &[],
             }))
         };
-        let order = load_order(&names(&["nft_masq", "nf_nat", "loop"]), &set(&["loop"]), &set(&["ipv6"]), graph).unwrap();
+        let order =
+            load_order(&names(&["nft_masq", "nf_nat", "loop"]), &set(&["loop"]), &set(&["ipv6"]), graph).unwrap();
         assert_eq!(order, ["nf_tables", "libcrc32c", "nf_conntrack", "nf_nat", "nft_masq"]);
     }
 }

@@ -18,8 +18,8 @@ mod squeeze;
 mod tree;
 mod workspace;
 
-pub use program::install_program;
 pub use host::{Tool, ensure_tools};
+pub use program::install_program;
 pub use workspace::{cargo, host_binaries, root as workspace_root, target_dir};
 
 use anyhow::{Context, Result};
@@ -121,7 +121,12 @@ pub(crate) fn say(text: &str) {
 pub(crate) fn run(command: &mut std::process::Command) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("run {name}"))?;
-    anyhow::ensure!(output.status.success(), "{name}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    anyhow::ensure!(
+        output.status.success(),
+        "{name}: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(output.stdout)
 }
 

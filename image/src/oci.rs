@@ -52,7 +52,9 @@ fn assemble(image: &Image, program: &[u8]) -> Result<Vec<u8>> {
         "io.containerd.image.name": image.name,
         "org.opencontainers.image.ref.name": image.name.rsplit(':').next().unwrap_or("latest"),
     });
-    let index = to_bytes(&json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry] }))?;
+    let index = to_bytes(
+        &json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry] }),
+    )?;
     let mut files = vec![
         ("oci-layout".to_owned(), 0o644, to_bytes(&json!({ "imageLayoutVersion": "1.0.0" }))?),
         ("index.json".to_owned(), 0o644, index),

@@ -67,7 +67,8 @@ fn index(folder: &Path) -> Result<Packages> {
     for deb in debs(folder)? {
         let about = String::from_utf8(crate::read(&deb.with_extension("about"))?)?;
         let mut lines = about.lines().map(str::to_owned);
-        let mut line = || lines.next().with_context(|| format!("{}: damaged cache; run again with --refresh", deb.display()));
+        let mut line =
+            || lines.next().with_context(|| format!("{}: damaged cache; run again with --refresh", deb.display()));
         packages.push(Package { name: line()?, version: line()?, sha256: line()?, folder: deb.with_extension("") });
     }
     ensure!(!packages.is_empty(), "{} holds no packages; run again with --refresh", folder.display());
@@ -94,7 +95,9 @@ impl Packages {
 
     /// A shared library by its name.
     pub fn library(&self, name: &str) -> Option<PathBuf> {
-        ["usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64"].iter().find_map(|folder| self.find(&format!("{folder}/{name}")))
+        ["usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64"]
+            .iter()
+            .find_map(|folder| self.find(&format!("{folder}/{name}")))
     }
 
     /// All files below a folder, by path.

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
 /// The Debian packages files are taken from.
-pub const PACKAGES: &[&str] = &["ca-certificates", "containerd", "e2fsprogs", "libgcc-s1", "libstdc++6", "nftables", "runc"];
+pub const PACKAGES: &[&str] =
+    &["ca-certificates", "containerd", "e2fsprogs", "libgcc-s1", "libstdc++6", "nftables", "runc"];
 
 /// The sandbox image; its name is the upstream one, so that every kubelet and containerd finds it under the name they expect.
 pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.1";

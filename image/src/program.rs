@@ -19,7 +19,11 @@ pub fn install_program(program: &str, package: &str) -> Result<()> {
     let target = Path::new(FOLDER).join(program);
     let is_root = crate::run(Command::new("id").arg("-u"))?.trim_ascii() == b"0";
     if !is_root {
-        bail!("{program} is missing or too old; run this, then try again:\n  sudo install -m 755 {} {}", source.display(), target.display());
+        bail!(
+            "{program} is missing or too old; run this, then try again:\n  sudo install -m 755 {} {}",
+            source.display(),
+            target.display()
+        );
     }
     say(&format!("installing {} from {package} of {}", target.display(), packages::SUITE));
     // Over a link, the copy would change what the link points to.

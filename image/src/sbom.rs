@@ -42,8 +42,10 @@ fn debian<'a>(packages: &'a Packages, root: &Tree, kernel: &Kernel) -> Vec<&'a P
         _ => None,
     });
     // Two sources are not visible in the tree: the kernel lies beside it, and the certificates are joined into one file.
-    let hidden = packages.owner(&kernel.image).into_iter().chain(packages.0.iter().filter(|p| p.name == "ca-certificates"));
-    let by_name: BTreeMap<&str, &Package> = from_tree.chain(hidden).map(|package| (package.name.as_str(), package)).collect();
+    let hidden =
+        packages.owner(&kernel.image).into_iter().chain(packages.0.iter().filter(|p| p.name == "ca-certificates"));
+    let by_name: BTreeMap<&str, &Package> =
+        from_tree.chain(hidden).map(|package| (package.name.as_str(), package)).collect();
     by_name.into_values().collect()
 }
 
@@ -74,8 +76,10 @@ fn spdx_id(name: &str) -> String {
 fn crates(metadata: &Value) -> Result<Vec<Value>> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let packages = list(&metadata["packages"]);
-    let nodes: BTreeMap<String, Value> =
-        list(&metadata["resolve"]["nodes"]).into_iter().filter_map(|node| Some((node["id"].as_str()?.to_owned(), node))).collect();
+    let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"])
+        .into_iter()
+        .filter_map(|node| Some((node["id"].as_str()?.to_owned(), node)))
+        .collect();
     let mut queue: Vec<String> = packages
         .iter()
         .filter(|p| p["source"].is_null() && p["name"].as_str().is_some_and(|name| PROGRAMS.contains(&name)))
@@ -88,16 +92,25 @@ fn crates(metadata: &Value) -> Result<Vec<Value>> {
         }
         let node = nodes.get(&id).with_context(|| format!("cargo metadata does not resolve {id}"))?;
         let normal = |dep: &Value| list(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
-        queue.extend(list(&node["deps"]).iter().filter(|dep| normal(dep)).filter_map(|dep| dep["pkg"].as_str().map(str::to_owned)));
+        queue.extend(
+            list(&node["deps"])
+                .iter()
+                .filter(|dep| normal(dep))
+                .filter_map(|dep| dep["pkg"].as_str().map(str::to_owned)),
+        );
     }
-    let mut described: Vec<Value> =
-        packages.iter().filter(|p| p["id"].as_str().is_some_and(|id| reached.contains(id))).map(crate_package).collect();
+    let mut described: Vec<Value> = packages
+        .iter()
+        .filter(|p| p["id"].as_str().is_some_and(|id| reached.contains(id)))
+        .map(crate_package)
+        .collect();
     described.sort_by_key(|part| part["SPDXID"].to_string());
     Ok(described)
 }
 
 fn crate_package(package: &Value) -> Value {
-    let (name, version) = (package["name"].as_str().unwrap_or_default(), package["version"].as_str().unwrap_or_default());
+    let (name, version) =
+        (package["name"].as_str().unwrap_or_default(), package["version"].as_str().unwrap_or_default());
     // Old manifests write a slash where SPDX has OR.
     let license = package["license"].as_str().map_or("NOASSERTION".to_owned(), |text| text.replace('/', " OR "));
     json!({

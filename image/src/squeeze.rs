@@ -12,7 +12,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Larger clusters compress better and read more at once; 64 KiB is where the gain levels off. The identity is not drawn at random.
-const ARGUMENTS: &[&str] = &["--quiet", "-zlz4hc,12", "-C65536", "--all-root", "-x-1", "-U00000000-0000-4000-8000-c0c0c0c0c0c0"];
+const ARGUMENTS: &[&str] =
+    &["--quiet", "-zlz4hc,12", "-C65536", "--all-root", "-x-1", "-U00000000-0000-4000-8000-c0c0c0c0c0c0"];
 
 /// Makes an EROFS image of a folder that was written from `tree`. Same tree, same bytes; so an image that is there already from the same
 /// tree is kept, because compressing takes longest of all.

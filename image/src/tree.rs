@@ -99,8 +99,12 @@ impl Tree {
             let target = folder.join(path);
             let written = match node {
                 Node::Dir { mode } => std::fs::create_dir_all(&target).and_then(|()| set_mode(&target, *mode)),
-                Node::File { mode, source: Source::Bytes(bytes) } => std::fs::write(&target, bytes).and_then(|()| set_mode(&target, *mode)),
-                Node::File { mode, source: Source::Path(from) } => std::fs::copy(from, &target).and_then(|_| set_mode(&target, *mode)),
+                Node::File { mode, source: Source::Bytes(bytes) } => {
+                    std::fs::write(&target, bytes).and_then(|()| set_mode(&target, *mode))
+                }
+                Node::File { mode, source: Source::Path(from) } => {
+                    std::fs::copy(from, &target).and_then(|_| set_mode(&target, *mode))
+                }
                 Node::Link { to } => std::os::unix::fs::symlink(to, &target),
                 Node::Char { .. } => Ok(()),
             };
@@ -117,7 +121,9 @@ fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
 /// Removes a folder that may not be there.
 pub fn remove(folder: &Path) -> Result<()> {
     match std::fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", folder.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", folder.display()))
+        }
         _ => Ok(()),
     }
 }

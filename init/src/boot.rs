@@ -39,10 +39,8 @@ const fn machine_only(name: &'static str, run: fn(&mut Booted) -> Outcome) -> St
 }
 
 /// From the kernel's start to the root file system.
-const INITRAMFS: &[Step] = &[
-    machine_only("drivers", |_| modules::load("drivers")),
-    machine_only("root file system", |_| root::mount_image()),
-];
+const INITRAMFS: &[Step] =
+    &[machine_only("drivers", |_| modules::load("drivers")), machine_only("root file system", |_| root::mount_image())];
 
 /// From the root file system to supervision.
 const NODE: &[Step] = &[
@@ -76,13 +74,20 @@ pub struct Booted {
 /// The initramfs part; ends by executing the node's init from the root file system.
 pub fn from_initramfs() -> ! {
     let interfaces = mounts::kernel_interfaces();
-    let mut booted = Booted { console: Console::open(false), cmdline: Cmdline::read(), stages: Vec::new(), data_error: None, loading: None };
+    let mut booted = Booted {
+        console: Console::open(false),
+        cmdline: Cmdline::read(),
+        stages: Vec::new(),
+        data_error: None,
+        loading: None,
+    };
     booted.record("kernel interfaces", interfaces);
     for step in INITRAMFS {
         booted.take(step);
     }
     let failed = booted.stages.iter().any(|stage| !stage.ok);
-    let error = if failed { "a step above failed".to_owned() } else { root::enter(|| hand_over(&booted.stages)).to_string() };
+    let error =
+        if failed { "a step above failed".to_owned() } else { root::enter(|| hand_over(&booted.stages)).to_string() };
     booted.console.line(&format!("there is no root file system to run from: {error}"));
     // PID 1 ends: the kernel panics and, as its arguments say, restarts the machine.
     std::process::exit(1);
@@ -91,8 +96,13 @@ pub fn from_initramfs() -> ! {
 /// The node part.
 pub fn node() -> Booted {
     let cmdline = Cmdline::read();
-    let mut booted =
-        Booted { console: Console::open(cmdline.in_namespace), cmdline, stages: taken_over(), data_error: None, loading: None };
+    let mut booted = Booted {
+        console: Console::open(cmdline.in_namespace),
+        cmdline,
+        stages: taken_over(),
+        data_error: None,
+        loading: None,
+    };
     for step in NODE {
         if step.in_namespace || !booted.cmdline.in_namespace {
             booted.take(step);
@@ -119,7 +129,8 @@ impl Booted {
 }
 
 fn hand_over(stages: &[Stage]) {
-    let line = |s: &Stage| format!("{}\t{}\t{}\t{}\n", s.name, s.done_ms, u8::from(s.ok), s.detail.replace(['\t', '\n'], " "));
+    let line =
+        |s: &Stage| format!("{}\t{}\t{}\t{}\n", s.name, s.done_ms, u8::from(s.ok), s.detail.replace(['\t', '\n'], " "));
     // Without it the report is shorter, that is all.
     let _ = std::fs::write(HANDED_OVER, stages.iter().map(line).collect::<String>());
 }

@@ -15,7 +15,11 @@ impl Cmdline {
     /// Reads /proc/cmdline, or in a namespace what the driver put into the environment.
     pub fn read() -> Cmdline {
         let in_namespace = std::env::var("CORTEN_DRIVER").is_ok_and(|driver| driver == "namespace");
-        let text = if in_namespace { std::env::var("CORTEN_CMDLINE").ok() } else { std::fs::read_to_string("/proc/cmdline").ok() };
+        let text = if in_namespace {
+            std::env::var("CORTEN_CMDLINE").ok()
+        } else {
+            std::fs::read_to_string("/proc/cmdline").ok()
+        };
         Cmdline { in_namespace, ..parse(&text.unwrap_or_default()) }
     }
 }

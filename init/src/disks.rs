@@ -50,7 +50,13 @@ pub fn mount_data(booted: &mut Booted) -> Outcome {
     let outcome = find_and_mount(booted);
     if let Err(error) = &outcome {
         booted.data_error = Some(error.to_string());
-        mount::mount(Some("tmpfs"), Path::new(TARGET), Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))?;
+        mount::mount(
+            Some("tmpfs"),
+            Path::new(TARGET),
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some("mode=0755"),
+        )?;
     }
     outcome
 }
@@ -92,7 +98,11 @@ fn choose(disks: &[Disk]) -> Choice {
         Some(disk) => Choice::Format(disk.name.clone()),
         None => Choice::None(format!(
             "no disk is labelled {LABEL} and none of {} is blank and at least {} MiB",
-            if disks.is_empty() { "no disks".to_owned() } else { disks.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ") },
+            if disks.is_empty() {
+                "no disks".to_owned()
+            } else {
+                disks.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")
+            },
             SMALLEST >> 20
         )),
     }
@@ -172,7 +182,20 @@ fn device_of(name: &str) -> String {
 
 fn format(device: &str) -> Result<(), Error> {
     // Inode tables and journal are zeroed later, in the background: the disk was blank, and a first boot should be quick.
-    let argv = ["/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-m", "1", "-L", LABEL, "-E", "lazy_itable_init=1,lazy_journal_init=1", device];
+    let argv = [
+        "/usr/sbin/mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-m",
+        "1",
+        "-L",
+        LABEL,
+        "-E",
+        "lazy_itable_init=1,lazy_journal_init=1",
+        device,
+    ];
     match run_tool(&argv)? {
         (Exit::Code(0), _) => Ok(()),
         (exit, output) => Err(Error::Other(format!("mke2fs {device}: {exit}: {}", output.trim()))),

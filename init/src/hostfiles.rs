@@ -33,8 +33,11 @@ const MACHINE_ID: &str = "/var/lib/corten/machine-id";
 
 /// Sets the parameters; a kernel (or a namespace) may lack one, which is said and is no reason to stop.
 pub fn kernel_parameters() -> String {
-    let refused: Vec<&str> =
-        PARAMETERS.iter().filter(|(name, value)| linux::sysctl::set(name, value).is_err()).map(|(name, _)| *name).collect();
+    let refused: Vec<&str> = PARAMETERS
+        .iter()
+        .filter(|(name, value)| linux::sysctl::set(name, value).is_err())
+        .map(|(name, _)| *name)
+        .collect();
     if refused.is_empty() {
         format!("{} set", PARAMETERS.len())
     } else {

@@ -77,7 +77,10 @@ enum Source {
 }
 
 impl Init {
-    fn new(booted: boot::Booted, signals: Result<reaper::Signals, nix::errno::Errno>) -> Result<Init, (Console, String)> {
+    fn new(
+        booted: boot::Booted,
+        signals: Result<reaper::Signals, nix::errno::Errno>,
+    ) -> Result<Init, (Console, String)> {
         let open = || -> Result<_, String> {
             let signals = signals.map_err(|e| format!("signals: {e}"))?;
             let control = Control::listen(init_api::SOCKET).map_err(|e| format!("control socket: {e}"))?;
@@ -88,7 +91,16 @@ impl Init {
         match open() {
             Ok((signals, control, logs)) => {
                 let supervisor = Supervisor::new(SERVICES);
-                Ok(Init { booted, supervisor, children: BTreeMap::new(), logs, control, signals, ending: None, pending: None })
+                Ok(Init {
+                    booted,
+                    supervisor,
+                    children: BTreeMap::new(),
+                    logs,
+                    control,
+                    signals,
+                    ending: None,
+                    pending: None,
+                })
             }
             Err(error) => Err((booted.console, error)),
         }
@@ -130,7 +142,9 @@ impl Init {
         sources.extend(self.logs.iter().enumerate().map(|(row, log)| (Source::Log(row), log.as_fd())));
         let mut fds: Vec<PollFd> = sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         let timeout = match self.supervisor.deadline() {
-            Some(at) => PollTimeout::try_from(at.saturating_sub(now_ms()).saturating_add(1)).unwrap_or(PollTimeout::MAX),
+            Some(at) => {
+                PollTimeout::try_from(at.saturating_sub(now_ms()).saturating_add(1)).unwrap_or(PollTimeout::MAX)
+            }
             None => PollTimeout::NONE,
         };
         if poll(&mut fds, timeout).is_err() {

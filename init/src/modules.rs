@@ -18,8 +18,11 @@ pub fn load(list: &str) -> Outcome {
     let text = std::fs::read_to_string(&list).map_err(|e| Error::Other(format!("{}: {e}", list.display())))?;
     let names: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     // One module that fails (its hardware may be absent) must not keep the others away.
-    let failures: Vec<String> =
-        names.iter().filter_map(|name| linux::module::load(&Path::new(FOLDER).join(name)).err()).map(|e| e.to_string()).collect();
+    let failures: Vec<String> = names
+        .iter()
+        .filter_map(|name| linux::module::load(&Path::new(FOLDER).join(name)).err())
+        .map(|e| e.to_string())
+        .collect();
     if failures.is_empty() {
         Ok(format!("{} loaded", names.len()))
     } else {

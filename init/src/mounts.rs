@@ -85,7 +85,8 @@ pub fn node(in_namespace: bool) -> Outcome {
     if !in_namespace {
         return mount_all(NODE);
     }
-    let missing: Vec<&Mount> = NODE.iter().filter(|m| !mount::is_mount_point(Path::new(m.target)).unwrap_or(false)).collect();
+    let missing: Vec<&Mount> =
+        NODE.iter().filter(|m| !mount::is_mount_point(Path::new(m.target)).unwrap_or(false)).collect();
     let count = missing.len();
     missing.into_iter().try_for_each(mount_one)?;
     Ok(format!("{count} mounted, the rest is the driver's"))

@@ -53,10 +53,17 @@ pub enum Action {
 enum State {
     Waiting,
     Starting,
-    Running { pid: i32, since: u64 },
+    Running {
+        pid: i32,
+        since: u64,
+    },
     /// `kill_at` is `None` once SIGKILL is sent.
-    Stopping { kill_at: Option<u64> },
-    Backoff { until: u64 },
+    Stopping {
+        kill_at: Option<u64>,
+    },
+    Backoff {
+        until: u64,
+    },
     Failed(String),
 }
 
@@ -82,8 +89,13 @@ pub struct Supervisor {
 impl Supervisor {
     /// Nothing runs; the target is Maintenance.
     pub fn new(specs: &'static [Spec]) -> Supervisor {
-        let entry =
-            |_| Entry { state: State::Waiting, held: false, restarts: 0, last_exit: String::new(), delay: FIRST_BACKOFF_MS };
+        let entry = |_| Entry {
+            state: State::Waiting,
+            held: false,
+            restarts: 0,
+            last_exit: String::new(),
+            delay: FIRST_BACKOFF_MS,
+        };
         Supervisor { specs, entries: specs.iter().map(entry).collect(), target: Target::Maintenance, stop_all: false }
     }
 
@@ -176,9 +188,11 @@ impl Supervisor {
     }
 
     fn ready(&self, row: usize) -> bool {
-        self.specs[row].after.iter().filter_map(|name| position(self.specs, name)).all(|other| {
-            matches!(self.entries[other].state, State::Running { .. })
-        })
+        self.specs[row]
+            .after
+            .iter()
+            .filter_map(|name| position(self.specs, name))
+            .all(|other| matches!(self.entries[other].state, State::Running { .. }))
     }
 
     /// A service that ends because of the target or the end of everything ends after those that need it.

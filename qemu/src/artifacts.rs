@@ -62,7 +62,8 @@ fn ensure_kubectl() -> Result<()> {
 }
 
 fn kubectl_minor() -> Option<u32> {
-    let output = Command::new("kubectl").args(["version", "--client", "--output=json"]).output().context("kubectl").ok()?;
+    let output =
+        Command::new("kubectl").args(["version", "--client", "--output=json"]).output().context("kubectl").ok()?;
     let version: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
     version["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse().ok()
 }

@@ -51,6 +51,9 @@ pub struct Cluster {
     pub driver: DriverName,
     /// Its nodes; the first is a control plane.
     pub nodes: Vec<Node>,
+    /// What `corten.config=` says instead of where the driver puts the configuration.
+    #[serde(default)]
+    pub config_argument: Option<String>,
     /// `.corten/<name>` below the workspace.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -91,7 +94,8 @@ impl Cluster {
     /// # Errors
     /// The name is unusable, the folder cannot be made or no port is free.
     pub fn create(name: &str, driver: DriverName, nodes: u8) -> Result<Cluster> {
-        let usable = !name.is_empty() && name.len() <= 20 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let usable =
+            !name.is_empty() && name.len() <= 20 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if !usable {
             bail!("--name {name}: a cluster's name has 1 to 20 lower-case letters and digits");
         }
@@ -112,9 +116,15 @@ impl Cluster {
             };
             let role = if index == 1 { Role::ControlPlane } else { Role::Worker };
             let (kubernetes_port, machine_port) = (port()?, port()?);
-            list.push(Node { name: format!("{name}-{index}"), role, address: address(driver, index), kubernetes_port, machine_port });
+            list.push(Node {
+                name: format!("{name}-{index}"),
+                role,
+                address: address(driver, index),
+                kubernetes_port,
+                machine_port,
+            });
         }
-        let cluster = Cluster { name: name.to_owned(), driver, nodes: list, folder };
+        let cluster = Cluster { name: name.to_owned(), driver, nodes: list, config_argument: None, folder };
         cluster.save()?;
         Ok(cluster)
     }

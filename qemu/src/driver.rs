@@ -1,7 +1,7 @@
 //! What a driver can do with a node: the power button and the plug.
 
-use anyhow::Result;
 use crate::artifacts::Artifacts;
+use anyhow::Result;
 
 use crate::cluster::{Cluster, DriverName, Node};
 use crate::drivers::{namespace::Namespace, qemu::Qemu};

@@ -12,7 +12,8 @@ use crate::cluster::Cluster;
 /// # Errors
 /// It could not be started or failed; holds its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
-    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }

@@ -11,7 +11,7 @@ pub mod driver;
 pub mod drivers;
 pub mod forward;
 pub mod kubectl;
-mod setup;
+pub mod setup;
 pub mod up;
 pub mod wait;
 

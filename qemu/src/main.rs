@@ -67,7 +67,10 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Up { name, driver, nodes } => qemu::up::up(&name, driver, nodes).map(drop),
         Command::Down { name } => qemu::down::down(&name).map(|removed| {
-            println!("{}", if removed { format!("cluster {name} is removed") } else { format!("there is no cluster {name}") });
+            println!(
+                "{}",
+                if removed { format!("cluster {name} is removed") } else { format!("there is no cluster {name}") }
+            );
         }),
         Command::NamespaceNode(arguments) => node::host_side(&arguments),
         Command::NamespaceInit(arguments) => node::inside(&arguments),

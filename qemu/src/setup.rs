@@ -11,7 +11,10 @@ use crate::cluster::{Cluster, DriverName, Node, Role};
 use crate::drivers::namespace::BRIDGE_ADDRESS;
 
 /// Writes cortenctl.yaml and one configuration per node.
-pub(crate) fn write_configs(cluster: &Cluster, cortenctl: &Path) -> Result<()> {
+///
+/// # Errors
+/// The administrator's tool failed or a file could not be written.
+pub fn write_configs(cluster: &Cluster, cortenctl: &Path) -> Result<()> {
     let port = cluster.control_plane().kubernetes_port;
     let endpoint = match cluster.driver {
         // The machine's own address is not reachable from here, its forwarded port is.

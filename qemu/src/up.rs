@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
 use crate::artifacts::Artifacts;
+use anyhow::{Context, Result, bail};
 
 use crate::cluster::{Cluster, DriverName};
 use crate::driver::driver;
@@ -98,7 +98,8 @@ pub fn wait_until_ready(cluster: &Cluster, image: &Artifacts, start: Instant) ->
 /// The kubeconfig names the cluster's own endpoint; from here the way leads through the forwarded port.
 fn on_loopback(kubeconfig: &str, cluster: &Cluster) -> Result<String> {
     let port = cluster.control_plane().kubernetes_port;
-    let mut config: serde_json::Value = serde_saphyr::from_str(kubeconfig).context("kubeconfig from the machine API")?;
+    let mut config: serde_json::Value =
+        serde_saphyr::from_str(kubeconfig).context("kubeconfig from the machine API")?;
     config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
     Ok(serde_json::to_string_pretty(&config)?)
 }
@@ -109,7 +110,11 @@ fn already_running(name: &str) -> Result<Option<Cluster>> {
     let driver = driver(cluster.driver);
     let on: Vec<&str> = cluster.nodes.iter().filter(|n| driver.is_on(&cluster, n)).map(|n| n.name.as_str()).collect();
     if on.len() < cluster.nodes.len() {
-        bail!("cluster {name} exists but {} of {} nodes run; `cargo down --name {name}` removes it", on.len(), cluster.nodes.len());
+        bail!(
+            "cluster {name} exists but {} of {} nodes run; `cargo down --name {name}` removes it",
+            on.len(),
+            cluster.nodes.len()
+        );
     }
     println!("cluster {name} is running ({:?} driver): {}", cluster.driver, on.join(", "));
     println!("  export KUBECONFIG={}", cluster.kubeconfig().display());

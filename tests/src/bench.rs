@@ -14,8 +14,10 @@ const TARGET_IMAGE_MB: f64 = 90.0;
 
 /// Prints the figures of the running cluster and writes them to `report.json` beside the image.
 pub fn report(context: &Context, ready: Duration) -> Result<()> {
-    let boot: Value = serde_json::from_str(&context.cortenctl(&["boot-report", "-o", "json"])?).context("boot-report")?;
-    let processes: Value = serde_json::from_str(&context.cortenctl(&["processes", "-o", "json"])?).context("processes")?;
+    let boot: Value =
+        serde_json::from_str(&context.cortenctl(&["boot-report", "-o", "json"])?).context("boot-report")?;
+    let processes: Value =
+        serde_json::from_str(&context.cortenctl(&["processes", "-o", "json"])?).context("processes")?;
     let bytes = |process: &Value| process["rssBytes"].as_f64().unwrap_or(0.0);
     let ours = |process: &&Value| !process["name"].as_str().unwrap_or_default().starts_with("containerd");
     let total = processes.as_array().into_iter().flatten().filter(ours).map(bytes).sum::<f64>() / f64::from(1 << 20);

@@ -72,7 +72,11 @@ fn run_all(context: &Context, scenarios: &[&Scenario], driver: DriverName) -> Re
 
 /// What helps to understand a failure, as far as the cluster still answers.
 fn explain(context: &Context) {
-    for words in ["get nodes,pods,deployments,replicasets,services,endpointslices -A -o wide", "get events -A", "describe pods -n default"] {
+    for words in [
+        "get nodes,pods,deployments,replicasets,services,endpointslices -A -o wide",
+        "get events -A",
+        "describe pods -n default",
+    ] {
         match context.kubectl(words) {
             Ok(text) => println!("--- kubectl {words}\n{text}"),
             Err(error) => println!("--- kubectl {words}: {error:#}"),

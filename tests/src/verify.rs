@@ -7,7 +7,8 @@ use image::Tool;
 use qemu::DriverName;
 
 /// What compiling the workspace needs besides Rust: RocksDB is C++, and its bindings are made by libclang.
-const COMPILERS: &[Tool] = &[Tool::new("g++", "g++"), Tool::new("clang", "clang"), Tool::new("make", "make"), Tool::new("git", "git")];
+const COMPILERS: &[Tool] =
+    &[Tool::new("g++", "g++"), Tool::new("clang", "clang"), Tool::new("make", "make"), Tool::new("git", "git")];
 
 /// The checks that cargo itself does.
 const CARGO_CHECKS: &[(&str, &[&str])] = &[
@@ -22,7 +23,8 @@ pub fn run() -> Result<()> {
     image::ensure_tools(COMPILERS)?;
     for (name, arguments) in CARGO_CHECKS {
         step(start, name);
-        let status = image::cargo().args(*arguments).current_dir(qemu::cluster::workspace()).status().context("cargo")?;
+        let status =
+            image::cargo().args(*arguments).current_dir(qemu::cluster::workspace()).status().context("cargo")?;
         if !status.success() {
             bail!("{name}: cargo {} failed", arguments.join(" "));
         }

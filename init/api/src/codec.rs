@@ -85,7 +85,9 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, Malformed> {
         1 => Reply::Done,
         2 => Reply::Refused(r.text()?),
         3 => Reply::Services(r.list(Reader::service)?),
-        4 => Reply::Boot(r.list(|r| Ok(Stage { name: r.text()?, done_ms: r.u64()?, detail: r.text()?, ok: r.u8()? != 0 }))?),
+        4 => Reply::Boot(
+            r.list(|r| Ok(Stage { name: r.text()?, done_ms: r.u64()?, detail: r.text()?, ok: r.u8()? != 0 }))?,
+        ),
         _ => return Err(Malformed("unknown reply")),
     };
     r.end()?;
@@ -272,13 +274,13 @@ mod tests {
     #[test]
     fn nonsense_is_refused_and_never_allocates_much() {
         for bytes in [
-            &[1, 0, 0, 0, 99][..],                         // unknown tag
-            &[2, 0, 0, 0, 1, 7],                           // unknown target
-            &[2, 0, 0, 0, 2, 0],                           // trailing byte
-            &[5, 0, 0, 0, 3, 255, 255, 255, 255],          // text longer than its frame
-            &[6, 0, 0, 0, 3, 1, 0, 0, 0, 0xff],            // not UTF-8
-            &[255, 255, 255, 255],                         // frame too long
-            &[0, 0, 0, 0],                                 // empty
+            &[1, 0, 0, 0, 99][..],                // unknown tag
+            &[2, 0, 0, 0, 1, 7],                  // unknown target
+            &[2, 0, 0, 0, 2, 0],                  // trailing byte
+            &[5, 0, 0, 0, 3, 255, 255, 255, 255], // text longer than its frame
+            &[6, 0, 0, 0, 3, 1, 0, 0, 0, 0xff],   // not UTF-8
+            &[255, 255, 255, 255],                // frame too long
+            &[0, 0, 0, 0],                        // empty
         ] {
             assert!(decode_request(bytes).is_err(), "{bytes:?}");
         }

@@ -8,11 +8,8 @@ const fn spec(name: &'static str, target: Target, after: &'static [&'static str]
     Spec { name, argv: &["/x"], target, after, grace_ms: 5_000, privileges: Privileges::All, oom_score_adj: 0 }
 }
 
-const TABLE: &[Spec] = &[
-    spec("a", Target::Maintenance, &[]),
-    spec("b", Target::Worker, &["a"]),
-    spec("c", Target::ControlPlane, &["b"]),
-];
+const TABLE: &[Spec] =
+    &[spec("a", Target::Maintenance, &[]), spec("b", Target::Worker, &["a"]), spec("c", Target::ControlPlane, &["b"])];
 const A: usize = 0;
 const B: usize = 1;
 const C: usize = 2;

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
 use crate::artifacts::Artifacts;
+use anyhow::{Context, Result, bail};
 
 use super::Remembered;
 use crate::cluster::{Cluster, Node};
@@ -78,6 +78,7 @@ fn arguments(cluster: &Cluster, node: &Node, image: &Artifacts) -> Vec<OsString>
         "user,id=net0,hostfwd=tcp:127.0.0.1:{}-:6443,hostfwd=tcp:127.0.0.1:{}-:50000",
         node.kubernetes_port, node.machine_port
     );
+    let config = cluster.config_argument.as_deref().unwrap_or(CONFIG_IN_GUEST);
     let pairs = [
         ("-name", format!("corten-{}", node.name)),
         // Emulation on purpose: a /dev/kvm that exists may still not run a kernel.
@@ -87,7 +88,7 @@ fn arguments(cluster: &Cluster, node: &Node, image: &Artifacts) -> Vec<OsString>
         ("-m", MEMORY_MIB.to_string()),
         ("-kernel", image.image.kernel.display().to_string()),
         ("-initrd", image.image.initramfs.display().to_string()),
-        ("-append", format!("{} corten.config={CONFIG_IN_GUEST}", image.image.board.kernel_arguments.join(" "))),
+        ("-append", format!("{} corten.config={config}", image.image.board.kernel_arguments.join(" "))),
         ("-fw_cfg", format!("name=opt/corten/config,file={}", cluster.machine_config(node).display())),
         ("-drive", format!("if=none,id=disk0,format=raw,discard=unmap,file={}", file("disk"))),
         ("-device", "virtio-blk-pci,drive=disk0".to_owned()),

@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn names_follow_the_specification() {
-        let found = |values: &[&str]| (ResponseCode::NoError, values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>());
+        let found =
+            |values: &[&str]| (ResponseCode::NoError, values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>());
         let (missing, foreign) = ((ResponseCode::NXDomain, Vec::new()), (ResponseCode::Refused, Vec::new()));
         let cases = [
             ("web.n.svc.cluster.local.", RecordType::A, found(&["10.96.0.9"])),
@@ -271,7 +272,11 @@ mod tests {
             ("empty.n.svc.cluster.local.", RecordType::A, missing.clone()),
             ("out.n.svc.cluster.local.", RecordType::A, found(&["example.org."])),
             ("_http._tcp.web.n.svc.cluster.local.", RecordType::SRV, found(&["0 100 80 web.n.svc.cluster.local."])),
-            ("_http._tcp.db.n.svc.cluster.local.", RecordType::SRV, found(&["0 100 8080 db-0.db.n.svc.cluster.local."])),
+            (
+                "_http._tcp.db.n.svc.cluster.local.",
+                RecordType::SRV,
+                found(&["0 100 8080 db-0.db.n.svc.cluster.local."]),
+            ),
             ("_http._udp.web.n.svc.cluster.local.", RecordType::SRV, missing),
             ("10-244-0-7.n.pod.cluster.local.", RecordType::A, found(&["10.244.0.7"])),
             ("9.0.96.10.in-addr.arpa.", RecordType::PTR, found(&["web.n.svc.cluster.local."])),

@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn only_nameserver_lines_count() {
-        let text = "# comment\nsearch example.org\nnameserver 192.0.2.1\n nameserver\t2001:db8::1\nnameserver nonsense\n";
+        let text =
+            "# comment\nsearch example.org\nnameserver 192.0.2.1\n nameserver\t2001:db8::1\nnameserver nonsense\n";
         let expected: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         assert_eq!(servers(text), expected);
     }

@@ -74,11 +74,7 @@ async fn add_to_loopback(address: IpAddr) -> Outcome {
 }
 
 /// Keeps the zone equal to the API.
-async fn feed(
-    mut services: UnboundedReceiver<Change>,
-    mut slices: UnboundedReceiver<Change>,
-    zone: Arc<RwLock<Zone>>,
-) {
+async fn feed(mut services: UnboundedReceiver<Change>, mut slices: UnboundedReceiver<Change>, zone: Arc<RwLock<Zone>>) {
     loop {
         tokio::select! {
             Some(change) = services.recv() => match change {

@@ -34,7 +34,11 @@ pub struct Resolver {
 impl Resolver {
     /// `synced` says whether the zone is complete; before that, cluster names are answered by SERVFAIL, because
     /// NXDOMAIN would be believed.
-    pub fn new(zone: Arc<RwLock<Zone>>, resolv_conf: PathBuf, synced: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+    pub fn new(
+        zone: Arc<RwLock<Zone>>,
+        resolv_conf: PathBuf,
+        synced: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
         Resolver { zone, resolv_conf, synced: Box::new(synced) }
     }
 
@@ -77,7 +81,8 @@ impl Resolver {
             }
         }
         let bytes = response.to_vec().ok()?;
-        let room = request.edns.as_ref().map_or(PLAIN_UDP_BYTES, |e| e.max_payload().clamp(PLAIN_UDP_BYTES, EDNS_UDP_BYTES));
+        let room =
+            request.edns.as_ref().map_or(PLAIN_UDP_BYTES, |e| e.max_payload().clamp(PLAIN_UDP_BYTES, EDNS_UDP_BYTES));
         if over_udp && bytes.len() > usize::from(room) {
             return response.truncate().to_vec().ok();
         }

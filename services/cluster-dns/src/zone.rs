@@ -139,7 +139,8 @@ fn service(spec: &Value) -> Option<Service> {
         return Some(Service::Headless { publish_not_ready: spec["publishNotReadyAddresses"] == true });
     }
     let listed = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let mut addresses: Vec<IpAddr> = listed.chain(spec["clusterIP"].as_str()).filter_map(|ip| ip.parse().ok()).collect();
+    let mut addresses: Vec<IpAddr> =
+        listed.chain(spec["clusterIP"].as_str()).filter_map(|ip| ip.parse().ok()).collect();
     addresses.sort_unstable();
     addresses.dedup();
     // An address that is not allocated yet comes with the next event.

@@ -4,14 +4,18 @@
 //! It must never hold behaviour of its own.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use daemon::{Outcome, Shutdown};
 
+/// A process's `run` with its future boxed, so that all have one type.
+type Run = fn(Vec<String>, Shutdown) -> Pin<Box<dyn Future<Output = Outcome>>>;
+
 /// How an applet is run.
 enum Applet {
     /// A long-running process on a runtime with this many worker threads.
-    Process(usize, fn(Vec<String>, Shutdown) -> std::pin::Pin<Box<dyn Future<Output = Outcome>>>),
+    Process(usize, Run),
     /// A short-lived program with its own conventions for input, output and exit codes.
     Program(fn(&str) -> ExitCode),
 }

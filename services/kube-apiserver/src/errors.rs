@@ -216,7 +216,12 @@ impl ApiError {
     }
 
     /// Adds a cause.
-    pub fn with_cause(mut self, reason: impl Into<String>, message: impl Into<String>, field: impl Into<String>) -> Self {
+    pub fn with_cause(
+        mut self,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+        field: impl Into<String>,
+    ) -> Self {
         let cause = Cause { reason: reason.into(), message: message.into(), field: field.into() };
         self.0.details.get_or_insert_with(Details::default).causes.push(cause);
         self
@@ -252,18 +257,28 @@ impl ApiError {
     /// 409 with a reason in words.
     pub fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Self {
         let gr = crate::registry::group_resource(group, plural);
-        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {gr} {name:?}: {why}")).about(group, plural, name)
+        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {gr} {name:?}: {why}"))
+            .about(group, plural, name)
     }
 
     /// 409 for a stale resourceVersion.
     pub fn stale(group: &str, plural: &str, name: &str) -> Self {
-        Self::conflict(group, plural, name, "the object has been modified; please apply your changes to the latest version and try again")
+        Self::conflict(
+            group,
+            plural,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
     }
 
     /// 403 by admission or a registry rule.
     pub fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Self {
         let gr = crate::registry::group_resource(group, plural);
-        let message = if name.is_empty() { format!("{gr} is forbidden: {why}") } else { format!("{gr} {name:?} is forbidden: {why}") };
+        let message = if name.is_empty() {
+            format!("{gr} is forbidden: {why}")
+        } else {
+            format!("{gr} {name:?} is forbidden: {why}")
+        };
         Self::new(403, "Forbidden", message).about(group, plural, name)
     }
 
@@ -279,7 +294,8 @@ impl ApiError {
 
     /// 405.
     pub fn method_not_allowed(group: &str, plural: &str) -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource").about(group, plural, "")
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            .about(group, plural, "")
     }
 
     /// 406.
@@ -290,7 +306,11 @@ impl ApiError {
     /// 415.
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let list = accepted.join(", ");
-        Self::new(415, "UnsupportedMediaType", format!("the body of the request was in an unknown format - accepted media types include: {list}"))
+        Self::new(
+            415,
+            "UnsupportedMediaType",
+            format!("the body of the request was in an unknown format - accepted media types include: {list}"),
+        )
     }
 
     /// 410: the version asked for has been compacted away.
@@ -313,7 +333,11 @@ impl ApiError {
         }
         let list = if seen.len() == 1 { seen.concat() } else { format!("[{}]", seen.join(", ")) };
         let qualified = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
-        let message = if errors.is_empty() { format!("{qualified} {name:?} is invalid") } else { format!("{qualified} {name:?} is invalid: {list}") };
+        let message = if errors.is_empty() {
+            format!("{qualified} {name:?} is invalid")
+        } else {
+            format!("{qualified} {name:?} is invalid: {list}")
+        };
         let mut error = Self::new(422, "Invalid", message).about(group, kind, name);
         for e in errors {
             error = error.with_cause(e.cause_reason(), e.body(), e.field.clone());
@@ -404,14 +428,25 @@ mod tests {
     fn wording_is_what_clients_know() {
         let table = [
             (FieldError::required("spec.containers", ""), "spec.containers: Required value"),
-            (FieldError::invalid("metadata.name", "A", "must be lower case"), "metadata.name: Invalid value: \"A\": must be lower case"),
-            (FieldError::not_supported("spec.x", "c", &["a", "b"]), "spec.x: Unsupported value: \"c\": supported values: \"a\", \"b\""),
+            (
+                FieldError::invalid("metadata.name", "A", "must be lower case"),
+                "metadata.name: Invalid value: \"A\": must be lower case",
+            ),
+            (
+                FieldError::not_supported("spec.x", "c", &["a", "b"]),
+                "spec.x: Unsupported value: \"c\": supported values: \"a\", \"b\"",
+            ),
             (FieldError::duplicate("spec.ports[1]", 80), "spec.ports[1]: Duplicate value: 80"),
         ];
         for (error, want) in table {
             assert_eq!(error.to_string(), want);
         }
-        let error = ApiError::invalid("apps", "Deployment", "x", &[FieldError::required("a", ""), FieldError::required("b", "")]);
+        let error = ApiError::invalid(
+            "apps",
+            "Deployment",
+            "x",
+            &[FieldError::required("a", ""), FieldError::required("b", "")],
+        );
         assert_eq!(error.to_string(), "Deployment.apps \"x\" is invalid: [a: Required value, b: Required value]");
         assert_eq!(ApiError::not_found("apps", "deployments", "x").to_string(), "deployments.apps \"x\" not found");
     }

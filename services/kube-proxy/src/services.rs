@@ -115,7 +115,8 @@ fn endpoints(slices: &[&Value], port_name: &str, only_on: Option<&str>) -> Vec<E
     let mut candidates = Candidates::default();
     for slice in slices {
         let ports = slice["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(port) = ports.iter().find(|port| text(&port["name"]) == port_name).and_then(|p| number(&p["port"])) else {
+        let Some(port) = ports.iter().find(|port| text(&port["name"]) == port_name).and_then(|p| number(&p["port"]))
+        else {
             continue;
         };
         for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
@@ -128,7 +129,8 @@ fn endpoints(slices: &[&Value], port_name: &str, only_on: Option<&str>) -> Vec<E
             // Unset means ready (EndpointConditions in discovery/v1).
             if conditions["ready"].as_bool().unwrap_or(true) {
                 candidates.ready.extend(found);
-            } else if conditions["serving"].as_bool() == Some(true) && conditions["terminating"].as_bool() == Some(true) {
+            } else if conditions["serving"].as_bool() == Some(true) && conditions["terminating"].as_bool() == Some(true)
+            {
                 candidates.serving_terminating.extend(found);
             }
         }
@@ -173,7 +175,8 @@ mod tests {
     #[test]
     fn ready_endpoints_win_and_terminating_ones_serve_last() {
         let ready = json!({"addresses": ["10.244.0.2"]});
-        let dying = json!({"addresses": ["10.244.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}});
+        let dying =
+            json!({"addresses": ["10.244.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}});
         let unready = json!({"addresses": ["10.244.0.4"], "conditions": {"ready": false}});
         assert_eq!(addresses(&json!([ready, dying, unready])), ["10.244.0.2:8080"]);
         assert_eq!(addresses(&json!([dying, unready])), ["10.244.0.3:8080"]);

@@ -14,7 +14,13 @@ fn argument(place: usize, default: usize) -> usize {
     std::env::args().nth(place).and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-async fn client(mut kv: KvClient<Channel>, id: usize, bytes: usize, until: Instant, read: bool) -> Result<Vec<Duration>, Failure> {
+async fn client(
+    mut kv: KvClient<Channel>,
+    id: usize,
+    bytes: usize,
+    until: Instant,
+    read: bool,
+) -> Result<Vec<Duration>, Failure> {
     let mut times = Vec::new();
     let value = bytes::Bytes::from(vec![b'v'; bytes]);
     let mut turn = 0;
@@ -62,7 +68,12 @@ async fn main() -> Result<(), Failure> {
         let rate = times.len() as f64 / start.elapsed().as_secs_f64();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
         let what = if read { "range" } else { "put" };
-        println!("{what}: {clients} clients, {rate:.0}/s, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0));
+        println!(
+            "{what}: {clients} clients, {rate:.0}/s, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
     }
     Ok(())
 }

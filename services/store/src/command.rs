@@ -85,7 +85,8 @@ impl Reply {
     pub fn into_result(self) -> Result<Outcome, Error> {
         match self.outcome {
             Some(Outcome::Refused(number)) => {
-                Err(Refusal::from_number(number).map_or_else(|| Error::Consensus(format!("refusal {number}")), Error::from))
+                Err(Refusal::from_number(number)
+                    .map_or_else(|| Error::Consensus(format!("refusal {number}")), Error::from))
             }
             Some(outcome) => Ok(outcome),
             None => Err(Error::Consensus("an entry without a reply".into())),

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    Direction, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use tokio::sync::oneshot;
@@ -64,7 +64,9 @@ impl Engine {
                 self.sync()
             }
             Some(format) if *format == [schema::FORMAT] => Ok(()),
-            Some(format) => Err(Error::Layout(format!("layout {format:?} is unknown; this version reads {}", schema::FORMAT))),
+            Some(format) => {
+                Err(Error::Layout(format!("layout {format:?} is unknown; this version reads {}", schema::FORMAT)))
+            }
         }
     }
 
@@ -161,7 +163,8 @@ impl Engine {
     /// Bytes of table files and memory tables.
     pub fn size(&self) -> u64 {
         let property = |name: &str| -> u64 {
-            let of = |family| self.open.db.property_int_value_cf(&self.family(family), name).ok().flatten().unwrap_or(0);
+            let of =
+                |family| self.open.db.property_int_value_cf(&self.family(family), name).ok().flatten().unwrap_or(0);
             schema::FAMILIES.iter().map(|f| of(*f)).sum()
         };
         property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
@@ -186,7 +189,9 @@ impl Engine {
 /// RocksDB's own checksum failed: name the place as closely as an iterator allows.
 fn damaged(family: &'static str, last: &[u8], error: rocksdb::Error) -> Error {
     match error.kind() {
-        rocksdb::ErrorKind::Corruption => Corruption::new(family, last, format!("at or after this key: {error}")).into(),
+        rocksdb::ErrorKind::Corruption => {
+            Corruption::new(family, last, format!("at or after this key: {error}")).into()
+        }
         _ => error.into(),
     }
 }

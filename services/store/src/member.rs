@@ -66,7 +66,8 @@ impl Member {
             .map_err(|e| Error::Consensus(format!("cannot start the storage threads: {e}")))?;
         let log = LogStore::new(engine.clone(), tail, writer.clone());
         let machine = StateMachine::new(state.applied.clone(), writer.clone());
-        let timing = raft::config(identity.cluster, config.heartbeat_interval, config.election_timeout, config.snapshot_count)?;
+        let timing =
+            raft::config(identity.cluster, config.heartbeat_interval, config.election_timeout, config.snapshot_count)?;
         let running = openraft::Raft::new(identity.member, timing, Network, log, machine)
             .await
             .map_err(|e| Error::Consensus(e.to_string()))?;

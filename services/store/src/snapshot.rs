@@ -19,8 +19,15 @@ const CHUNK: usize = 64 << 10;
 const DIGEST: u64 = 32;
 
 /// Writes a snapshot into `out`; blocks, and ends early when the receiver is gone.
-pub fn send(engine: &Engine, folder: &Path, header: pb::ResponseHeader, version: &str, out: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>) {
-    let result = engine.checkpoint(folder).map_err(io::Error::from).and_then(|()| archive(folder, header, version, out));
+pub fn send(
+    engine: &Engine,
+    folder: &Path,
+    header: pb::ResponseHeader,
+    version: &str,
+    out: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>,
+) {
+    let result =
+        engine.checkpoint(folder).map_err(io::Error::from).and_then(|()| archive(folder, header, version, out));
     if let Err(error) = fs::remove_dir_all(folder) {
         tracing::warn!(%error, folder = %folder.display(), "cannot remove a checkpoint");
     }
@@ -33,14 +40,20 @@ pub fn send(engine: &Engine, folder: &Path, header: pb::ResponseHeader, version:
     }
 }
 
-fn archive(folder: &Path, header: pb::ResponseHeader, version: &str, out: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>) -> io::Result<()> {
+fn archive(
+    folder: &Path,
+    header: pb::ResponseHeader,
+    version: &str,
+    out: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>,
+) -> io::Result<()> {
     let mut files: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
     files.sort_by_key(fs::DirEntry::file_name);
     let mut total = 1024 + DIGEST;
     for file in &files {
         total += 512 + file.metadata()?.len().next_multiple_of(512);
     }
-    let chunks = Chunks { out, header, version, remaining: total, digest: Sha256::new(), buffer: Vec::with_capacity(CHUNK) };
+    let chunks =
+        Chunks { out, header, version, remaining: total, digest: Sha256::new(), buffer: Vec::with_capacity(CHUNK) };
     let mut tar = tar::Builder::new(chunks);
     tar.mode(tar::HeaderMode::Deterministic);
     for file in files {

@@ -95,7 +95,8 @@ struct Watch {
 impl Watch {
     async fn open(channel: &Channel) -> Self {
         let (requests, receiver) = mpsc::channel(4);
-        let responses = WatchClient::new(channel.clone()).watch(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        let responses =
+            WatchClient::new(channel.clone()).watch(ReceiverStream::new(receiver)).await.unwrap().into_inner();
         Watch { requests, responses }
     }
 
@@ -111,7 +112,11 @@ impl Watch {
     }
 
     async fn next(&mut self) -> pb::WatchResponse {
-        tokio::time::timeout(LIMIT, self.responses.message()).await.expect("a response").unwrap().expect("an open stream")
+        tokio::time::timeout(LIMIT, self.responses.message())
+            .await
+            .expect("a response")
+            .unwrap()
+            .expect("an open stream")
     }
 
     /// Collects `count` events as "PUT key@revision<previous value".
@@ -159,11 +164,19 @@ async fn keys_transactions_and_restart() {
     assert!(!kv.txn(create).await.unwrap().into_inner().succeeded);
 
     let cases = [
-        (kv.range(pb::RangeRequest { revision: 99, ..get("/a") }).await.unwrap_err(), Code::OutOfRange, "future revision"),
+        (
+            kv.range(pb::RangeRequest { revision: 99, ..get("/a") }).await.unwrap_err(),
+            Code::OutOfRange,
+            "future revision",
+        ),
         (kv.range(get("")).await.unwrap_err(), Code::InvalidArgument, "key is not provided"),
         (kv.put(pb::PutRequest { lease: 5, ..put("/a", "") }).await.unwrap_err(), Code::NotFound, "lease not found"),
         (kv.put(put("/big", &"x".repeat(1_600_000))).await.unwrap_err(), Code::InvalidArgument, "request is too large"),
-        (kv.compact(pb::CompactionRequest { revision: 99, physical: false }).await.unwrap_err(), Code::OutOfRange, "future"),
+        (
+            kv.compact(pb::CompactionRequest { revision: 99, physical: false }).await.unwrap_err(),
+            Code::OutOfRange,
+            "future",
+        ),
     ];
     for (status, code, text) in cases {
         assert!(status.code() == code && status.message().contains(text), "{status:?}");
@@ -223,7 +236,10 @@ async fn watches_resume_filter_and_end_at_compaction() {
     assert!(watch.create(prefix("/w/"), 5).await.created);
     assert_eq!(watch.events(3).await, ["PUT /w/b@5<", "PUT /w/c@5<", "DELETE /w/a@6<2"]);
     let read = kv.range(pb::RangeRequest { revision: 4, ..get("/w/a") }).await.unwrap_err();
-    assert_eq!((read.code(), read.message()), (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"));
+    assert_eq!(
+        (read.code(), read.message()),
+        (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted")
+    );
     assert_eq!(kv.range(prefix("/w/")).await.unwrap().into_inner().count, 2);
     store.stop().await;
 }
@@ -265,11 +281,16 @@ async fn leases_expire_and_take_their_keys_along() {
     watch.create(prefix("/l/"), 0).await;
     assert_eq!(watch.events(1).await, ["DELETE /l/short@4<"]);
 
-    let left = leases.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: long.id, keys: true }).await.unwrap().into_inner();
+    let left =
+        leases.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: long.id, keys: true }).await.unwrap().into_inner();
     assert!(left.ttl > 3500 && left.granted_ttl == 3600 && left.keys == ["/l/long"], "{left:?}");
     let gone = leases.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: 77, keys: true }).await.unwrap().into_inner();
     assert_eq!(gone.ttl, -1);
-    let mut alive = leases.lease_keep_alive(tokio_stream::iter([long.id, 77].map(|id| pb::LeaseKeepAliveRequest { id }))).await.unwrap().into_inner();
+    let mut alive = leases
+        .lease_keep_alive(tokio_stream::iter([long.id, 77].map(|id| pb::LeaseKeepAliveRequest { id })))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(alive.message().await.unwrap().unwrap().ttl, 3600);
     assert_eq!(alive.message().await.unwrap().unwrap().ttl, 0);
     store.stop().await;

@@ -4,6 +4,7 @@ use qemu::DriverName;
 
 use crate::e2e::Run;
 
+mod configuration;
 mod machine;
 mod power;
 mod refusals;
@@ -29,6 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "machine", drivers: EVERYWHERE, why_not: "", run: machine::run },
     Scenario { name: "workload", drivers: EVERYWHERE, why_not: "", run: workload::run },
     Scenario { name: "refusals", drivers: EVERYWHERE, why_not: "", run: refusals::run },
+    Scenario { name: "configuration", drivers: EVERYWHERE, why_not: "", run: configuration::run },
     Scenario { name: "restarts", drivers: EVERYWHERE, why_not: "", run: restarts::run },
     Scenario { name: "power", drivers: EVERYWHERE, why_not: "", run: power::run },
 ];

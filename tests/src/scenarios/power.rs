@@ -70,6 +70,7 @@ fn write_until_power_loss(context: &Context) -> Result<Vec<String>> {
 }
 
 fn write(context: &Context, name: &str) -> Result<()> {
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"test": "power"}}});
+    let object =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"test": "power"}}});
     context.apply(&object.to_string()).map(drop)
 }

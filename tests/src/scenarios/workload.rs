@@ -113,7 +113,10 @@ fn names_and_addresses(context: &Context) -> Result<()> {
 
 fn inspection(context: &Context) -> Result<()> {
     let pods = context.kubectl("get pods -l app=web")?;
-    ensure!(pods.lines().next().is_some_and(|l| l.starts_with("NAME ") && l.contains("READY   STATUS")), "table: {pods}");
+    ensure!(
+        pods.lines().next().is_some_and(|l| l.starts_with("NAME ") && l.contains("READY   STATUS")),
+        "table: {pods}"
+    );
     ensure!(pods.matches("1/1     Running").count() == 2, "pods: {pods}");
     let described = context.kubectl("describe deployment web")?;
     ensure!(described.contains("2 desired | 2 updated | 2 total | 2 available"), "describe: {described}");
@@ -125,7 +128,8 @@ fn inspection(context: &Context) -> Result<()> {
     ensure!(file.contains("hello from a file"), "the ConfigMap's file holds {file:?}");
     let name = context.kubectl("exec client -- /test-web env POD_NAME")?;
     ensure!(name.trim() == "client", "POD_NAME is {name:?}");
-    let token = context.kubectl("exec client -- /test-web cat /var/run/secrets/kubernetes.io/serviceaccount/namespace")?;
+    let token =
+        context.kubectl("exec client -- /test-web cat /var/run/secrets/kubernetes.io/serviceaccount/namespace")?;
     ensure!(token.trim() == "default", "the service account's namespace is {token:?}");
     context.eventually("a line in the log", || {
         let log = context.kubectl("logs deployment/web --tail=5")?;
@@ -134,7 +138,7 @@ fn inspection(context: &Context) -> Result<()> {
     })?;
     let explained = context.kubectl("explain deployment.spec.replicas")?;
     ensure!(explained.contains("integer"), "explain: {explained}");
-    let refused = context.apply(&MANIFEST.replace("replicas: 2", "replicaz: 2")).map_or_else(|e| format!("{e:#}"), |t| t);
+    let refused = context.apply(&MANIFEST.replace("replicas: 2", "replicaz: 2")).unwrap_or_else(|e| format!("{e:#}"));
     ensure!(refused.contains("unknown field \"spec.replicaz\""), "a wrong field is answered by: {refused}");
     let failed = context.kubectl_fails("exec client -- /test-web exit 7")?;
     ensure!(failed.contains("exit code 7"), "exec's exit code: {failed}");

@@ -123,8 +123,8 @@ fn remove_tree(group: &Path) -> bool {
     let Ok(entries) = fs::read_dir(group) else { return true };
     let children = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     // Every child is tried, even after one has failed.
-    let emptied = children.fold(true, |all, child| remove_tree(&child.path()) && all);
-    emptied && fs::remove_dir(group).is_ok()
+    let left = children.filter(|child| !remove_tree(&child.path())).count();
+    left == 0 && fs::remove_dir(group).is_ok()
 }
 
 #[cfg(test)]

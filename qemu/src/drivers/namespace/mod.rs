@@ -14,8 +14,8 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
 use crate::artifacts::Artifacts;
+use anyhow::{Context, Result, bail};
 
 use super::Remembered;
 use crate::cluster::{Cluster, Node};
@@ -70,13 +70,20 @@ impl Driver for Namespace {
         let namespace = node_namespace(cluster, node);
         network::attach_node(&segment(cluster), &namespace, node.address)?;
         let console = cluster.console_log(node);
-        let log = OpenOptions::new().create(true).append(true).open(&console).with_context(|| console.display().to_string())?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&console)
+            .with_context(|| console.display().to_string())?;
         let var = cluster.folder.join(format!("{}.var", node.name));
         fs::create_dir_all(&var).with_context(|| var.display().to_string())?;
         let mut command = Command::new(image.helper());
         command.arg("namespace-node").arg("--namespace").arg(&namespace);
         command.arg("--root-image").arg(&image.image.root_image).arg("--var").arg(&var);
         command.arg("--config").arg(cluster.machine_config(node)).arg("--cgroup").arg(cgroup(cluster, node));
+        if let Some(argument) = &cluster.config_argument {
+            command.arg("--config-argument").arg(argument);
+        }
         command.arg("--root").arg(cluster.folder.join(format!("{}.root", node.name)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().context("namespace-node")?;

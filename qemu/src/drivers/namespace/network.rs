@@ -37,7 +37,8 @@ pub fn attach_node(segment: &Path, node: &Path, address: Ipv4Addr) -> Result<()>
             handle.delete_link(old.index).await?;
         }
         handle.add_veth(&port, &plug_name).await?;
-        let (bridge, port, plug) = (link(&handle, BRIDGE).await?, link(&handle, &port).await?, link(&handle, &plug_name).await?);
+        let (bridge, port, plug) =
+            (link(&handle, BRIDGE).await?, link(&handle, &port).await?, link(&handle, &plug_name).await?);
         handle.set_bridge(port.index, bridge.index).await?;
         handle.set_up(port.index).await?;
         handle.move_to_namespace(plug.index, namespace.as_fd()).await?;

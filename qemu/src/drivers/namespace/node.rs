@@ -30,6 +30,9 @@ pub struct Arguments {
     /// The machine configuration.
     #[arg(long)]
     config: PathBuf,
+    /// What `corten.config=` says.
+    #[arg(long)]
+    config_argument: Option<String>,
     /// The name of the node's control groups.
     #[arg(long)]
     cgroup: String,
@@ -85,14 +88,19 @@ pub fn inside(arguments: &Arguments) -> Result<()> {
     mount::bind(&arguments.var, &root.join("var"))?;
     cgroups::mount_all(&cgroups::hierarchies()?, root)?;
     devices(root)?;
-    give_file(root, CONFIG_INSIDE, &fs::read(&arguments.config).with_context(|| arguments.config.display().to_string())?)?;
+    give_file(
+        root,
+        CONFIG_INSIDE,
+        &fs::read(&arguments.config).with_context(|| arguments.config.display().to_string())?,
+    )?;
     adapt_containerd(root)?;
     mount::pivot_into(root)?;
+    let config = arguments.config_argument.clone().unwrap_or_else(|| format!("/{CONFIG_INSIDE}"));
     let error = Command::new("/sbin/init")
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("CORTEN_DRIVER", "namespace")
-        .env("CORTEN_CMDLINE", format!("corten.config=/{CONFIG_INSIDE}"))
+        .env("CORTEN_CMDLINE", format!("corten.config={config}"))
         .exec();
     Err(error).context("/sbin/init")
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 
 use super::{AdmissionRequest, Operation, Plugin};
 use crate::authz::Attributes;
@@ -164,10 +163,4 @@ fn covers_names(own: &[Rule], one: &Rule, wanted: &Rule, verb: &str, group: &str
                     && (o.resource_names.is_empty() || o.resource_names.contains(name))
             })
         })
-}
-
-/// For tests: rules as they stand in a role.
-#[cfg(test)]
-pub fn rules(role: &Value) -> Vec<Rule> {
-    items(role, &["rules"]).iter().map(Rule::from_object).collect()
 }

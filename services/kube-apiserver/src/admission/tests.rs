@@ -1,6 +1,8 @@
 use serde_json::{Value, json};
 
 use super::{AdmissionRequest, Operation, escalation, node_restriction, service_account, tolerations};
+use crate::authz::rbac::Rule;
+use crate::registry::strategy::tree::items;
 use crate::registry::{Resource, lookup};
 
 fn row(group: &str, plural: &str) -> &'static Resource {
@@ -83,10 +85,15 @@ fn nodes_keep_to_themselves() {
     }
 }
 
+/// Rules as they stand in a role.
+fn rules(role: &Value) -> Vec<Rule> {
+    items(role, &["rules"]).iter().map(Rule::from_object).collect()
+}
+
 #[test]
 fn nobody_grants_what_they_lack() {
     let rule = |verbs: Value, groups: Value, resources: Value, names: Value| json!({"verbs": verbs, "apiGroups": groups, "resources": resources, "resourceNames": names});
-    let own = escalation::rules(&json!({"rules": [
+    let own = rules(&json!({"rules": [
         rule(json!(["get", "list"]), json!([""]), json!(["pods", "*/status"]), json!([])),
         rule(json!(["get"]), json!([""]), json!(["secrets"]), json!(["a"])),
         rule(json!(["get"]), json!([""]), json!(["secrets"]), json!(["b"])),
@@ -106,7 +113,7 @@ fn nobody_grants_what_they_lack() {
         (json!({"verbs": ["get"], "nonResourceURLs": ["/metrics"]}), false),
     ];
     for (wanted, ok) in table {
-        let missing = escalation::missing(&own, &escalation::rules(&json!({"rules": [wanted]})));
+        let missing = escalation::missing(&own, &rules(&json!({"rules": [wanted]})));
         assert_eq!(missing.is_empty(), ok, "{wanted}: {missing:?}");
     }
 }

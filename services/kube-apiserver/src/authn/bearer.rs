@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn headers() {
-        let table = [("Bearer abc", Some("abc")), ("bearer  abc ", Some("abc")), ("Basic abc", None), ("Bearer ", None)];
+        let table =
+            [("Bearer abc", Some("abc")), ("bearer  abc ", Some("abc")), ("Basic abc", None), ("Bearer ", None)];
         for (text, want) in table {
             let mut headers = http::HeaderMap::new();
             headers.insert("authorization", text.parse().expect("header"));

@@ -16,12 +16,16 @@ pub struct Impersonation {
 
 /// Reads the Impersonate-* headers. `Err` if there are groups or extras but no user.
 pub fn requested(headers: &HeaderMap) -> Result<Option<Impersonation>, &'static str> {
-    let all = |name: &str| -> Vec<String> { headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_string).collect() };
+    let all = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_string).collect()
+    };
     let user = all("impersonate-user").pop().unwrap_or_default();
     let (uid, groups) = (all("impersonate-uid").pop().unwrap_or_default(), all("impersonate-group"));
     let extras: Vec<(String, String)> = headers
         .iter()
-        .filter_map(|(name, value)| Some((decode(name.as_str().strip_prefix("impersonate-extra-")?, false), value.to_str().ok()?.to_string())))
+        .filter_map(|(name, value)| {
+            Some((decode(name.as_str().strip_prefix("impersonate-extra-")?, false), value.to_str().ok()?.to_string()))
+        })
         .collect();
     if user.is_empty() {
         let alone = !groups.is_empty() || !uid.is_empty() || !extras.is_empty();
@@ -33,7 +37,10 @@ pub fn requested(headers: &HeaderMap) -> Result<Option<Impersonation>, &'static 
         needs.push(attributes("authentication.k8s.io", "uids", "", &uid));
     }
     for (key, value) in &extras {
-        needs.push(Attributes { subresource: key.clone(), ..attributes("authentication.k8s.io", "userextras", "", value) });
+        needs.push(Attributes {
+            subresource: key.clone(),
+            ..attributes("authentication.k8s.io", "userextras", "", value)
+        });
     }
     let mut become_user = match user.as_str() {
         "system:anonymous" => UserInfo::anonymous(),
@@ -89,6 +96,9 @@ mod tests {
         headers.append("Impersonate-User", "system:serviceaccount:a:b".parse().expect("value"));
         let got = requested(&headers).expect("valid").expect("some");
         assert_eq!(got.user.groups, ["g", "system:authenticated"]);
-        assert_eq!((got.needs[0].resource.as_str(), got.needs[0].namespace.as_str(), got.needs[1].resource.as_str()), ("serviceaccounts", "a", "groups"));
+        assert_eq!(
+            (got.needs[0].resource.as_str(), got.needs[0].namespace.as_str(), got.needs[1].resource.as_str()),
+            ("serviceaccounts", "a", "groups")
+        );
     }
 }

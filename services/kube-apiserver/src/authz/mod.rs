@@ -37,7 +37,11 @@ pub struct Attributes {
 impl Attributes {
     /// The resource as rules write it: `pods` or `pods/log`.
     pub fn full_resource(&self) -> String {
-        if self.subresource.is_empty() { self.resource.clone() } else { format!("{}/{}", self.resource, self.subresource) }
+        if self.subresource.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        }
     }
 }
 
@@ -138,9 +142,16 @@ pub fn forbidden(user: &UserInfo, a: &Attributes, why: &str) -> ApiError {
         let message = format!("forbidden: User {:?} cannot {} path {path:?}{suffix}", user.name, a.verb);
         return ApiError::new(403, "Forbidden", message);
     }
-    let place = if a.namespace.is_empty() { "at the cluster scope".into() } else { format!("in the namespace {:?}", a.namespace) };
+    let place = if a.namespace.is_empty() {
+        "at the cluster scope".into()
+    } else {
+        format!("in the namespace {:?}", a.namespace)
+    };
     let resource = a.full_resource();
-    let why = format!("User {:?} cannot {} resource {resource:?} in API group {:?} {place}{suffix}", user.name, a.verb, a.group);
+    let why = format!(
+        "User {:?} cannot {} resource {resource:?} in API group {:?} {place}{suffix}",
+        user.name, a.verb, a.group
+    );
     ApiError::forbidden(&a.group, &a.resource, &a.name, &why)
 }
 
@@ -151,10 +162,19 @@ mod tests {
     #[test]
     fn message_reads_as_upstreams() {
         let user = UserInfo::authenticated("x", []);
-        let a = Attributes { verb: "list".into(), resource: "pods".into(), namespace: "y".into(), ..Default::default() };
-        let want = "pods is forbidden: User \"x\" cannot list resource \"pods\" in API group \"\" in the namespace \"y\"";
+        let a =
+            Attributes { verb: "list".into(), resource: "pods".into(), namespace: "y".into(), ..Default::default() };
+        let want =
+            "pods is forbidden: User \"x\" cannot list resource \"pods\" in API group \"\" in the namespace \"y\"";
         assert_eq!(forbidden(&user, &a, "").to_string(), want);
-        let a = Attributes { verb: "get".into(), group: "apps".into(), resource: "deployments".into(), subresource: "scale".into(), name: "d".into(), ..a };
+        let a = Attributes {
+            verb: "get".into(),
+            group: "apps".into(),
+            resource: "deployments".into(),
+            subresource: "scale".into(),
+            name: "d".into(),
+            ..a
+        };
         let a = Attributes { namespace: String::new(), ..a };
         let want = "deployments.apps \"d\" is forbidden: User \"x\" cannot get resource \"deployments/scale\" in API group \"apps\" at the cluster scope";
         assert_eq!(forbidden(&user, &a, "").to_string(), want);

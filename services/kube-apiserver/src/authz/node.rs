@@ -41,14 +41,19 @@ pub fn allows(node: &str, a: &Attributes, pods: impl Fn() -> Vec<Value>) -> bool
     match (a.group.as_str(), resource.as_str()) {
         ("", "nodes" | "nodes/status") => a.name == node && matches!(verb, "update" | "patch"),
         ("coordination.k8s.io", "leases") => {
-            a.namespace == "kube-node-lease" && ((verb == "create" && a.name.is_empty()) || (a.name == node && OWN.contains(&verb)))
+            a.namespace == "kube-node-lease"
+                && ((verb == "create" && a.name.is_empty()) || (a.name == node && OWN.contains(&verb)))
         }
-        ("storage.k8s.io", "csinodes") => (verb == "create" && a.name.is_empty()) || (a.name == node && OWN.contains(&verb)),
+        ("storage.k8s.io", "csinodes") => {
+            (verb == "create" && a.name.is_empty()) || (a.name == node && OWN.contains(&verb))
+        }
         ("", kind @ ("secrets" | "configmaps" | "persistentvolumeclaims" | "serviceaccounts")) => {
             READ.contains(&verb) && !a.name.is_empty() && pods().iter().any(|pod| refers_to(pod, kind, &a.name))
         }
         ("", "persistentvolumes") => verb == "get",
-        ("", "serviceaccounts/token") => verb == "create" && pods().iter().any(|pod| refers_to(pod, "serviceaccounts", &a.name)),
+        ("", "serviceaccounts/token") => {
+            verb == "create" && pods().iter().any(|pod| refers_to(pod, "serviceaccounts", &a.name))
+        }
         _ => false,
     }
 }
@@ -61,7 +66,9 @@ fn refers_to(pod: &Value, kind: &str, name: &str) -> bool {
     }
     // One walk for the few shapes: {"secretName": n}, {"secret"|"configMap": {"name": n}}, {"…KeyRef"|"…Ref": {"name": n}}, claims and pull secrets.
     let (holders, direct): (&[&str], &[&str]) = match kind {
-        "secrets" => (&["secret", "secretRef", "secretKeyRef", "imagePullSecrets", "nodePublishSecretRef"], &["secretName"]),
+        "secrets" => {
+            (&["secret", "secretRef", "secretKeyRef", "imagePullSecrets", "nodePublishSecretRef"], &["secretName"])
+        }
         "configmaps" => (&["configMap", "configMapRef", "configMapKeyRef"], &[]),
         _ => (&[], &["claimName"]),
     };
@@ -73,7 +80,8 @@ fn names(value: &Value, holders: &[&str], direct: &[&str], name: &str) -> bool {
         Value::Object(map) => map.iter().any(|(key, child)| {
             let named = |v: &Value| v.get("name").and_then(Value::as_str) == Some(name);
             (direct.contains(&key.as_str()) && child.as_str() == Some(name))
-                || (holders.contains(&key.as_str()) && (named(child) || child.as_array().is_some_and(|list| list.iter().any(named))))
+                || (holders.contains(&key.as_str())
+                    && (named(child) || child.as_array().is_some_and(|list| list.iter().any(named))))
                 || names(child, holders, direct, name)
         }),
         Value::Array(list) => list.iter().any(|child| names(child, holders, direct, name)),
@@ -94,8 +102,13 @@ mod tests {
         let check = |verb: &str, group: &str, resource: &str, namespace: &str, name: &str| {
             let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
             let a = Attributes {
-                verb: verb.into(), group: group.into(), resource: resource.into(), subresource: sub.into(),
-                namespace: namespace.into(), name: name.into(), ..Default::default()
+                verb: verb.into(),
+                group: group.into(),
+                resource: resource.into(),
+                subresource: sub.into(),
+                namespace: namespace.into(),
+                name: name.into(),
+                ..Default::default()
             };
             allows("n1", &a, || vec![pod.clone()])
         };

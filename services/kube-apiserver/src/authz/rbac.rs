@@ -40,7 +40,12 @@ impl Rule {
     /// The rule as a review shows it.
     pub fn to_object(&self) -> Value {
         let mut out = json!({"verbs": self.verbs});
-        let lists = [("apiGroups", &self.api_groups), ("resources", &self.resources), ("resourceNames", &self.resource_names), ("nonResourceURLs", &self.non_resource_urls)];
+        let lists = [
+            ("apiGroups", &self.api_groups),
+            ("resources", &self.resources),
+            ("resourceNames", &self.resource_names),
+            ("nonResourceURLs", &self.non_resource_urls),
+        ];
         for (key, list) in lists {
             if !list.is_empty() {
                 out[key] = json!(list);
@@ -68,7 +73,9 @@ impl Rule {
     fn covers_resource(&self, a: &Attributes) -> bool {
         let full = a.full_resource();
         self.resources.iter().any(|r| {
-            r == "*" || *r == full || (!a.subresource.is_empty() && r.strip_prefix("*/").is_some_and(|sub| sub == a.subresource))
+            r == "*"
+                || *r == full
+                || (!a.subresource.is_empty() && r.strip_prefix("*/").is_some_and(|sub| sub == a.subresource))
         })
     }
 }
@@ -147,7 +154,11 @@ impl Rules {
     }
 
     /// The rules that apply to a user, with the binding each set comes from; those of a namespace only if one is given.
-    fn applying<'a>(&'a self, user: &'a UserInfo, namespace: &'a str) -> impl Iterator<Item = (&'a Binding, &'a Arc<[Rule]>)> {
+    fn applying<'a>(
+        &'a self,
+        user: &'a UserInfo,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a Binding, &'a Arc<[Rule]>)> {
         let local = self.bindings.get(namespace).into_iter().flatten().filter(move |_| !namespace.is_empty());
         let bound = self.cluster_bindings.iter().chain(local).filter(|b| {
             b.subjects.iter().any(|s| match s {
@@ -215,8 +226,12 @@ mod tests {
     fn a(verb: &str, resource: &str, namespace: &str, name: &str) -> Attributes {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         Attributes {
-            verb: verb.into(), resource: resource.into(), subresource: subresource.into(),
-            namespace: namespace.into(), name: name.into(), ..Default::default()
+            verb: verb.into(),
+            resource: resource.into(),
+            subresource: subresource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            ..Default::default()
         }
     }
 

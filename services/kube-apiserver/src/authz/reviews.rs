@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 /// Answers a review by its kind.
 pub async fn answer(call: &Call, res: &Resource, namespace: &str, mut review: Value) -> Result<Value, ApiError> {
     let status = match res.kind {
-        "SubjectAccessReview" | "LocalSubjectAccessReview" => access(call, res, &subject(&review["spec"]), namespace, &review["spec"])?,
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+            access(call, res, &subject(&review["spec"]), namespace, &review["spec"])?
+        }
         "SelfSubjectAccessReview" => access(call, res, &call.user, namespace, &review["spec"])?,
         "SelfSubjectRulesReview" => rules(call, &review["spec"])?,
         "SelfSubjectReview" => json!({"userInfo": user_value(&call.user)}),
@@ -33,7 +35,8 @@ fn list(value: &Value) -> Vec<String> {
 }
 
 fn subject(spec: &Value) -> UserInfo {
-    let extra: BTreeMap<String, Vec<String>> = spec["extra"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), list(v))).collect();
+    let extra: BTreeMap<String, Vec<String>> =
+        spec["extra"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), list(v))).collect();
     UserInfo { name: text(spec, "user"), uid: text(spec, "uid"), groups: list(&spec["groups"]), extra }
 }
 
@@ -124,7 +127,10 @@ mod tests {
     #[test]
     fn a_review_asks_about_one_thing() {
         let one = json!({"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "a"}});
-        assert_eq!(attributes(&one).map(|a| (a.verb, a.resource, a.namespace)), Ok(("get".into(), "pods".into(), "a".into())));
+        assert_eq!(
+            attributes(&one).map(|a| (a.verb, a.resource, a.namespace)),
+            Ok(("get".into(), "pods".into(), "a".into()))
+        );
         let path = json!({"nonResourceAttributes": {"verb": "get", "path": "/x"}});
         assert_eq!(attributes(&path).map(|a| a.path), Ok(Some("/x".into())));
         assert!(attributes(&json!({})).is_err());

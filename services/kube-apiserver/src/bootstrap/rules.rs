@@ -52,11 +52,11 @@ const fn role(name: &'static str, rules: &'static [Rule]) -> Role {
 }
 
 impl Role {
-    const fn to_users(self, users: &'static [&'static str]) -> Self {
+    const fn bound_to_users(self, users: &'static [&'static str]) -> Self {
         Self { users, ..self }
     }
 
-    const fn to_groups(self, groups: &'static [&'static str]) -> Self {
+    const fn bound_to_groups(self, groups: &'static [&'static str]) -> Self {
         Self { groups, ..self }
     }
 
@@ -96,7 +96,7 @@ const HEALTH: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version
 
 /// Roles for people and for processes that are not controllers.
 pub const ROLES: &[Role] = &[
-    role("cluster-admin", &[r(ANY, ANY, ANY), r(ANY, &[], ANY)]).to_groups(&["system:masters"]),
+    role("cluster-admin", &[r(ANY, ANY, ANY), r(ANY, &[], ANY)]).bound_to_groups(&["system:masters"]),
     role(
         "system:discovery",
         &[paths(&[
@@ -113,7 +113,7 @@ pub const ROLES: &[Role] = &[
             "/version/",
         ])],
     )
-    .to_groups(&["system:authenticated"]),
+    .bound_to_groups(&["system:authenticated"]),
     role(
         "system:basic-user",
         &[
@@ -121,8 +121,9 @@ pub const ROLES: &[Role] = &[
             r(CREATE, AUTHN, &["selfsubjectreviews"]),
         ],
     )
-    .to_groups(&["system:authenticated"]),
-    role("system:public-info-viewer", &[paths(HEALTH)]).to_groups(&["system:authenticated", "system:unauthenticated"]),
+    .bound_to_groups(&["system:authenticated"]),
+    role("system:public-info-viewer", &[paths(HEALTH)])
+        .bound_to_groups(&["system:authenticated", "system:unauthenticated"]),
     role(
         "system:monitoring",
         &[paths(&[
@@ -136,7 +137,7 @@ pub const ROLES: &[Role] = &[
             "/readyz/*",
         ])],
     )
-    .to_groups(&["system:monitoring"]),
+    .bound_to_groups(&["system:monitoring"]),
     role(
         "system:service-account-issuer-discovery",
         &[paths(&[
@@ -146,7 +147,7 @@ pub const ROLES: &[Role] = &[
             "/openid/v1/jwks/",
         ])],
     )
-    .to_groups(&["system:serviceaccounts"]),
+    .bound_to_groups(&["system:serviceaccounts"]),
     role("system:auth-delegator", &[TOKEN_REVIEW, ACCESS_REVIEW]),
     role(
         "system:kubelet-api-admin",
@@ -171,9 +172,9 @@ pub const ROLES: &[Role] = &[
     role("system:node-bootstrapper", &[r(&["create", "get", "list", "watch"], CERTS, &["certificatesigningrequests"])]),
     // The Node authorizer decides for nodes; the role is there for those who bind it themselves.
     role("system:node", NODE),
-    role("system:node-proxier", PROXY).to_users(&["system:kube-proxy"]),
-    role("system:kube-proxy", PROXY).to_users(&["system:kube-proxy"]),
-    role("system:kube-scheduler", SCHEDULER).to_users(&["system:kube-scheduler"]),
+    role("system:node-proxier", PROXY).bound_to_users(&["system:kube-proxy"]),
+    role("system:kube-proxy", PROXY).bound_to_users(&["system:kube-proxy"]),
+    role("system:kube-scheduler", SCHEDULER).bound_to_users(&["system:kube-scheduler"]),
     role(
         "system:volume-scheduler",
         &[
@@ -182,14 +183,14 @@ pub const ROLES: &[Role] = &[
             r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumeclaims"]),
         ],
     )
-    .to_users(&["system:kube-scheduler"]),
-    role("system:kube-controller-manager", MANAGER).to_users(&["system:kube-controller-manager"]),
+    .bound_to_users(&["system:kube-scheduler"]),
+    role("system:kube-controller-manager", MANAGER).bound_to_users(&["system:kube-controller-manager"]),
     role("system:kube-dns", &[r(FOLLOW, CORE, &["endpoints", "services"])]),
     role(
         "system:cluster-dns",
         &[r(READ, CORE, &["namespaces", "nodes", "pods", "services"]), r(READ, SLICES, &["endpointslices"]), EVENTS],
     )
-    .to_users(&["system:cluster-dns"]),
+    .bound_to_users(&["system:cluster-dns"]),
     role(
         "system:pod-network",
         &[
@@ -199,7 +200,7 @@ pub const ROLES: &[Role] = &[
             EVENTS,
         ],
     )
-    .to_users(&["system:pod-network"]),
+    .bound_to_users(&["system:pod-network"]),
     role("system:aggregate-to-admin", ADMIN).in_role("admin"),
     role("system:aggregate-to-edit", EDIT).in_role("edit"),
     role("system:aggregate-to-view", VIEW).in_role("view"),

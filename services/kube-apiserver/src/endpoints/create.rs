@@ -32,7 +32,13 @@ pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Re
 }
 
 /// Takes a decoded object through defaulting, admission, strategy and validation into the store.
-pub async fn make(call: &Call, res: &'static Resource, namespace: &str, object: Value, dry_run: bool) -> Result<Arc<Stored>, ApiError> {
+pub async fn make(
+    call: &Call,
+    res: &'static Resource,
+    namespace: &str,
+    object: Value,
+    dry_run: bool,
+) -> Result<Arc<Stored>, ApiError> {
     let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
     let mut draw = 1;
     loop {
@@ -43,7 +49,13 @@ pub async fn make(call: &Call, res: &'static Resource, namespace: &str, object: 
     }
 }
 
-async fn attempt(call: &Call, res: &'static Resource, namespace: &str, mut object: Value, dry_run: bool) -> Result<Arc<Stored>, ApiError> {
+async fn attempt(
+    call: &Call,
+    res: &'static Resource,
+    namespace: &str,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Arc<Stored>, ApiError> {
     let cx = call.context(dry_run);
     let uid = uuid::Uuid::new_v4().to_string();
     generic::prepare_for_create(&mut object, namespace, &uid, &call.now)?;
@@ -67,7 +79,12 @@ async fn attempt(call: &Call, res: &'static Resource, namespace: &str, mut objec
     result
 }
 
-async fn store(call: &Call, res: &'static Resource, object: &mut Value, dry_run: bool) -> Result<Arc<Stored>, ApiError> {
+async fn store(
+    call: &Call,
+    res: &'static Resource,
+    object: &mut Value,
+    dry_run: bool,
+) -> Result<Arc<Stored>, ApiError> {
     res.strategy.prepare_for_create(&call.context(dry_run), object)?;
     check(res, object)?;
     if dry_run {

@@ -20,7 +20,13 @@ pub struct Decoded {
 }
 
 /// Reads a request's body as an object of that kind. An empty body is an empty object.
-pub async fn object(call: &Call, request: Request, group: &str, version: &str, kind: &str) -> Result<Decoded, ApiError> {
+pub async fn object(
+    call: &Call,
+    request: Request,
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> Result<Decoded, ApiError> {
     let content = negotiate::content(call.header(http::header::CONTENT_TYPE))?;
     let validation = validation(call)?;
     let text = body::read(request.into_body()).await?;
@@ -30,12 +36,19 @@ pub async fn object(call: &Call, request: Request, group: &str, version: &str, k
 }
 
 /// Checks a patched tree the way a body is checked.
-pub fn patched(call: &Call, tree: Value, group: &str, version: &str, kind: &str) -> Result<(Value, Vec<String>), ApiError> {
+pub fn patched(
+    call: &Call,
+    tree: Value,
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> Result<(Value, Vec<String>), ApiError> {
     let validation = validation(call)?;
     let Some(ty) = builtin().kind(group, version, kind) else { return Ok((tree, Vec::new())) };
     let refused = |why: String| ApiError::invalid(group, kind, "", &[FieldError::invalid("patch", "", why)]);
     let decoded = strict::decode_value(tree, ty).map_err(|e| refused(e.to_string()))?;
-    finish(decoded, validation, group, version, kind, |strict| ApiError::bad_request(strict)).map(|d| (d.object, d.warnings))
+    finish(decoded, validation, group, version, kind, |strict| ApiError::bad_request(strict))
+        .map(|d| (d.object, d.warnings))
 }
 
 /// DeleteOptions in any form.
@@ -77,7 +90,8 @@ fn decode(text: &[u8], content: Content, ty: Option<TypeRef<'_>>) -> Result<stri
             None => strict::parse(text),
         };
     }
-    let tree: Value = serde_saphyr::from_slice(text).map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {e}")))?;
+    let tree: Value = serde_saphyr::from_slice(text)
+        .map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {e}")))?;
     match ty {
         Some(ty) => strict::decode_value(tree, ty),
         None => Ok(strict::Decoded { object: tree, complaints: Vec::new() }),
@@ -89,7 +103,11 @@ fn unfit(version: &str, kind: &str, why: &str) -> ApiError {
 }
 
 fn finish(
-    decoded: strict::Decoded, validation: FieldValidation, group: &str, version: &str, kind: &str,
+    decoded: strict::Decoded,
+    validation: FieldValidation,
+    group: &str,
+    version: &str,
+    kind: &str,
     refuse: impl Fn(&str) -> ApiError,
 ) -> Result<Decoded, ApiError> {
     if validation == FieldValidation::Strict
@@ -105,7 +123,9 @@ fn finish(
     let api_version = if group.is_empty() { version.to_string() } else { format!("{group}/{version}") };
     let (said_version, said_kind) = (meta::api_version(&object), meta::kind(&object));
     if !said_version.is_empty() && said_version != api_version {
-        let message = format!("the API version in the data ({said_version}) does not match the expected API version ({api_version})");
+        let message = format!(
+            "the API version in the data ({said_version}) does not match the expected API version ({api_version})"
+        );
         return Err(ApiError::bad_request(message));
     }
     if !said_kind.is_empty() && said_kind != kind {
@@ -125,7 +145,9 @@ mod tests {
         let text = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"dat":{}}"#;
         let run = |validation| {
             let decoded = decode(text, Content::Json, builtin().kind("", "v1", "ConfigMap")).expect("typed");
-            finish(decoded, validation, "", "v1", "ConfigMap", |s| unfit("v1", "ConfigMap", s)).map(|d| d.warnings).map_err(|e| e.to_string())
+            finish(decoded, validation, "", "v1", "ConfigMap", |s| unfit("v1", "ConfigMap", s))
+                .map(|d| d.warnings)
+                .map_err(|e| e.to_string())
         };
         assert_eq!(run(FieldValidation::Ignore), Ok(vec![]));
         assert_eq!(run(FieldValidation::Warn), Ok(vec!["unknown field \"dat\"".to_string()]));
@@ -137,7 +159,8 @@ mod tests {
     fn the_kind_must_be_the_paths() {
         let check = |text: &[u8]| {
             let decoded = decode(text, Content::Yaml, None).expect("yaml");
-            finish(decoded, FieldValidation::Ignore, "apps", "v1", "Deployment", |strict| ApiError::bad_request(strict)).map(|d| d.object)
+            finish(decoded, FieldValidation::Ignore, "apps", "v1", "Deployment", |strict| ApiError::bad_request(strict))
+                .map(|d| d.object)
         };
         assert_eq!(check(b"metadata: {name: a}").map(|o| o["apiVersion"].clone()), Ok(json!("apps/v1")));
         assert!(check(b"kind: Pod\napiVersion: v1").is_err());

@@ -37,22 +37,35 @@ impl DeleteOptions {
         let query = &call.query;
         let text = |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_string);
         let mut propagation = text("/propagationPolicy").unwrap_or_else(|| query.get("propagationPolicy").to_string());
-        let orphan = options["orphanDependents"].as_bool().or(query.has("orphanDependents").then(|| query.flag("orphanDependents")));
+        let orphan = options["orphanDependents"]
+            .as_bool()
+            .or(query.has("orphanDependents").then(|| query.flag("orphanDependents")));
         if let Some(orphan) = orphan {
             if !propagation.is_empty() {
-                let error = FieldError::invalid("propagationPolicy", propagation, "orphanDependents and deletionPropagation cannot be both set");
+                let error = FieldError::invalid(
+                    "propagationPolicy",
+                    propagation,
+                    "orphanDependents and deletionPropagation cannot be both set",
+                );
                 return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
             }
             propagation = if orphan { "Orphan" } else { "Background" }.into();
         }
         if !matches!(propagation.as_str(), "" | "Orphan" | "Background" | "Foreground") {
-            let error = FieldError::not_supported("propagationPolicy", propagation, &["Foreground", "Background", "Orphan", "nil"]);
+            let error = FieldError::not_supported(
+                "propagationPolicy",
+                propagation,
+                &["Foreground", "Background", "Orphan", "nil"],
+            );
             return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
         }
         let all = options["dryRun"].as_array().is_some_and(|list| list.iter().any(|v| v == "All"));
         Ok(Self {
             grace: options["gracePeriodSeconds"].as_i64().or_else(|| query.get("gracePeriodSeconds").parse().ok()),
-            preconditions: Preconditions { uid: text("/preconditions/uid"), resource_version: text("/preconditions/resourceVersion") },
+            preconditions: Preconditions {
+                uid: text("/preconditions/uid"),
+                resource_version: text("/preconditions/resourceVersion"),
+            },
             propagation,
             dry_run: all || call.dry_run()?,
         })
@@ -61,7 +74,8 @@ impl DeleteOptions {
     async fn read(call: &Call, request: Request) -> Result<Self, ApiError> {
         let content = call.header(http::header::CONTENT_TYPE).map(str::to_string);
         let text = body::read(request.into_body()).await?;
-        let options = if text.is_empty() { json!({}) } else { super::decode::delete_options(&text, content.as_deref())? };
+        let options =
+            if text.is_empty() { json!({}) } else { super::decode::delete_options(&text, content.as_deref())? };
         let kind = meta::kind(&options);
         if !matches!(kind, "" | "DeleteOptions") {
             return Err(ApiError::bad_request(format!("expected DeleteOptions, got {kind}")));
@@ -88,7 +102,8 @@ pub async fn delete(call: &Call, target: &Target, request: Request) -> Result<Re
         Outcome::Removed(stored) if returns_object(res) => encode::one(call, res, 200, &stored, &[]),
         Outcome::Removed(stored) => {
             let details = json!({"name": stored.name, "group": res.group, "kind": res.plural, "uid": stored.uid()});
-            let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            let mut status =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             if res.group.is_empty() {
                 status["details"].as_object_mut().map(|d| d.remove("group"));
             }
@@ -99,11 +114,27 @@ pub async fn delete(call: &Call, target: &Target, request: Request) -> Result<Re
 
 /// Kinds whose delete answers with the object rather than a Status.
 fn returns_object(res: &Resource) -> bool {
-    res.group.is_empty() && matches!(res.plural, "pods" | "services" | "serviceaccounts" | "podtemplates" | "resourcequotas" | "persistentvolumes" | "persistentvolumeclaims")
+    res.group.is_empty()
+        && matches!(
+            res.plural,
+            "pods"
+                | "services"
+                | "serviceaccounts"
+                | "podtemplates"
+                | "resourcequotas"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+        )
 }
 
 /// Deletes one object as the options say.
-pub async fn remove(call: &Call, res: &'static Resource, namespace: &str, name: &str, options: &DeleteOptions) -> Result<Outcome, ApiError> {
+pub async fn remove(
+    call: &Call,
+    res: &'static Resource,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Outcome, ApiError> {
     let (storage, cx) = (&call.state.storage, call.context(options.dry_run));
     let mut current = storage.get(res, namespace, name).await?;
     loop {
@@ -122,7 +153,9 @@ pub async fn remove(call: &Call, res: &'static Resource, namespace: &str, name: 
         admission::admit(&cx, admission).await?;
         let swap = match plan(res.strategy, &old, options, &call.now) {
             Plan::Nothing => return Ok(Outcome::Marked(stored)),
-            Plan::Mark(new) if options.dry_run => return crate::storage::codec::stored(res, new, stored.revision).map(|s| Outcome::Marked(Arc::new(s))),
+            Plan::Mark(new) if options.dry_run => {
+                return crate::storage::codec::stored(res, new, stored.revision).map(|s| Outcome::Marked(Arc::new(s)));
+            }
             Plan::Remove if options.dry_run => return Ok(Outcome::Removed(stored)),
             Plan::Mark(new) => match storage.swap(res, new, stored.revision).await? {
                 Swap::Done(stored) => return Ok(Outcome::Marked(stored)),
@@ -176,7 +209,9 @@ fn mark(strategy: &dyn Strategy, object: &mut Value, seconds: i64, now: &str, pe
     let generation = meta::generation(object);
     let metadata = meta::metadata_mut(object);
     let base = time::parse_rfc3339(now).ok();
-    let until = base.and_then(|t| t.checked_add(std::time::Duration::from_secs(seconds.unsigned_abs())).ok()).map_or(now.to_string(), time::rfc3339);
+    let until = base
+        .and_then(|t| t.checked_add(std::time::Duration::from_secs(seconds.unsigned_abs())).ok())
+        .map_or(now.to_string(), time::rfc3339);
     metadata.insert("deletionTimestamp".into(), until.into());
     metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
     if generation > 0 && !pending {
@@ -190,7 +225,8 @@ fn set_finalizers(object: &mut Value, propagation: &str) {
     if propagation.is_empty() {
         return;
     }
-    let mut list: Vec<Value> = meta::finalizers(object).into_iter().filter(|f| !matches!(*f, ORPHAN | FOREGROUND)).map(Value::from).collect();
+    let mut list: Vec<Value> =
+        meta::finalizers(object).into_iter().filter(|f| !matches!(*f, ORPHAN | FOREGROUND)).map(Value::from).collect();
     match propagation {
         "Orphan" => list.push(ORPHAN.into()),
         "Foreground" => list.push(FOREGROUND.into()),
@@ -228,7 +264,8 @@ pub async fn collection(call: &Call, target: &Target, request: Request) -> Resul
             }
         }
     });
-    let deleted: Vec<Option<Arc<Stored>>> = futures_util::stream::iter(deletions).buffered(PARALLEL).try_collect().await?;
+    let deleted: Vec<Option<Arc<Stored>>> =
+        futures_util::stream::iter(deletions).buffered(PARALLEL).try_collect().await?;
     let deleted: Vec<Arc<Stored>> = deleted.into_iter().flatten().collect();
     encode::list(call, target.res, &deleted, &meta)
 }
@@ -269,7 +306,10 @@ mod tests {
         assert_eq!(plan(&generic, &object, &with(None, "Background"), NOW), Plan::Remove);
         let Plan::Mark(marked) = plan(&generic, &object, &with(None, "Foreground"), NOW) else { panic!("not marked") };
         assert_eq!(marked["metadata"]["finalizers"], json!([FOREGROUND]));
-        assert_eq!((&marked["metadata"]["generation"], &marked["metadata"]["deletionGracePeriodSeconds"]), (&json!(4), &json!(0)));
+        assert_eq!(
+            (&marked["metadata"]["generation"], &marked["metadata"]["deletionGracePeriodSeconds"]),
+            (&json!(4), &json!(0))
+        );
         assert_eq!(plan(&generic, &marked, &with(None, ""), NOW), Plan::Nothing);
         assert_eq!(plan(&generic, &marked, &with(None, "Background"), NOW), Plan::Remove);
         let Plan::Mark(orphaned) = plan(&generic, &marked, &with(None, "Orphan"), NOW) else { panic!("not changed") };

@@ -36,7 +36,13 @@ impl ListMeta {
 }
 
 /// One object.
-pub fn one(call: &Call, res: &Resource, status: u16, object: &Stored, warnings: &[String]) -> Result<Response, ApiError> {
+pub fn one(
+    call: &Call,
+    res: &Resource,
+    status: u16,
+    object: &Stored,
+    warnings: &[String],
+) -> Result<Response, ApiError> {
     let accepted = call.accepted()?;
     let mut response = match accepted {
         Accepted { form: Form::Object, yaml: false } => respond::bytes(status, object.json.clone()),
@@ -99,7 +105,12 @@ pub fn list(call: &Call, res: &Resource, items: &[Arc<Stored>], meta: &ListMeta)
 fn joined(res: &Resource, items: &[Arc<Stored>], meta: &ListMeta) -> Vec<u8> {
     let size: usize = items.iter().map(|i| i.json.len() + 1).sum();
     let mut out = Vec::with_capacity(size + 256);
-    let head = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[", res.kind, res.api_version(), meta.to_value());
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+        res.kind,
+        res.api_version(),
+        meta.to_value()
+    );
     out.extend_from_slice(head.as_bytes());
     for (i, item) in items.iter().enumerate() {
         if i > 0 {

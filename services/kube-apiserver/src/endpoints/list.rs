@@ -1,9 +1,9 @@
 //! GET of a collection: from the watch cache at the newest version, or from the store at an exact one.
 
+use super::Target;
 use super::encode::{self, ListMeta};
 use super::pages::{self, NEWEST, Page, Token};
 use super::read::invalid_version;
-use super::Target;
 use crate::errors::{ApiError, FieldError};
 use crate::registry::Resource;
 use crate::server::body::Response;
@@ -46,7 +46,11 @@ impl ListOptions {
         let selection = Self::parse_selection(res, query)?;
         let limit = match query.get("limit") {
             "" => 0,
-            text => text.parse::<i64>().ok().and_then(|n| usize::try_from(n.max(0)).ok()).ok_or_else(|| invalid_version(text))?,
+            text => text
+                .parse::<i64>()
+                .ok()
+                .and_then(|n| usize::try_from(n.max(0)).ok())
+                .ok_or_else(|| invalid_version(text))?,
         };
         let token = match query.get("continue") {
             "" => None,
@@ -67,7 +71,10 @@ fn version(version: &str, matching: &str, limited: bool, continued: bool) -> Res
     let refuse = |error: FieldError| Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error]));
     if continued {
         if !matching.is_empty() {
-            return refuse(FieldError::forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"));
+            return refuse(FieldError::forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         if !version.is_empty() && version != "0" {
             return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
@@ -77,7 +84,10 @@ fn version(version: &str, matching: &str, limited: bool, continued: bool) -> Res
     if version.is_empty() {
         return match matching {
             "" => Ok(At::Newest),
-            _ => refuse(FieldError::forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")),
+            _ => refuse(FieldError::forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )),
         };
     }
     let revision: i64 = version.parse().ok().filter(|r| *r >= 0).ok_or_else(|| invalid_version(version))?;
@@ -104,7 +114,11 @@ pub async fn list(call: &Call, target: &Target) -> Result<Response, ApiError> {
 }
 
 /// The matching objects.
-pub async fn read(call: &Call, target: &Target, options: &ListOptions) -> Result<(Vec<Arc<Stored>>, ListMeta), ApiError> {
+pub async fn read(
+    call: &Call,
+    target: &Target,
+    options: &ListOptions,
+) -> Result<(Vec<Arc<Stored>>, ListMeta), ApiError> {
     match (&options.token, options.at) {
         (Some(token), _) => {
             let revision = if token.rv == NEWEST { 0 } else { token.rv };
@@ -121,14 +135,21 @@ fn below(target: &Target) -> String {
     if target.res.namespaced && !target.namespace.is_empty() { format!("{}/", target.namespace) } else { String::new() }
 }
 
-async fn from_cache(call: &Call, target: &Target, options: &ListOptions, at: At) -> Result<(Vec<Arc<Stored>>, ListMeta), ApiError> {
+async fn from_cache(
+    call: &Call,
+    target: &Target,
+    options: &ListOptions,
+    at: At,
+) -> Result<(Vec<Arc<Stored>>, ListMeta), ApiError> {
     let cacher = call.state.storage.cache(target.res);
     match at {
         At::NotOlder(revision) => cacher.at_least(revision).await?,
         _ => drop(cacher.fresh().await?),
     }
     let prefix = below(target);
-    if let Some(name) = options.selection.single_name().filter(|_| !target.namespace.is_empty() || !target.res.namespaced) {
+    if let Some(name) =
+        options.selection.single_name().filter(|_| !target.namespace.is_empty() || !target.res.namespaced)
+    {
         // One name: no need to look at the others.
         let (found, revision) = cacher.get_at(&format!("{prefix}{name}"));
         let items = found.into_iter().filter(|o| options.selection.matches(o)).collect();
@@ -137,7 +158,11 @@ async fn from_cache(call: &Call, target: &Target, options: &ListOptions, at: At)
     let (all, revision) = cacher.snapshot(&prefix);
     let total = all.len();
     if options.limit == 0 || (total <= options.limit && options.selection.is_everything()) {
-        let items = if options.selection.is_everything() { all } else { all.into_iter().filter(|o| options.selection.matches(o)).collect() };
+        let items = if options.selection.is_everything() {
+            all
+        } else {
+            all.into_iter().filter(|o| options.selection.matches(o)).collect()
+        };
         return Ok((items, ListMeta { revision, ..ListMeta::default() }));
     }
     let mut page = Page::new(options.limit);
@@ -167,7 +192,11 @@ fn finish(page: Page<Arc<Stored>>, options: &ListOptions, revision: i64, total: 
 }
 
 async fn from_store(
-    call: &Call, target: &Target, options: &ListOptions, start: &str, revision: i64,
+    call: &Call,
+    target: &Target,
+    options: &ListOptions,
+    start: &str,
+    revision: i64,
 ) -> Result<(Vec<Arc<Stored>>, ListMeta), ApiError> {
     let store = call.state.storage.store();
     let own = store.prefix(target.res);
@@ -179,7 +208,11 @@ async fn from_store(
         let read = match store.page(&prefix, &start, chunk, revision).await {
             Err(StoreError::Other(why)) if why.contains("future revision") => {
                 let message = format!("Too large resource version: {revision}");
-                return Err(ApiError::timeout(message, 1).with_cause("ResourceVersionTooLarge", "Too large resource version", ""));
+                return Err(ApiError::timeout(message, 1).with_cause(
+                    "ResourceVersionTooLarge",
+                    "Too large resource version",
+                    "",
+                ));
             }
             other => other?,
         };

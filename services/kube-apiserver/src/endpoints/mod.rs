@@ -67,17 +67,34 @@ fn resolve(call: &Call) -> Result<Target, ApiError> {
     // For authorization a namespace lies in itself; for storage it does not.
     let namespace = if res.namespaced { a.namespace.clone() } else { String::new() };
     let stray = !res.namespaced && !a.namespace.is_empty() && !(res.plural == "namespaces" && res.group.is_empty());
-    if stray || (res.namespaced && namespace.is_empty() && !a.name.is_empty() && !matches!(a.verb.as_str(), "list" | "watch")) {
+    if stray
+        || (res.namespaced
+            && namespace.is_empty()
+            && !a.name.is_empty()
+            && !matches!(a.verb.as_str(), "list" | "watch"))
+    {
         return Err(ApiError::no_such_path());
     }
-    if res.namespaced && namespace.is_empty() && matches!(a.verb.as_str(), "create" | "deletecollection") && !res.virtual_ {
+    if res.namespaced
+        && namespace.is_empty()
+        && matches!(a.verb.as_str(), "create" | "deletecollection")
+        && !res.virtual_
+    {
         return Err(ApiError::method_not_allowed(res.group, res.plural));
     }
     Ok(Target { res, sub, namespace, name: a.name.clone() })
 }
 
 fn verb_of(name: &str) -> Option<Verb> {
-    const ALL: [Verb; 8] =
-        [Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
+    const ALL: [Verb; 8] = [
+        Verb::Create,
+        Verb::Delete,
+        Verb::DeleteCollection,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Update,
+        Verb::Watch,
+    ];
     ALL.into_iter().find(|v| v.name() == name)
 }

@@ -37,7 +37,11 @@ impl Token {
         let bad = || ApiError::bad_request("continue key is not valid");
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| bad())?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-        if token.v != VERSION || token.start.is_empty() || token.start.starts_with('/') || token.rv < NEWEST { Err(bad()) } else { Ok(token) }
+        if token.v != VERSION || token.start.is_empty() || token.start.starts_with('/') || token.rv < NEWEST {
+            Err(bad())
+        } else {
+            Ok(token)
+        }
     }
 }
 

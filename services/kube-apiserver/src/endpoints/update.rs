@@ -54,7 +54,10 @@ fn named_alike(object: &Value, target: &Target) -> Result<(), ApiError> {
         return Err(ApiError::bad_request(message));
     }
     if !namespace.is_empty() && namespace != target.namespace {
-        let message = format!("the namespace of the object ({namespace}) does not match the namespace on the URL ({})", target.namespace);
+        let message = format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
+            target.namespace
+        );
         return Err(ApiError::bad_request(message));
     }
     Ok(())
@@ -96,7 +99,10 @@ impl<'a> Change<'a> {
     }
 
     /// Reads, computes and writes until nobody came in between. A version in the computed state must be the current one.
-    pub async fn apply(&self, mut compute: impl FnMut(&Value) -> Result<Value, ApiError>) -> Result<Arc<Stored>, ApiError> {
+    pub async fn apply(
+        &self,
+        mut compute: impl FnMut(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Arc<Stored>, ApiError> {
         let storage = &self.call.state.storage;
         let mut current = storage.get(self.res, self.namespace, self.name).await?;
         loop {
@@ -142,7 +148,8 @@ impl<'a> Change<'a> {
     fn check_version(&self, new: &Value, old: &Value) -> Result<bool, ApiError> {
         let (version, uid) = (meta::resource_version(new), meta::uid(new));
         if !uid.is_empty() && uid != meta::uid(old) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
             return Err(ApiError::conflict(self.res.group, self.res.plural, self.name, &why));
         }
         if !version.is_empty() && version != "0" && version != meta::resource_version(old) {
@@ -168,7 +175,11 @@ impl<'a> Change<'a> {
         admission::admit(&cx, admission).await?;
         self.res.strategy.prepare_for_update(&cx, self.sub, &mut new, old)?;
         let errors = self.res.strategy.validate_update(self.sub, &new, old);
-        if errors.is_empty() { Ok(new) } else { Err(ApiError::invalid(self.res.group, self.res.kind, self.name, &errors)) }
+        if errors.is_empty() {
+            Ok(new)
+        } else {
+            Err(ApiError::invalid(self.res.group, self.res.kind, self.name, &errors))
+        }
     }
 
     /// The change took away the last thing that kept a deleted object: it goes instead of being written.

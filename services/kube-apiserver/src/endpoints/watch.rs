@@ -1,10 +1,10 @@
 //! GET of a collection with watch=true: a stream of events from the cache's ring. There is no queue and no task per watcher: each one
 //! keeps its place in the ring and reads on when woken.
 
+use super::Target;
 use super::encode::{self, ListMeta};
 use super::list::ListOptions;
 use super::read::invalid_version;
-use super::Target;
 use crate::errors::{ApiError, FieldError};
 use crate::server::body::{self, Response, StreamError};
 use crate::server::handler::Call;
@@ -58,10 +58,16 @@ impl Options {
         let refuse = |error: FieldError| Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error]));
         match initial {
             None if !matching.is_empty() => {
-                return refuse(FieldError::forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+                return refuse(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
             }
             Some(_) if matching != "NotOlderThan" => {
-                return refuse(FieldError::forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+                return refuse(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
             }
             _ => {}
         }
@@ -81,7 +87,13 @@ impl Options {
             // Watches end at different times, so that they do not all come back at once.
             _ => Duration::from_secs(call.state.config.min_request_timeout).mul_f64(1.0 + rand::rng().random::<f64>()),
         };
-        Ok(Self { from, selection, bookmarks: query.flag("allowWatchBookmarks"), announce_end: initial == Some(true), limit })
+        Ok(Self {
+            from,
+            selection,
+            bookmarks: query.flag("allowWatchBookmarks"),
+            announce_end: initial == Some(true),
+            limit,
+        })
     }
 }
 
@@ -112,7 +124,9 @@ pub async fn watch(call: Call, target: Target) -> Result<Response, ApiError> {
         reached,
     };
     watcher.narrow();
-    let stream = futures_util::stream::unfold(watcher, |mut watcher| async move { watcher.next().await.map(|piece| (Ok::<_, StreamError>(piece), watcher)) });
+    let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
+        watcher.next().await.map(|piece| (Ok::<_, StreamError>(piece), watcher))
+    });
     Ok(respond::with_type(200, "application/json", body::stream(stream)))
 }
 
@@ -184,7 +198,8 @@ impl Watcher {
     }
 
     fn matches(&self, object: &Stored) -> bool {
-        (self.target.namespace.is_empty() || object.namespace == self.target.namespace) && self.selection.matches(object)
+        (self.target.namespace.is_empty() || object.namespace == self.target.namespace)
+            && self.selection.matches(object)
     }
 
     /// The next piece of the stream; `None` ends it.
@@ -289,10 +304,16 @@ impl Watcher {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }
         let object = match self.form {
-            Form::Object => json!({"kind": self.target.res.kind, "apiVersion": self.target.res.api_version(), "metadata": metadata}),
-            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
-            Form::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [],
-                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]}),
+            Form::Object => {
+                json!({"kind": self.target.res.kind, "apiVersion": self.target.res.api_version(), "metadata": metadata})
+            }
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Form::Table => {
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [],
+                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]})
+            }
         };
         line("BOOKMARK", &object)
     }

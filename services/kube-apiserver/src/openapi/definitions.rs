@@ -67,7 +67,9 @@ impl<'a> Definitions<'a> {
             Shape::Struct(_) => self.structure(ty),
             Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
             Shape::Object(_) => json!({"type": "object"}),
-            Shape::Quantity if self.dialect == Dialect::V3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+            Shape::Quantity if self.dialect == Dialect::V3 => {
+                json!({"oneOf": [{"type": "string"}, {"type": "number"}]})
+            }
             Shape::Quantity => json!({"type": "string"}),
             Shape::IntOrString if self.dialect == Dialect::V3 => {
                 json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
@@ -76,7 +78,8 @@ impl<'a> Definitions<'a> {
             _ => json!({}),
         };
         if let Some(gvk) = ty.gvk() {
-            out["x-kubernetes-group-version-kind"] = json!([{"group": gvk.group, "version": gvk.version, "kind": gvk.kind}]);
+            out["x-kubernetes-group-version-kind"] =
+                json!([{"group": gvk.group, "version": gvk.version, "kind": gvk.kind}]);
         }
         out
     }

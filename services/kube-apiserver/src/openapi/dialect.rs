@@ -47,7 +47,14 @@ impl Dialect {
     }
 
     /// Puts a request body where the dialect has it.
-    pub(super) fn add_body(self, operation: &mut Value, parameters: &mut Vec<Value>, schema: Value, required: bool, media: &[&str]) {
+    pub(super) fn add_body(
+        self,
+        operation: &mut Value,
+        parameters: &mut Vec<Value>,
+        schema: Value,
+        required: bool,
+        media: &[&str],
+    ) {
         match self {
             Dialect::V2 => {
                 let mut body = json!({"name": "body", "in": "body", "schema": schema});

@@ -52,7 +52,11 @@ impl<'a> From<&'a Resource> for Row<'a> {
 impl Row<'_> {
     /// `api/v1` or `apis/apps/v1`: the path of the group and version, and the name of its document.
     fn group_version(&self) -> String {
-        if self.group.is_empty() { format!("api/{}", self.version) } else { format!("apis/{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            format!("api/{}", self.version)
+        } else {
+            format!("apis/{}/{}", self.group, self.version)
+        }
     }
 }
 
@@ -116,7 +120,9 @@ fn swagger(schemas: &Schemas, rows: &[Row<'_>]) -> Value {
 fn openapi(schemas: &Schemas, rows: &[Row<'_>]) -> BTreeMap<String, Value> {
     let mut parts: BTreeMap<String, (definitions::Definitions<'_>, Map<String, Value>)> = BTreeMap::new();
     for row in rows {
-        let (types, paths) = parts.entry(row.group_version()).or_insert_with(|| (definitions::Definitions::new(schemas, Dialect::V3), Map::new()));
+        let (types, paths) = parts
+            .entry(row.group_version())
+            .or_insert_with(|| (definitions::Definitions::new(schemas, Dialect::V3), Map::new()));
         paths::add(row, types, paths);
     }
     let document = |(types, paths): (definitions::Definitions<'_>, Map<String, Value>)| {

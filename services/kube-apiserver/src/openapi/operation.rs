@@ -14,8 +14,12 @@ const LIST_MEDIA: &[&str] = &[
     "application/json;stream=watch",
     "application/vnd.kubernetes.protobuf;stream=watch",
 ];
-const PATCH_MEDIA: &[&str] =
-    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+const PATCH_MEDIA: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
 
 /// What a path stands for.
 #[derive(Clone, Copy)]
@@ -48,7 +52,13 @@ pub(super) fn method(verb: Verb) -> Option<(&'static str, &'static str, &'static
 }
 
 /// Writes an operation and its id.
-pub(super) fn operation(target: Target<'_>, verb: Verb, word: &str, action: &str, types: &mut Definitions<'_>) -> Value {
+pub(super) fn operation(
+    target: Target<'_>,
+    verb: Verb,
+    word: &str,
+    action: &str,
+    types: &mut Definitions<'_>,
+) -> Value {
     let (group, version, kind) = target.gvk();
     let dialect = types.dialect();
     let object = types.kind(group, version, kind);
@@ -60,7 +70,8 @@ pub(super) fn operation(target: Target<'_>, verb: Verb, word: &str, action: &str
         "x-kubernetes-action": if connects { "connect" } else { action },
         "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
     });
-    let mut parameters: Vec<Value> = query(target, verb).map(|(name, kind)| dialect.parameter(name, "query", kind, false, true)).collect();
+    let mut parameters: Vec<Value> =
+        query(target, verb).map(|(name, kind)| dialect.parameter(name, "query", kind, false, true)).collect();
     if !connects && let Some((body, required, media)) = body(verb, object.clone(), types) {
         dialect.add_body(&mut out, &mut parameters, body, required, media);
     }
@@ -134,7 +145,11 @@ fn tag(row: &Row<'_>) -> String {
 /// `createAppsV1NamespacedDeployment`, `listCoreV1PodForAllNamespaces`.
 fn id(target: Target<'_>, word: &str, verb: Verb) -> String {
     let row = target.row;
-    let group: String = if row.group.is_empty() { "Core".into() } else { row.group.trim_end_matches(".k8s.io").split(['.', '-']).map(capital).collect() };
+    let group: String = if row.group.is_empty() {
+        "Core".into()
+    } else {
+        row.group.trim_end_matches(".k8s.io").split(['.', '-']).map(capital).collect()
+    };
     let namespaced = if target.in_namespace { "Namespaced" } else { "" };
     let sub = target.sub.map(|s| capital(s.name)).unwrap_or_default();
     let collection = if verb == Verb::DeleteCollection { "Collection" } else { "" };

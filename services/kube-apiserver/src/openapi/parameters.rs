@@ -17,10 +17,12 @@ pub(super) const LIST: &[Parameter] = &[
 ];
 
 /// How to write. kubectl leaves validation to the server only where it finds fieldValidation.
-pub(super) const WRITE: &[Parameter] = &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
+pub(super) const WRITE: &[Parameter] =
+    &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
 
 /// How to patch.
-pub(super) const PATCH: &[Parameter] = &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
+pub(super) const PATCH: &[Parameter] =
+    &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
 
 /// How to delete.
 pub(super) const DELETE: &[Parameter] = &[

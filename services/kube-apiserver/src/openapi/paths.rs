@@ -14,7 +14,11 @@ fn on_collection(verb: Verb) -> bool {
 /// Adds every path of a row.
 pub(super) fn add(row: &Row<'_>, types: &mut Definitions<'_>, paths: &mut Map<String, Value>) {
     let root = format!("/{}", row.group_version());
-    let base = if row.namespaced { format!("{root}/namespaces/{{namespace}}/{}", row.plural) } else { format!("{root}/{}", row.plural) };
+    let base = if row.namespaced {
+        format!("{root}/namespaces/{{namespace}}/{}", row.plural)
+    } else {
+        format!("{root}/{}", row.plural)
+    };
     let target = Target { row, sub: None, in_namespace: row.namespaced };
     let collection = row.verbs.iter().copied().filter(|v| on_collection(*v));
     add_path(base.clone(), target, collection, false, types, paths);
@@ -31,7 +35,14 @@ pub(super) fn add(row: &Row<'_>, types: &mut Definitions<'_>, paths: &mut Map<St
     }
 }
 
-fn add_path(path: String, target: Target<'_>, verbs: impl Iterator<Item = Verb>, named: bool, types: &mut Definitions<'_>, paths: &mut Map<String, Value>) {
+fn add_path(
+    path: String,
+    target: Target<'_>,
+    verbs: impl Iterator<Item = Verb>,
+    named: bool,
+    types: &mut Definitions<'_>,
+    paths: &mut Map<String, Value>,
+) {
     let mut item = Map::new();
     for verb in verbs {
         if let Some((method, word, action)) = method(verb) {

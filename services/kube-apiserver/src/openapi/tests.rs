@@ -1,7 +1,22 @@
 use super::*;
 
-const ALL: &[Verb] = &[Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
-const STATUS: &[Subresource] = &[Subresource { name: "status", group: "apps", version: "v1", kind: "Deployment", verbs: &[Verb::Get, Verb::Patch, Verb::Update] }];
+const ALL: &[Verb] = &[
+    Verb::Create,
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+];
+const STATUS: &[Subresource] = &[Subresource {
+    name: "status",
+    group: "apps",
+    version: "v1",
+    kind: "Deployment",
+    verbs: &[Verb::Get, Verb::Patch, Verb::Update],
+}];
 const POD: &[Subresource] = &[
     Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &[Verb::Get] },
     Subresource { name: "exec", group: "", version: "v1", kind: "PodExecOptions", verbs: &[Verb::Get, Verb::Create] },
@@ -9,12 +24,21 @@ const POD: &[Subresource] = &[
 ];
 
 fn sample() -> Vec<Row<'static>> {
-    let core = Row { group: "", version: "v1", plural: "pods", kind: "Pod", namespaced: true, verbs: ALL, subresources: POD };
+    let core =
+        Row { group: "", version: "v1", plural: "pods", kind: "Pod", namespaced: true, verbs: ALL, subresources: POD };
     vec![
         core,
         Row { plural: "nodes", kind: "Node", namespaced: false, subresources: &[], ..core },
         Row { group: "apps", plural: "deployments", kind: "Deployment", subresources: STATUS, ..core },
-        Row { group: "authorization.k8s.io", plural: "subjectaccessreviews", kind: "SubjectAccessReview", namespaced: false, verbs: &[Verb::Create], subresources: &[], ..core },
+        Row {
+            group: "authorization.k8s.io",
+            plural: "subjectaccessreviews",
+            kind: "SubjectAccessReview",
+            namespaced: false,
+            verbs: &[Verb::Create],
+            subresources: &[],
+            ..core
+        },
     ]
 }
 
@@ -47,13 +71,24 @@ fn kubectl_finds_what_it_looks_for_in_v3() {
     let apps = &documents["apis/apps/v1"];
     let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert_eq!(patch["x-kubernetes-action"], "patch");
-    assert_eq!(patch["x-kubernetes-group-version-kind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
-    assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query"));
+    assert_eq!(
+        patch["x-kubernetes-group-version-kind"],
+        json!({"group": "apps", "version": "v1", "kind": "Deployment"})
+    );
+    assert!(
+        patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query")
+    );
     assert!(patch["requestBody"]["content"].get("application/strategic-merge-patch+json").is_some());
     let schemas = &apps["components"]["schemas"];
-    assert_eq!(schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"], json!([{"group": "apps", "version": "v1", "kind": "Deployment"}]));
+    assert_eq!(
+        schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"],
+        json!([{"group": "apps", "version": "v1", "kind": "Deployment"}])
+    );
     let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
-    assert_eq!((&containers["x-kubernetes-patch-strategy"], &containers["x-kubernetes-patch-merge-key"]), (&json!("merge"), &json!("name")));
+    assert_eq!(
+        (&containers["x-kubernetes-patch-strategy"], &containers["x-kubernetes-patch-merge-key"]),
+        (&json!("merge"), &json!("name"))
+    );
     let strategy = &schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"];
     assert_eq!(strategy["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentStrategy");
     assert_eq!(strategy["x-kubernetes-patch-strategy"], "retainKeys");
@@ -61,7 +96,10 @@ fn kubectl_finds_what_it_looks_for_in_v3() {
     let core = &documents["api/v1"];
     assert_eq!(core["paths"]["/api/v1/pods"]["get"]["operationId"], "listCoreV1PodForAllNamespaces");
     assert_eq!(core["paths"]["/api/v1/nodes"]["delete"]["operationId"], "deleteCoreV1CollectionNode");
-    assert_eq!(core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["get"]["x-kubernetes-action"], "connect");
+    assert_eq!(
+        core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["get"]["x-kubernetes-action"],
+        "connect"
+    );
     assert!(core["components"]["schemas"].get("io.k8s.api.policy.v1.Eviction").is_some());
 }
 
@@ -85,5 +123,8 @@ fn v2_is_closed_and_has_the_operations() {
 fn the_index_names_every_document_by_its_hash() {
     let documents = BTreeMap::from([("apis/apps/v1".to_string(), Bytes::from_static(b"{}"))]);
     let hash = "44136FA355B3678A1146AD16F7E8649E94FB4FC21FE77E8310C060F61CAAFF8A";
-    assert_eq!(index(&documents), json!({"paths": {"apis/apps/v1": {"serverRelativeURL": format!("/openapi/v3/apis/apps/v1?hash={hash}")}}}));
+    assert_eq!(
+        index(&documents),
+        json!({"paths": {"apis/apps/v1": {"serverRelativeURL": format!("/openapi/v3/apis/apps/v1?hash={hash}")}}})
+    );
 }

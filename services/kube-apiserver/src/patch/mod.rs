@@ -6,7 +6,8 @@ use apimachinery::schema::{TypeRef, builtin};
 use serde_json::Value;
 
 /// The media types of patches this server applies.
-const ACCEPTED: &[&str] = &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const ACCEPTED: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
 /// A patch algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,8 @@ pub struct Patch {
 impl Patch {
     /// Parses a patch for objects of a kind.
     pub fn parse(kind: Kind, text: &[u8], group: &str, version: &str, object_kind: &str) -> Result<Self, ApiError> {
-        let body: Value = serde_json::from_slice(text).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let body: Value =
+            serde_json::from_slice(text).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
         let ty = builtin().kind(group, version, object_kind);
         if kind == Kind::Strategic && ty.is_none() {
             return Err(ApiError::unsupported_media_type(&ACCEPTED[..2]));
@@ -64,7 +66,9 @@ impl Patch {
     fn refused(&self, error: &PatchError) -> ApiError {
         match error {
             PatchError::Malformed(why) => ApiError::bad_request(why.clone()),
-            PatchError::Unprocessable(why) => ApiError::invalid("", "", "", &[FieldError::invalid("patch", self.body.clone(), why.clone())]),
+            PatchError::Unprocessable(why) => {
+                ApiError::invalid("", "", "", &[FieldError::invalid("patch", self.body.clone(), why.clone())])
+            }
             PatchError::TooLarge(why) => ApiError::too_large(why.clone()),
         }
     }

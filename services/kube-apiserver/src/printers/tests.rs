@@ -57,82 +57,63 @@ fn pod(status: Value) -> Value {
         "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]}, "status": status})
 }
 
-#[test]
-fn pod_status_words() {
-    let running = json!({"ready": true, "restartCount": 0, "state": {"running": {}}});
-    let terminated = |t: Value| json!({"state": {"terminated": t}});
-    let waiting = |r: &str| json!({"restartCount": 3, "state": {"waiting": {"reason": r}}, "lastState": {"terminated": {"finishedAt": "2026-01-02T03:03:35Z"}}});
-    let done = json!({"name": "i", "state": {"terminated": {"exitCode": 0}}});
-    let sidecar = json!({"name": "s", "started": true, "ready": true, "state": {"running": {}}});
-    let table = [
-        (json!({"phase": "Pending"}), "0/3", "Pending", "0"),
-        (
-            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]}),
-            "0/3",
-            "SchedulingGated",
-            "0",
-        ),
-        (
-            json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}),
-            "0/3",
-            "Init:0/2",
-            "0",
-        ),
-        (
-            json!({"phase": "Pending", "initContainerStatuses": [done, {"name": "s", "state": {"waiting": {"reason": "PodInitializing"}}}]}),
-            "0/3",
-            "Init:1/2",
-            "0",
-        ),
-        (
-            json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
-            "0/3",
-            "Init:CrashLoopBackOff",
-            "3",
-        ),
-        (
-            json!({"phase": "Failed", "initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 3}}}]}),
-            "0/3",
-            "Init:ExitCode:3",
-            "0",
-        ),
-        (
-            json!({"phase": "Running", "initContainerStatuses": [done, sidecar], "containerStatuses": [running, running]}),
-            "3/3",
-            "Running",
-            "0",
-        ),
-        (
-            json!({"phase": "Running", "initContainerStatuses": [done, sidecar], "containerStatuses": [running, waiting("CrashLoopBackOff")]}),
-            "2/3",
-            "CrashLoopBackOff",
-            "3 (30s ago)",
-        ),
-        (
-            json!({"phase": "Running", "containerStatuses": [running, terminated(json!({"exitCode": 0, "reason": "Completed"}))]}),
-            "1/3",
-            "NotReady",
-            "0",
-        ),
-        (
-            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [running, terminated(json!({"exitCode": 0, "reason": "Completed"}))]}),
-            "1/3",
-            "Running",
-            "0",
-        ),
-        (
-            json!({"phase": "Failed", "containerStatuses": [terminated(json!({"exitCode": 137, "signal": 9}))]}),
-            "0/3",
-            "Signal:9",
-            "0",
-        ),
-        (json!({"phase": "Failed", "reason": "Evicted"}), "0/3", "Evicted", "0"),
-    ];
-    for (status, ready, word, restarts) in table {
+/// One container that is done, one sidecar that runs: what init containers leave behind.
+fn initialized() -> Value {
+    json!([{"name": "i", "state": {"terminated": {"exitCode": 0}}},
+        {"name": "s", "started": true, "ready": true, "state": {"running": {}}}])
+}
+
+/// A pod's status, and the three cells that condense it.
+type Case = (Value, [&'static str; 3]);
+
+fn check(table: Vec<Case>) {
+    for (status, want) in table {
         let cells = cells("", "pods", pod(status.clone()));
-        assert_eq!((&cells[1], &cells[2], &cells[3]), (&json!(ready), &json!(word), &json!(restarts)), "{status}");
+        assert_eq!(cells[1..4], want.map(Value::from), "{status}");
         assert_eq!(cells[4], "2m");
     }
+}
+
+#[test]
+fn pods_that_start() {
+    let gated = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]);
+    let init = |state: Value| json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "restartCount": 3, "state": state}]});
+    let mut second = initialized();
+    second[1] = json!({"name": "s", "state": {"waiting": {"reason": "PodInitializing"}}});
+    check(vec![
+        (json!({"phase": "Pending"}), ["0/3", "Pending", "0"]),
+        (json!({"phase": "Pending", "conditions": gated}), ["0/3", "SchedulingGated", "0"]),
+        (init(json!({"running": {}})), ["0/3", "Init:0/2", "3"]),
+        (init(json!({"waiting": {"reason": "CrashLoopBackOff"}})), ["0/3", "Init:CrashLoopBackOff", "3"]),
+        (init(json!({"terminated": {"exitCode": 3}})), ["0/3", "Init:ExitCode:3", "3"]),
+        (json!({"phase": "Pending", "initContainerStatuses": second}), ["0/3", "Init:1/2", "0"]),
+    ]);
+}
+
+#[test]
+fn pods_that_run_or_ran() {
+    let running = json!({"ready": true, "restartCount": 0, "state": {"running": {}}});
+    let crashing = json!({"restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"finishedAt": "2026-01-02T03:03:35Z"}}});
+    let completed = json!({"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
+    let killed = json!({"state": {"terminated": {"exitCode": 137, "signal": 9}}});
+    let status = |containers: [&Value; 2]| json!({"phase": "Running", "containerStatuses": containers});
+    let with = |mut status: Value, field: &str, value: Value| {
+        status[field] = value;
+        status
+    };
+    let ready = json!([{"type": "Ready", "status": "True"}]);
+    check(vec![
+        (with(status([&running, &running]), "initContainerStatuses", initialized()), ["3/3", "Running", "0"]),
+        (
+            with(status([&running, &crashing]), "initContainerStatuses", initialized()),
+            ["2/3", "CrashLoopBackOff", "3 (30s ago)"],
+        ),
+        (status([&running, &completed]), ["1/3", "NotReady", "0"]),
+        (with(status([&running, &completed]), "conditions", ready), ["1/3", "Running", "0"]),
+        (json!({"phase": "Failed", "containerStatuses": [killed]}), ["0/3", "Signal:9", "0"]),
+        (json!({"phase": "Failed", "reason": "Evicted"}), ["0/3", "Evicted", "0"]),
+    ]);
 }
 
 #[test]

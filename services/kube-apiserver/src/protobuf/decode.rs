@@ -38,7 +38,13 @@ fn read_into(object: &mut Map<String, Value>, bytes: &[u8], ty: TypeRef<'_>, tag
 }
 
 /// Adds one occurrence of a field: lists and maps grow, everything else is replaced.
-fn add(object: &mut Map<String, Value>, name: &str, shape: Shape<'_>, raw: Field<'_>, keeps_zero: bool) -> Result<(), Error> {
+fn add(
+    object: &mut Map<String, Value>,
+    name: &str,
+    shape: Shape<'_>,
+    raw: Field<'_>,
+    keeps_zero: bool,
+) -> Result<(), Error> {
     match shape {
         Shape::List(element) => {
             let list = object.entry(name).or_insert_with(|| json!([]));

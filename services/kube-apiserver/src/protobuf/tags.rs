@@ -38,6 +38,8 @@ fn unpack() -> Result<HashMap<Box<str>, Tags>, Box<dyn std::error::Error>> {
         Some(inline) => Tag::Inline(inline.into()),
         None => Tag::Field(field, flags == "p"),
     };
-    let tags = |fields: HashMap<Box<str>, (u32, Box<str>)>| fields.into_iter().map(|(field, (number, flags))| (number, tag(field, &flags))).collect();
+    let tags = |fields: HashMap<Box<str>, (u32, Box<str>)>| {
+        fields.into_iter().map(|(field, (number, flags))| (number, tag(field, &flags))).collect()
+    };
     Ok(raw.into_iter().map(|(name, fields)| (name, tags(fields))).collect())
 }

@@ -40,12 +40,18 @@ fn a_deployment_with_everything_that_is_special() {
     let port = [v(2, 0), v(3, 80)].concat();
     let get = b(2, &[b(1, b"/"), b(2, &[v(1, 1), b(3, b"http")].concat())].concat());
     let probe = b(10, &[b(1, &get), v(2, 0)].concat());
-    let container = [b(1, b"c"), b(2, b"img"), b(3, b"sh"), b(3, b"-c"), b(6, &port), b(8, &request), probe, v(16, 0)].concat();
+    let container =
+        [b(1, b"c"), b(2, b"img"), b(3, b"sh"), b(3, b"-c"), b(6, &port), b(8, &request), probe, v(16, 0)].concat();
     let volume = [b(1, b"tmp"), b(2, &b(2, &b(1, b"")))].concat();
     let spec = [b(1, &volume), b(2, &container), v(21, 0)].concat();
     let template = [b(1, b""), b(2, &spec)].concat();
     let selector = b(1, &[b(1, b"app"), b(2, b"web")].concat());
-    let raw = [b(1, &metadata), b(2, &[v(1, 0), b(2, &selector), b(3, &template), b(4, b""), v(5, 0)].concat()), b(3, &v(1, 0))].concat();
+    let raw = [
+        b(1, &metadata),
+        b(2, &[v(1, 0), b(2, &selector), b(3, &template), b(4, b""), v(5, 0)].concat()),
+        b(3, &v(1, 0)),
+    ]
+    .concat();
     let want = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "web", "labels": {"app": "web"}},
@@ -72,14 +78,20 @@ fn a_secret_and_a_lease() {
     assert_eq!(read("", "Secret", &data).map(|o| o["data"].clone()), Ok(json!({"k": "AP8="})));
     let renew = b(4, &[v(1, 5), v(2, 1_000_000)].concat());
     let lease = b(2, &renew);
-    assert_eq!(read("coordination.k8s.io", "Lease", &lease).map(|o| o["spec"]["renewTime"].clone()), Ok(json!("1970-01-01T00:00:05.001000Z")));
+    assert_eq!(
+        read("coordination.k8s.io", "Lease", &lease).map(|o| o["spec"]["renewTime"].clone()),
+        Ok(json!("1970-01-01T00:00:05.001000Z"))
+    );
 }
 
 #[test]
 fn delete_options_and_nonsense() {
     let raw = [v(1, 0), b(4, b"Foreground")].concat();
     let got = delete_options(&envelope("v1", "DeleteOptions", &raw)).expect("decodes");
-    assert_eq!(got, json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "propagationPolicy": "Foreground"}));
+    assert_eq!(
+        got,
+        json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "propagationPolicy": "Foreground"})
+    );
     assert_eq!(delete_options(b"{}"), Err(Error::Magic));
     assert_eq!(delete_options(&envelope("v1", "DeleteOptions", &[0x0a, 0x05, 1])), Err(Error::Malformed));
 }

@@ -51,7 +51,8 @@ impl Kubelets {
             return Err(ApiError::internal("kubelets cannot be reached without --kubelet-certificate-authority"));
         };
         let peer = SocketAddr::new(address, port);
-        let failed = |why: &dyn std::fmt::Display| ApiError::internal(format!("error dialing the kubelet at {peer}: {why}"));
+        let failed =
+            |why: &dyn std::fmt::Display| ApiError::internal(format!("error dialing the kubelet at {peer}: {why}"));
         let connecting = async {
             let tcp = TcpStream::connect(peer).await?;
             tcp.set_nodelay(true)?;
@@ -82,6 +83,9 @@ impl Connection {
     pub async fn send(&mut self, mut request: http::Request<NoBody>) -> Result<http::Response<Incoming>, ApiError> {
         let host = http::HeaderValue::from_str(&self.host).map_err(ApiError::internal)?;
         request.headers_mut().insert(http::header::HOST, host);
-        self.sender.send_request(request).await.map_err(|e| ApiError::internal(format!("the kubelet did not answer: {e}")))
+        self.sender
+            .send_request(request)
+            .await
+            .map_err(|e| ApiError::internal(format!("the kubelet did not answer: {e}")))
     }
 }

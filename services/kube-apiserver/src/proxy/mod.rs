@@ -56,7 +56,13 @@ pub async fn stream(call: &Call, target: &Target, sub: &str, request: Request) -
     }
     let path = match sub {
         "portforward" => target::port_forward_path(&target.namespace, &target.name, &call.query),
-        _ => target::stream_path(sub, &target.namespace, &target.name, target::container(&pod, call.query.get("container"))?, &call.query),
+        _ => target::stream_path(
+            sub,
+            &target.namespace,
+            &target.name,
+            target::container(&pod, call.query.get("container"))?,
+            &call.query,
+        ),
     };
     let kubelet = connect(call, &pod).await?;
     let (answer, joined) = upgrade::start(kubelet, &path, request).await?;
@@ -71,9 +77,13 @@ async fn connect(call: &Call, pod: &Value) -> Result<kubelet::Connection, ApiErr
     if node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let nodes = call.state.resource("", "v1", "nodes").ok_or_else(|| ApiError::internal("the resource table has no nodes"))?;
-    let Some(stored) = call.state.storage.get(nodes, "", node).await? else { return Err(ApiError::not_found("", "nodes", node)) };
-    let (address, port) = target::kubelet_address(&stored.object()).ok_or_else(|| ApiError::internal(format!("node {node} has no address")))?;
+    let nodes =
+        call.state.resource("", "v1", "nodes").ok_or_else(|| ApiError::internal("the resource table has no nodes"))?;
+    let Some(stored) = call.state.storage.get(nodes, "", node).await? else {
+        return Err(ApiError::not_found("", "nodes", node));
+    };
+    let (address, port) = target::kubelet_address(&stored.object())
+        .ok_or_else(|| ApiError::internal(format!("node {node} has no address")))?;
     call.state.kubelets.connect(address, port).await
 }
 

@@ -7,28 +7,38 @@ use serde_json::Value;
 use std::net::IpAddr;
 
 /// Query parameters of pods/log that the kubelet understands.
-const LOG_OPTIONS: &[&str] = &["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"];
+const LOG_OPTIONS: &[&str] =
+    &["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"];
 
 /// The container meant: the one named, the pod's default, or its only one.
 pub fn container<'a>(pod: &'a Value, wanted: &'a str) -> Result<&'a str, ApiError> {
-    let names = |field: &str| -> Vec<&'a str> { pod["spec"][field].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect() };
+    let names = |field: &str| -> Vec<&'a str> {
+        pod["spec"][field].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
+    };
     let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
     let pod_name = meta::name(pod);
     if !wanted.is_empty() {
         let known = main.iter().chain(&init).chain(&ephemeral).any(|n| *n == wanted);
-        return if known { Ok(wanted) } else { Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {pod_name}"))) };
+        return if known {
+            Ok(wanted)
+        } else {
+            Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {pod_name}")))
+        };
     }
     match main.as_slice() {
         [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {pod_name}"))),
         [only] if init.is_empty() => Ok(only),
         [first, ..] => {
-            if let Some(default) = meta::annotation(pod, "kubectl.kubernetes.io/default-container").filter(|d| main.contains(d)) {
+            if let Some(default) =
+                meta::annotation(pod, "kubectl.kubernetes.io/default-container").filter(|d| main.contains(d))
+            {
                 return Ok(default);
             }
             if main.len() == 1 {
                 return Ok(first);
             }
-            let mut text = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
+            let mut text =
+                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -91,9 +101,11 @@ fn escape(text: &str) -> String {
 /// Where a node's kubelet listens: by its internal address, else any other.
 pub fn kubelet_address(node: &Value) -> Option<(IpAddr, u16)> {
     let addresses = node["status"]["addresses"].as_array()?;
-    let of = |kind: &str| addresses.iter().filter(|a| a["type"] == kind).find_map(|a| a["address"].as_str()?.parse().ok());
+    let of =
+        |kind: &str| addresses.iter().filter(|a| a["type"] == kind).find_map(|a| a["address"].as_str()?.parse().ok());
     let address = of("InternalIP").or_else(|| of("ExternalIP"))?;
-    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|p| u16::try_from(p).ok());
+    let port =
+        node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|p| u16::try_from(p).ok());
     Some((address, port.filter(|p| *p > 0).unwrap_or(10250)))
 }
 
@@ -107,7 +119,10 @@ mod tests {
         let query = Query::parse(Some("follow=true&tailLines=5&container=c&pretty=1"));
         assert_eq!(log_path("n", "p", "c", &query), "/containerLogs/n/p/c?follow=true&tailLines=5");
         let query = Query::parse(Some("command=sh&command=-c&command=echo%20a&stdin=true&stdout=true&tty=false"));
-        assert_eq!(stream_path("exec", "n", "p", "c", &query), "/exec/n/p/c?input=1&output=1&command=sh&command=-c&command=echo%20a");
+        assert_eq!(
+            stream_path("exec", "n", "p", "c", &query),
+            "/exec/n/p/c?input=1&output=1&command=sh&command=-c&command=echo%20a"
+        );
     }
 
     #[test]
@@ -118,7 +133,10 @@ mod tests {
         let mut two = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
         assert_eq!(container(&two, "i"), Ok("i"));
         let error = container(&two, "").expect_err("ambiguous").to_string();
-        assert_eq!(error, "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]");
+        assert_eq!(
+            error,
+            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+        );
         two["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "b"});
         assert_eq!(container(&two, ""), Ok("b"));
     }

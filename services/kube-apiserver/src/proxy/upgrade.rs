@@ -3,7 +3,10 @@
 use super::kubelet::{Connection, NoBody};
 use crate::errors::ApiError;
 use crate::server::body::{Request, Response, full};
-use http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::{HeaderMap, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -11,17 +14,28 @@ use hyper_util::rt::TokioIo;
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
 /// What a client's handshake needs to reach the kubelet.
-const ASKED: [HeaderName; 7] =
-    [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS, STREAM_PROTOCOL];
+const ASKED: [HeaderName; 7] = [
+    CONNECTION,
+    UPGRADE,
+    SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION,
+    SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_EXTENSIONS,
+    STREAM_PROTOCOL,
+];
 /// What the kubelet's answer needs to reach the client.
-const ANSWERED: [HeaderName; 6] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS, STREAM_PROTOCOL];
+const ANSWERED: [HeaderName; 6] =
+    [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS, STREAM_PROTOCOL];
 
 /// Passes the handshake on. If the kubelet switches protocols, the second part is what copies bytes until either side ends.
 pub async fn start(
-    mut kubelet: Connection, path: &str, mut request: Request,
+    mut kubelet: Connection,
+    path: &str,
+    mut request: Request,
 ) -> Result<(http::Response<Incoming>, Option<impl Future<Output = ()> + Send + use<>>), ApiError> {
     let client = hyper::upgrade::on(&mut request);
-    let mut onward = http::Request::builder().method(request.method()).uri(path).body(NoBody::new()).map_err(ApiError::internal)?;
+    let mut onward =
+        http::Request::builder().method(request.method()).uri(path).body(NoBody::new()).map_err(ApiError::internal)?;
     copy(&ASKED, request.headers(), onward.headers_mut());
     let mut answer = kubelet.send(onward).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -23,10 +23,13 @@ pub fn generate_name(prefix: &str) -> String {
 
 /// Sets what the server decides about a new object's metadata. The namespace of the path wins over an empty one in the object.
 pub fn prepare_for_create(object: &mut Value, namespace: &str, uid: &str, now: &str) -> Result<(), ApiError> {
-    let generated = (meta::name(object).is_empty() && !meta::generate_name(object).is_empty()).then(|| generate_name(meta::generate_name(object)));
+    let generated = (meta::name(object).is_empty() && !meta::generate_name(object).is_empty())
+        .then(|| generate_name(meta::generate_name(object)));
     let own = meta::namespace(object).to_string();
     if !own.is_empty() && own != namespace {
-        return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     if !meta::resource_version(object).is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
@@ -50,7 +53,17 @@ pub fn prepare_for_create(object: &mut Value, namespace: &str, uid: &str, now: &
 /// Keeps what only the server may change about an existing object's metadata.
 pub fn keep_metadata(new: &mut Value, old: &Value) {
     let metadata = meta::metadata_mut(new);
-    let fixed = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "name", "namespace", "generateName", "resourceVersion"];
+    let fixed = [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "name",
+        "namespace",
+        "generateName",
+        "resourceVersion",
+    ];
     for field in fixed {
         match old["metadata"].get(field) {
             Some(value) => metadata.insert(field.into(), value.clone()),
@@ -96,7 +109,8 @@ pub fn restore(new: &mut Value, old: &Value, field: &str) {
 
 /// A status update may also change labels, annotations and finalizers of most kinds, as upstream lets it; nothing else.
 pub fn keep_all_but_status(new: &mut Value, old: &Value) {
-    let fields: Vec<String> = new.as_object().into_iter().chain(old.as_object()).flat_map(|m| m.keys().cloned()).collect();
+    let fields: Vec<String> =
+        new.as_object().into_iter().chain(old.as_object()).flat_map(|m| m.keys().cloned()).collect();
     for field in fields.iter().filter(|f| !matches!(f.as_str(), "status" | "metadata")) {
         restore(new, old, field);
     }
@@ -125,7 +139,9 @@ pub fn mark_deleted(object: &mut Value) {
 
 fn desired_differs(new: &Value, old: &Value) -> bool {
     let fields = new.as_object().into_iter().chain(old.as_object()).flat_map(|m| m.keys());
-    fields.filter(|f| !matches!(f.as_str(), "status" | "metadata" | "apiVersion" | "kind")).any(|f| new.get(f) != old.get(f))
+    fields
+        .filter(|f| !matches!(f.as_str(), "status" | "metadata" | "apiVersion" | "kind"))
+        .any(|f| new.get(f) != old.get(f))
 }
 
 #[cfg(test)]
@@ -158,7 +174,10 @@ mod tests {
         let mut object = json!({"metadata": {"generateName": "p-", "deletionGracePeriodSeconds": 5, "uid": "x", "labels": {}, "creationTimestamp": null}});
         prepare_for_create(&mut object, "ns", "u", "now").expect("valid");
         let metadata = object["metadata"].as_object().expect("map");
-        assert_eq!(metadata.keys().collect::<Vec<_>>(), ["creationTimestamp", "generateName", "name", "namespace", "uid"]);
+        assert_eq!(
+            metadata.keys().collect::<Vec<_>>(),
+            ["creationTimestamp", "generateName", "name", "namespace", "uid"]
+        );
         assert_eq!(metadata["uid"], "u");
         let mut wrong = json!({"metadata": {"name": "a", "namespace": "other"}});
         assert!(prepare_for_create(&mut wrong, "ns", "u", "now").is_err());

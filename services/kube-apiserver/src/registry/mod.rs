@@ -151,7 +151,13 @@ pub trait Strategy: Sync + Send {
 
     /// Runs on every update after the patch: what a main update or a subresource may not touch is taken from `old`, and the generation
     /// grows when the desired state changed.
-    fn prepare_for_update(&self, cx: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+    fn prepare_for_update(
+        &self,
+        cx: &Context<'_>,
+        sub: Option<&str>,
+        new: &mut Value,
+        old: &Value,
+    ) -> Result<(), ApiError> {
         let _ = cx;
         generic::prepare_for_update(sub, new, old);
         Ok(())

@@ -175,7 +175,10 @@ fn authorize(call: &Call, request: &Request) -> Result<(), ApiError> {
     }
     // A WebSocket begins with GET, yet running a command is more than reading.
     let upgrade = request.headers().contains_key(http::header::UPGRADE);
-    if upgrade && attributes.verb == "get" && matches!(attributes.subresource.as_str(), "exec" | "attach" | "portforward") {
+    if upgrade
+        && attributes.verb == "get"
+        && matches!(attributes.subresource.as_str(), "exec" | "attach" | "portforward")
+    {
         let create = Attributes { verb: "create".into(), ..attributes.clone() };
         if let Decision::Deny(why) = call.state.authorizer.authorize(&call.user, &create) {
             return Err(authz::forbidden(&call.user, &create, &why));

@@ -97,10 +97,18 @@ mod tests {
         let table = [
             (None, Some((Form::Object, false))),
             (Some("*/*"), Some((Form::Object, false))),
-            (Some("application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"), Some((Form::Table, false))),
+            (
+                Some(
+                    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                ),
+                Some((Form::Table, false)),
+            ),
             (Some("application/vnd.kubernetes.protobuf, application/json"), Some((Form::Object, false))),
             (Some("application/json;as=Table;g=meta.k8s.io;v=v1alpha1"), None),
-            (Some("application/json; as=PartialObjectMetadataList; g=meta.k8s.io; v=v1"), Some((Form::Metadata, false))),
+            (
+                Some("application/json; as=PartialObjectMetadataList; g=meta.k8s.io; v=v1"),
+                Some((Form::Metadata, false)),
+            ),
             (Some("application/yaml"), Some((Form::Object, true))),
             (Some("application/vnd.kubernetes.protobuf"), None),
         ];

@@ -20,7 +20,11 @@ impl RequestInfo {
     /// Resolves a request.
     pub fn resolve(method: &Method, path: &str, query: &Query) -> Self {
         resource_request(method, path, query).unwrap_or_else(|| Self {
-            attributes: Attributes { verb: method.as_str().to_ascii_lowercase(), path: Some(path.to_string()), ..Default::default() },
+            attributes: Attributes {
+                verb: method.as_str().to_ascii_lowercase(),
+                path: Some(path.to_string()),
+                ..Default::default()
+            },
             rest: String::new(),
         })
     }
@@ -106,10 +110,15 @@ mod tests {
         for (method, path, query, want) in table {
             let info = RequestInfo::resolve(&method.parse().expect("method"), path, &Query::parse(Some(query)));
             let a = info.attributes;
-            let got = format!("{} {}/{} {}/{} {} {}", a.verb, a.group, a.version, a.resource, a.subresource, a.namespace, a.name);
+            let got = format!(
+                "{} {}/{} {}/{} {} {}",
+                a.verb, a.group, a.version, a.resource, a.subresource, a.namespace, a.name
+            );
             assert_eq!(got, want, "{method} {path}?{query}");
         }
-        for path in ["/", "/api", "/api/v1", "/api/v1/", "/apis/apps", "/apis/apps/v1/", "/healthz", "/openapi/v3/apis/apps/v1"] {
+        for path in
+            ["/", "/api", "/api/v1", "/api/v1/", "/apis/apps", "/apis/apps/v1/", "/healthz", "/openapi/v3/apis/apps/v1"]
+        {
             let info = RequestInfo::resolve(&Method::GET, path, &Query::default());
             assert_eq!(info.attributes.path.as_deref(), Some(path));
             assert_eq!(info.attributes.verb, "get");

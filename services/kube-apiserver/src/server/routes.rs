@@ -33,7 +33,10 @@ pub async fn serve(call: &Call) -> Result<Response, ApiError> {
         ["livez", ..] | ["healthz", ..] | ["readyz", ..] => Ok(health(call, parts[0]).await),
         ["version"] => Ok(respond::json(200, &version())),
         ["metrics"] => Ok(respond::text(200, metrics(call))),
-        [""] => Ok(respond::json(200, &json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}))),
+        [""] => Ok(respond::json(
+            200,
+            &json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+        )),
         ["api"] => Ok(discovered(call, true, discovery::core_versions)),
         ["apis"] => Ok(discovered(call, false, discovery::groups)),
         ["api", version] => found(discovery::resources("", version)),
@@ -61,7 +64,8 @@ fn found(document: Option<Value>) -> Result<Response, ApiError> {
 
 fn discovered(call: &Call, core: bool, plain: impl Fn() -> Value) -> Response {
     let aggregated = call.header(ACCEPT).is_some_and(wants_aggregated);
-    let mut response = if aggregated { respond::json(200, &discovery::aggregated(core)) } else { respond::json(200, &plain()) };
+    let mut response =
+        if aggregated { respond::json(200, &discovery::aggregated(core)) } else { respond::json(200, &plain()) };
     if aggregated {
         let media = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
         response.headers_mut().insert(CONTENT_TYPE, media);
@@ -79,7 +83,9 @@ fn wants_aggregated(accept: &str) -> bool {
 
 fn openapi_v2(call: &Call) -> Result<Response, ApiError> {
     let accept = call.header(ACCEPT).unwrap_or("*/*");
-    if !accept.split(',').any(|clause| matches!(clause.split(';').next().map(str::trim), Some("application/json" | "*/*" | "application/*"))) {
+    if !accept.split(',').any(|clause| {
+        matches!(clause.split(';').next().map(str::trim), Some("application/json" | "*/*" | "application/*"))
+    }) {
         return Err(ApiError::not_acceptable(&["application/json"]));
     }
     cached(call, openapi::v2())
@@ -160,14 +166,23 @@ mod tests {
 
     #[test]
     fn public_paths() {
-        for (path, want) in [("/readyz", true), ("/livez/ping", true), ("/version", true), ("/version/x", false), ("/api", false), ("/healthzz", false)] {
+        for (path, want) in [
+            ("/readyz", true),
+            ("/livez/ping", true),
+            ("/version", true),
+            ("/version/x", false),
+            ("/api", false),
+            ("/healthzz", false),
+        ] {
             assert_eq!(is_public(path), want, "{path}");
         }
     }
 
     #[test]
     fn aggregated_discovery_is_negotiated() {
-        assert!(wants_aggregated("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"));
+        assert!(wants_aggregated(
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+        ));
         assert!(!wants_aggregated("application/json"));
     }
 }

@@ -2,13 +2,13 @@
 
 use super::{Metrics, Shared, State, listener};
 use crate::authz::Authorizer;
+use crate::bootstrap;
 use crate::config::Config;
 use crate::proxy::Kubelets;
 use crate::registry::alloc::Allocators;
 use crate::registry::{self, lookup};
 use crate::storage::{Storage, Store, compactor};
 use crate::tokens::Tokens;
-use crate::bootstrap;
 use clap::Parser;
 use daemon::backoff::Backoff;
 use daemon::tls::ClientAuth;
@@ -18,8 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
 
 /// Caches that admission and authentication read without waiting: filled before the server says it is ready. The others start when used.
-const NEEDED: &[(&str, &str, &str)] =
-    &[("", "v1", "namespaces"), ("", "v1", "serviceaccounts"), ("", "v1", "services"), ("", "v1", "pods"), ("", "v1", "nodes")];
+const NEEDED: &[(&str, &str, &str)] = &[
+    ("", "v1", "namespaces"),
+    ("", "v1", "serviceaccounts"),
+    ("", "v1", "services"),
+    ("", "v1", "pods"),
+    ("", "v1", "nodes"),
+];
 
 /// The process.
 pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outcome {
@@ -34,7 +39,11 @@ pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outco
     let listener = TcpListener::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let state = build(config, shutdown)?;
     tracing::info!(address = %listener.local_addr()?, store = ?state.config.etcd_servers, "serving");
-    tokio::spawn(compactor::run(state.storage.store().clone(), state.config.etcd_compaction_interval, state.shutdown.clone()));
+    tokio::spawn(compactor::run(
+        state.storage.store().clone(),
+        state.config.etcd_compaction_interval,
+        state.shutdown.clone(),
+    ));
     tokio::spawn(become_ready(state.clone()));
     listener::serve(state, listener, tls).await;
     tracing::info!("stopped");

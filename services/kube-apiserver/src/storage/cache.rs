@@ -69,7 +69,9 @@ impl Event {
     /// The object's text for that kind: a deletion shows the last matching state at the version of the change.
     pub fn json(&self, kind: Kind) -> Bytes {
         match (kind, &self.object, &self.previous) {
-            (Kind::Deleted, _, Some(previous)) => self.departed.get_or_init(|| at_version(previous, self.revision)).clone(),
+            (Kind::Deleted, _, Some(previous)) => {
+                self.departed.get_or_init(|| at_version(previous, self.revision)).clone()
+            }
             (_, Some(object), _) => object.json.clone(),
             (_, None, _) => Bytes::new(),
         }
@@ -208,7 +210,14 @@ mod tests {
     fn object(name: &str, revision: i64, color: &str) -> Arc<Stored> {
         let json = format!("{{\"metadata\":{{\"name\":\"{name}\",\"resourceVersion\":\"{revision}\"}}}}");
         let fields = vec![("color", color.to_string())];
-        Arc::new(Stored { revision, namespace: String::new(), name: name.into(), labels: None, fields, json: json.into() })
+        Arc::new(Stored {
+            revision,
+            namespace: String::new(),
+            name: name.into(),
+            labels: None,
+            fields,
+            json: json.into(),
+        })
     }
 
     fn is_red(o: &Stored) -> bool {
@@ -230,7 +239,10 @@ mod tests {
         assert_eq!(kinds, [Some(Kind::Added), Some(Kind::Modified), Some(Kind::Deleted), None, None]);
         assert_eq!(next, cache.end());
         let left = String::from_utf8(events[2].frame(Kind::Deleted).to_vec()).expect("text");
-        assert_eq!(left, "{\"type\":\"DELETED\",\"object\":{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"10\"}}}\n");
+        assert_eq!(
+            left,
+            "{\"type\":\"DELETED\",\"object\":{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"10\"}}}\n"
+        );
         let everything: Vec<_> = events.iter().filter_map(|e| e.kind_for(|_| true)).collect();
         assert_eq!(everything, [Kind::Modified, Kind::Modified, Kind::Modified, Kind::Modified, Kind::Deleted]);
     }
@@ -258,7 +270,14 @@ mod tests {
     #[test]
     fn ranges_and_revisions() {
         let mut cache = Cache::default();
-        cache.reset([("a/x".into(), object("x", 1, "")), ("a/y".into(), object("y", 2, "")), ("ab/z".into(), object("z", 3, ""))], 3);
+        cache.reset(
+            [
+                ("a/x".into(), object("x", 1, "")),
+                ("a/y".into(), object("y", 2, "")),
+                ("ab/z".into(), object("z", 3, "")),
+            ],
+            3,
+        );
         assert_eq!(cache.range("a/").map(|o| o.name.as_str()).collect::<Vec<_>>(), ["x", "y"]);
         assert_eq!(cache.range("").count(), 3);
         cache.advance(9);

@@ -159,7 +159,10 @@ impl Cacher {
     fn behind(&self, revision: i64) -> ApiError {
         let current = self.revision();
         if current < 0 || !self.is_synced() {
-            return ApiError::too_many_requests(format!("storage is (re)initializing: {}", self.res.group_resource()), 1);
+            return ApiError::too_many_requests(
+                format!("storage is (re)initializing: {}", self.res.group_resource()),
+                1,
+            );
         }
         ApiError::timeout(format!("Too large resource version: {revision}, current: {current}"), 1).with_cause(
             "ResourceVersionTooLarge",
@@ -210,7 +213,11 @@ impl Cacher {
             let Some(kv) = &event.kv else { continue };
             let deleted = event.r#type() == EventType::Delete;
             // Parsing happens outside the lock.
-            changes.push((relative(prefix, &kv.key), kv.mod_revision, if deleted { None } else { self.decode(prefix, kv) }));
+            changes.push((
+                relative(prefix, &kv.key),
+                kv.mod_revision,
+                if deleted { None } else { self.decode(prefix, kv) },
+            ));
         }
         {
             let mut cache = self.cache.write();
@@ -237,7 +244,9 @@ fn relative(prefix: &str, key: &[u8]) -> String {
 }
 
 fn progress_request() -> pb::WatchRequest {
-    pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {})) }
+    pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {})),
+    }
 }
 
 fn create_request(prefix: &str, start: i64) -> pb::WatchRequest {

@@ -27,7 +27,8 @@ pub async fn run(store: Store, every: Duration, shutdown: daemon::Shutdown) {
 /// One round: whoever raises the key's version compacts to the revision seen one interval ago; the others learn where things stand.
 async fn round(store: &Store, turn: i64, revision: i64) -> Result<(i64, i64), StoreError> {
     let mine = etcd::compare(KEY, CompareTarget::Version, TargetUnion::Version(turn));
-    let reply = store.txn(vec![mine], vec![etcd::put(KEY, revision.to_string().into_bytes(), 0)], vec![etcd::get(KEY)]).await?;
+    let reply =
+        store.txn(vec![mine], vec![etcd::put(KEY, revision.to_string().into_bytes(), 0)], vec![etcd::get(KEY)]).await?;
     let now = reply.header.as_ref().map_or(0, |h| h.revision);
     if !reply.succeeded {
         return Ok((etcd::first_entry(reply).map_or(0, |entry| entry.version), now));

@@ -121,7 +121,8 @@ impl Store {
     /// The revision of the newest committed write anywhere.
     pub async fn revision(&self) -> Result<i64, StoreError> {
         // Any key will do: the header carries the revision.
-        let request = pb::RangeRequest { key: self.root.as_bytes().to_vec().into(), count_only: true, ..Default::default() };
+        let request =
+            pb::RangeRequest { key: self.root.as_bytes().to_vec().into(), count_only: true, ..Default::default() };
         Ok(self.range_once_more(request).await?.header.map_or(0, |h| h.revision))
     }
 
@@ -135,7 +136,12 @@ impl Store {
             ..Default::default()
         };
         let reply = self.range_once_more(request).await?;
-        Ok(Page { entries: reply.kvs, revision: reply.header.map_or(0, |h| h.revision), more: reply.more, count: reply.count })
+        Ok(Page {
+            entries: reply.kvs,
+            revision: reply.header.map_or(0, |h| h.revision),
+            more: reply.more,
+            count: reply.count,
+        })
     }
 
     /// A read does no harm twice: one lost connection is not worth an error.
@@ -159,7 +165,13 @@ impl Store {
     }
 
     /// Replaces a key that must still be at `revision`; otherwise returns what is there.
-    pub async fn swap(&self, key: &[u8], value: Vec<u8>, revision: i64, lease: i64) -> Result<Result<i64, Option<Entry>>, StoreError> {
+    pub async fn swap(
+        &self,
+        key: &[u8],
+        value: Vec<u8>,
+        revision: i64,
+        lease: i64,
+    ) -> Result<Result<i64, Option<Entry>>, StoreError> {
         let reply = self.txn(vec![at_revision(key, revision)], vec![put(key, value, lease)], vec![get(key)]).await?;
         Ok(outcome(reply))
     }
@@ -174,7 +186,10 @@ impl Store {
 
     /// Any transaction.
     pub async fn txn(
-        &self, compare: Vec<pb::Compare>, success: Vec<pb::RequestOp>, failure: Vec<pb::RequestOp>,
+        &self,
+        compare: Vec<pb::Compare>,
+        success: Vec<pb::RequestOp>,
+        failure: Vec<pb::RequestOp>,
     ) -> Result<pb::TxnResponse, StoreError> {
         let mut kv = self.kv.clone();
         limited(kv.txn(pb::TxnRequest { compare, success, failure })).await
@@ -202,7 +217,8 @@ impl Store {
 
     /// Opens a watch stream that sends what `requests` yields.
     pub async fn watch(
-        &self, requests: tokio_stream::wrappers::ReceiverStream<pb::WatchRequest>,
+        &self,
+        requests: tokio_stream::wrappers::ReceiverStream<pb::WatchRequest>,
     ) -> Result<tonic::Streaming<pb::WatchResponse>, StoreError> {
         let mut watches = self.watches.clone();
         Ok(watches.watch(requests).await?.into_inner())

@@ -45,7 +45,10 @@ impl Preconditions {
         if let Some(want) = &self.resource_version
             && *want != object.revision.to_string()
         {
-            let why = format!("Precondition failed: ResourceVersion in precondition: {want}, ResourceVersion in object meta: {}", object.revision);
+            let why = format!(
+                "Precondition failed: ResourceVersion in precondition: {want}, ResourceVersion in object meta: {}",
+                object.revision
+            );
             return Err(ApiError::conflict(res.group, res.plural, &object.name, &why));
         }
         Ok(())
@@ -84,7 +87,12 @@ impl Storage {
     }
 
     /// The newest committed state of one object.
-    pub async fn get(&self, res: &'static Resource, namespace: &str, name: &str) -> Result<Option<Arc<Stored>>, ApiError> {
+    pub async fn get(
+        &self,
+        res: &'static Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Stored>>, ApiError> {
         let key = self.0.store.key(res, namespace, name);
         let found = self.0.store.get(&key).await.map_err(ApiError::from)?;
         found.map(|kv| codec::decode(res, &kv.value, kv.mod_revision).map(Arc::new)).transpose()
@@ -95,7 +103,8 @@ impl Storage {
         let (namespace, name) = (meta::namespace(&object).to_string(), meta::name(&object).to_string());
         let key = self.0.store.key(res, &namespace, &name);
         let text = codec::encode(res, &mut object)?;
-        let lease = if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
+        let lease =
+            if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
         match self.0.store.create(&key, text, lease).await.map_err(ApiError::from)? {
             Some(revision) => Ok(Arc::new(codec::stored(res, object, revision)?)),
             None => Err(ApiError::already_exists(res.group, res.plural, &name)),
@@ -107,7 +116,8 @@ impl Storage {
         let (namespace, name) = (meta::namespace(&object).to_string(), meta::name(&object).to_string());
         let key = self.0.store.key(res, &namespace, &name);
         let text = codec::encode(res, &mut object)?;
-        let lease = if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
+        let lease =
+            if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
         match self.0.store.swap(&key, text, revision, lease).await.map_err(ApiError::from)? {
             Ok(written) => Ok(Swap::Done(Arc::new(codec::stored(res, object, written)?))),
             Err(found) => self.lost(res, found),
@@ -131,7 +141,12 @@ impl Storage {
     /// Reads, changes and writes one object, again from the start when someone else wrote in between. `change` gets the object with its
     /// resourceVersion; an unchanged result is not written.
     pub async fn guaranteed_update<F>(
-        &self, res: &'static Resource, namespace: &str, name: &str, preconditions: &Preconditions, mut change: F,
+        &self,
+        res: &'static Resource,
+        namespace: &str,
+        name: &str,
+        preconditions: &Preconditions,
+        mut change: F,
     ) -> Result<Arc<Stored>, ApiError>
     where
         F: FnMut(Value) -> Result<Value, ApiError>,
@@ -154,7 +169,11 @@ impl Storage {
 
     /// Removes one object whatever its version, unless the preconditions fail.
     pub async fn delete(
-        &self, res: &'static Resource, namespace: &str, name: &str, preconditions: &Preconditions,
+        &self,
+        res: &'static Resource,
+        namespace: &str,
+        name: &str,
+        preconditions: &Preconditions,
     ) -> Result<Arc<Stored>, ApiError> {
         let mut current = self.get(res, namespace, name).await?;
         loop {
@@ -184,7 +203,11 @@ impl Storage {
     }
 
     /// Every object (of one namespace, if given) at least as new as the moment of the call.
-    pub async fn list(&self, res: &'static Resource, namespace: Option<&str>) -> Result<(Vec<Arc<Stored>>, i64), ApiError> {
+    pub async fn list(
+        &self,
+        res: &'static Resource,
+        namespace: Option<&str>,
+    ) -> Result<(Vec<Arc<Stored>>, i64), ApiError> {
         let cacher = self.cache(res);
         cacher.fresh().await?;
         Ok(cacher.snapshot(&namespace.filter(|n| !n.is_empty()).map(|n| format!("{n}/")).unwrap_or_default()))

@@ -87,8 +87,7 @@ async fn sync(controller: &Controller, name: String) -> Result<Next, Error> {
             Some(patched) => node = patched,
             None => return Ok(Next::Done),
         }
-        controller
-            .events.note(&node, "Normal", "NodeNotReady", format!("Node {name} status is now: NodeNotReady"));
+        controller.events.note(&node, "Normal", "NodeNotReady", format!("Node {name} status is now: NodeNotReady"));
     }
     if let Some(taints) = plan::taints(&node, now) {
         // Taints are one list for all writers: the version makes sure that nobody's is lost.

@@ -28,8 +28,12 @@ fn apply_struct(ty: TypeRef<'_>, object: &mut Value) {
 fn apply_shape(shape: Shape<'_>, value: &mut Value) {
     match (shape, value) {
         (Shape::Struct(ty), value) => apply_struct(ty, value),
-        (Shape::List(element), Value::Array(list)) => list.iter_mut().for_each(|value| apply_shape(element.shape(), value)),
-        (Shape::Map(element), Value::Object(map)) => map.values_mut().for_each(|value| apply_shape(element.shape(), value)),
+        (Shape::List(element), Value::Array(list)) => {
+            list.iter_mut().for_each(|value| apply_shape(element.shape(), value))
+        }
+        (Shape::Map(element), Value::Object(map)) => {
+            map.values_mut().for_each(|value| apply_shape(element.shape(), value))
+        }
         _ => {}
     }
 }
@@ -49,7 +53,10 @@ mod tests {
                     {"containerPort": 1, "protocol": "TCP"}, {"containerPort": 2, "protocol": "UDP"}, {"protocol": "TCP"}]}]}}),
             ),
             (json!({"spec": {}}), json!({"spec": {}})),
-            (json!({"spec": {"volumes": [{"iscsi": {}}]}}), json!({"spec": {"volumes": [{"iscsi": {"iscsiInterface": "default"}}]}})),
+            (
+                json!({"spec": {"volumes": [{"iscsi": {}}]}}),
+                json!({"spec": {"volumes": [{"iscsi": {"iscsiInterface": "default"}}]}}),
+            ),
         ];
         for (mut object, want) in cases {
             apply(builtin().of("v1", "Pod").unwrap(), &mut object);

@@ -97,7 +97,10 @@ pub fn deletion_grace_period_seconds(object: &Value) -> Option<i64> {
 
 /// metadata.finalizers.
 pub fn finalizers(object: &Value) -> Vec<&str> {
-    field(object, "finalizers").as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+    field(object, "finalizers")
+        .as_array()
+        .map(|list| list.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default()
 }
 
 /// metadata.ownerReferences.
@@ -223,7 +226,9 @@ mod tests {
     fn reads_of_a_bare_object_are_empty() {
         for object in [json!(null), json!({}), json!({"metadata": 1}), json!({"metadata": {"labels": []}})] {
             assert_eq!((name(&object), namespace(&object), uid(&object), generation(&object)), ("", "", "", 0));
-            assert!(labels(&object).is_none() && owner_references(&object).is_empty() && controller_of(&object).is_none());
+            assert!(
+                labels(&object).is_none() && owner_references(&object).is_empty() && controller_of(&object).is_none()
+            );
         }
     }
 

@@ -13,13 +13,15 @@ const SUBDOMAIN_1123: &str = "a lowercase RFC 1123 subdomain must consist of low
 const SUBDOMAIN_1123_RE: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character";
 const LABEL_1035_RE: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
-const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const QUALIFIED: &str =
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const QUALIFIED_RE: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const LABEL_VALUE_RE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
 const CONFIG_KEY_RE: &str = "[-._a-zA-Z0-9]+";
-const ENV_VAR: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const ENV_VAR: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
 fn max_length(length: usize) -> String {
     format!("must be no more than {length} bytes")
@@ -37,7 +39,8 @@ fn lower_alnum(b: u8) -> bool {
 
 fn is_label_1123(text: &str) -> bool {
     let bytes = text.as_bytes();
-    matches!((bytes.first(), bytes.last()), (Some(a), Some(z)) if lower_alnum(*a) && lower_alnum(*z)) && bytes.iter().all(|b| lower_alnum(*b) || *b == b'-')
+    matches!((bytes.first(), bytes.last()), (Some(a), Some(z)) if lower_alnum(*a) && lower_alnum(*z))
+        && bytes.iter().all(|b| lower_alnum(*b) || *b == b'-')
 }
 
 fn is_qualified(text: &str) -> bool {
@@ -113,7 +116,9 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         }
         _ => {
             let rule = regex_error(QUALIFIED, QUALIFIED_RE, &["MyName", "my.name", "123-abc"]);
-            return vec![format!("a qualified name {rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a qualified name {rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {

@@ -39,7 +39,8 @@ pub struct Quantity {
 }
 
 const NANO: i128 = 1_000_000_000;
-const DECIMAL: [(&str, i32); 10] = [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
+const DECIMAL: [(&str, i32); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 /// What a suffix multiplies by.
@@ -128,16 +129,28 @@ impl Quantity {
 
     /// Sum; zero takes over the other's style.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "saturating, and an operator would hide which side gives the style")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "saturating, and an operator would hide which side gives the style"
+    )]
     pub fn add(self, other: Self) -> Self {
-        Self { nanos: self.nanos.saturating_add(other.nanos), style: if self.is_zero() { other.style } else { self.style } }
+        Self {
+            nanos: self.nanos.saturating_add(other.nanos),
+            style: if self.is_zero() { other.style } else { self.style },
+        }
     }
 
     /// Difference; zero takes over the other's style.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "saturating, and an operator would hide which side gives the style")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "saturating, and an operator would hide which side gives the style"
+    )]
     pub fn sub(self, other: Self) -> Self {
-        Self { nanos: self.nanos.saturating_sub(other.nanos), style: if self.is_zero() { other.style } else { self.style } }
+        Self {
+            nanos: self.nanos.saturating_sub(other.nanos),
+            style: if self.is_zero() { other.style } else { self.style },
+        }
     }
 }
 
@@ -200,7 +213,10 @@ fn scale_by(digits: i128, factor: i128, exponent: i32, lost: bool) -> i128 {
     match digits.checked_mul(factor) {
         Some(product) => product / power + i128::from(product % power != 0 || lost),
         // too many digits to multiply first: the fraction below a nano is far beyond what a double could tell
-        None => (digits / power).saturating_mul(factor).saturating_add((digits % power).saturating_mul(factor) / power).saturating_add(1),
+        None => (digits / power)
+            .saturating_mul(factor)
+            .saturating_add((digits % power).saturating_mul(factor) / power)
+            .saturating_add(1),
     }
 }
 
@@ -315,7 +331,19 @@ mod tests {
     #[test]
     fn refused() {
         use QuantityError::*;
-        for (text, want) in [("", Format), ("1.1.1", Format), ("1+", Suffix), ("a", Format), ("1Xi", Format), ("1mm", Suffix), ("1ki", Suffix), ("1KI", Format), ("1 ", Format), ("1e", Suffix), ("m", Number)] {
+        for (text, want) in [
+            ("", Format),
+            ("1.1.1", Format),
+            ("1+", Suffix),
+            ("a", Format),
+            ("1Xi", Format),
+            ("1mm", Suffix),
+            ("1ki", Suffix),
+            ("1KI", Format),
+            ("1 ", Format),
+            ("1e", Suffix),
+            ("m", Number),
+        ] {
             assert_eq!(Quantity::parse(text).map(|q| q.to_string()), Err(want), "{text}");
         }
     }

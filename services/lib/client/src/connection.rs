@@ -61,7 +61,12 @@ impl Connection {
     }
 
     /// Sends one request and waits for the head of the answer.
-    pub async fn send(&self, method: Method, path: &str, body: Option<(&str, Bytes)>) -> Result<Response<Incoming>, Error> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Bytes)>,
+    ) -> Result<Response<Incoming>, Error> {
         let mut builder = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server))
@@ -75,10 +80,10 @@ impl Connection {
         }
         let bytes = body.map(|(_, bytes)| bytes).unwrap_or_default();
         let request = builder.body(Full::new(bytes)).map_err(|e| Error::Request(e.to_string()))?;
-        self.http.request(request).await.map_err(|error| Error::Connection {
-            server: self.server.clone(),
-            reason: with_causes(&error),
-        })
+        self.http
+            .request(request)
+            .await
+            .map_err(|error| Error::Connection { server: self.server.clone(), reason: with_causes(&error) })
     }
 }
 

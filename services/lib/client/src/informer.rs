@@ -199,7 +199,9 @@ impl Feeder {
         loop {
             match self.list_then_watch(&mut delay).await {
                 Ok(()) => debug!(resource = %self.resource.plural, "listing again"),
-                Err(error) if error.is_gone() => debug!(resource = %self.resource.plural, "watch expired, listing again"),
+                Err(error) if error.is_gone() => {
+                    debug!(resource = %self.resource.plural, "watch expired, listing again")
+                }
                 Err(error) => {
                     warn!(resource = %self.resource.plural, %error, "list or watch failed");
                     tokio::time::sleep(delay).await;

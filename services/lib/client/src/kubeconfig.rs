@@ -128,10 +128,10 @@ fn inline_or_file(
     file: Option<PathBuf>,
 ) -> Result<Option<Vec<u8>>, KubeconfigError> {
     if let Some(data) = data {
-        return STANDARD.decode(data.trim()).map(Some).map_err(|e| KubeconfigError::Content {
-            path: config.to_owned(),
-            reason: format!("{field}-data: {e}"),
-        });
+        return STANDARD
+            .decode(data.trim())
+            .map(Some)
+            .map_err(|e| KubeconfigError::Content { path: config.to_owned(), reason: format!("{field}-data: {e}") });
     }
     let folder = config.parent().unwrap_or(Path::new(""));
     file.map(|file| read(&folder.join(file))).transpose()

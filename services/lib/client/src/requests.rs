@@ -82,7 +82,12 @@ impl Client {
     }
 
     /// Creates an object.
-    pub async fn create(&self, resource: Resource<'_>, namespace: Option<&str>, object: &Value) -> Result<Value, Error> {
+    pub async fn create(
+        &self,
+        resource: Resource<'_>,
+        namespace: Option<&str>,
+        object: &Value,
+    ) -> Result<Value, Error> {
         self.json(Method::POST, &resource.path(namespace, None, None), json_body(object)).await
     }
 

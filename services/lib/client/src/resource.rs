@@ -28,8 +28,11 @@ impl<'a> Resource<'a> {
 
     /// The path of a collection or object: namespaces only where the resource has them and one is given.
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>, subresource: Option<&str>) -> String {
-        let mut path =
-            if self.group.is_empty() { format!("/api/{}", self.version) } else { format!("/apis/{}/{}", self.group, self.version) };
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
         if let Some(namespace) = namespace.filter(|ns| self.namespaced && !ns.is_empty()) {
             path.push_str("/namespaces/");
             path.push_str(namespace);

@@ -93,9 +93,8 @@ fn file_error(path: &Path, reason: impl ToString) -> TlsError {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|e| file_error(path, e))?;
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| file_error(path, e))?;
     if chain.is_empty() { Err(file_error(path, "holds no certificate")) } else { Ok(chain) }
 }
 

@@ -53,8 +53,12 @@ pub struct LoopDevice {
 pub fn attach_read_only(backing: &Path, direct: bool) -> Result<LoopDevice> {
     let file = File::open(backing).map_err(|e| Error::at("open", backing, e))?;
     let control_path = Path::new("/dev/loop-control");
-    let control: OwnedFd =
-        OpenOptions::new().read(true).write(true).open(control_path).map_err(|e| Error::at("open", control_path, e))?.into();
+    let control: OwnedFd = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(control_path)
+        .map_err(|e| Error::at("open", control_path, e))?
+        .into();
     // Another process may take the free number between the two calls; then the kernel says EBUSY and the next number is asked for.
     for _ in 0..16 {
         // SAFETY: LOOP_CTL_GET_FREE takes no argument and `control` is an open descriptor.
@@ -88,7 +92,8 @@ impl LoopConfig {
 }
 
 fn open_block(path: &Path) -> Result<File> {
-    let c_path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| Error::at("open", path, std::io::Error::from(e)))?;
+    let c_path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
+        .map_err(|e| Error::at("open", path, std::io::Error::from(e)))?;
     // SAFETY: `c_path` is a NUL-terminated string that outlives the call.
     let fd = unsafe { libc::open(c_path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if fd < 0 {

@@ -19,7 +19,11 @@ fn parse_statm(text: &str) -> Option<u64> {
 
 /// The size of a page.
 pub fn page_size() -> u64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().and_then(|v| u64::try_from(v).ok()).unwrap_or(4096)
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|v| u64::try_from(v).ok())
+        .unwrap_or(4096)
 }
 
 #[cfg(test)]

@@ -1,12 +1,18 @@
 //! Mounts: the few calls a read-only root needs, and what is mounted now.
 
 use crate::{Error, Result};
-use nix::mount::{MntFlags, umount2};
 pub use nix::mount::MsFlags;
+use nix::mount::{MntFlags, umount2};
 use std::path::{Path, PathBuf};
 
 /// mount(2).
-pub fn mount(source: Option<&str>, target: &Path, fstype: Option<&str>, flags: MsFlags, data: Option<&str>) -> Result<()> {
+pub fn mount(
+    source: Option<&str>,
+    target: &Path,
+    fstype: Option<&str>,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> Result<()> {
     nix::mount::mount(source, target, fstype, flags, data).map_err(|e| Error::at("mount", target, e))
 }
 
@@ -18,7 +24,8 @@ pub fn mount_dir(source: &str, target: &Path, fstype: &str, flags: MsFlags, data
 
 /// Moves a mount to another place.
 pub fn move_mount(from: &Path, to: &Path) -> Result<()> {
-    nix::mount::mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(|e| Error::at("move mount", to, e))
+    nix::mount::mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .map_err(|e| Error::at("move mount", to, e))
 }
 
 /// Bind mount, with everything mounted below it.
@@ -91,7 +98,11 @@ fn parse_mountinfo(line: &str) -> Option<Mounted> {
     let (front, back) = line.split_once(" - ")?;
     let target = front.split(' ').nth(4)?;
     let mut back = back.split(' ');
-    Some(Mounted { target: PathBuf::from(unescape(target)), fstype: back.next()?.to_owned(), source: unescape(back.next()?) })
+    Some(Mounted {
+        target: PathBuf::from(unescape(target)),
+        fstype: back.next()?.to_owned(),
+        source: unescape(back.next()?),
+    })
 }
 
 /// The kernel writes blanks and backslashes as three octal digits.

@@ -171,7 +171,8 @@ impl PidFd {
     pub fn open(pid: i32) -> Result<PidFd> {
         // SAFETY: pidfd_open takes a number and flags.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(|| Error::last("pidfd_open", pid.to_string()))?;
+        let fd =
+            i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(|| Error::last("pidfd_open", pid.to_string()))?;
         // SAFETY: the call has just returned this descriptor (close-on-exec by definition) and nobody else owns it.
         Ok(PidFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -180,7 +181,13 @@ impl PidFd {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         // SAFETY: the descriptor is open, the siginfo pointer may be null.
         let answer = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal as i32, std::ptr::null::<libc::siginfo_t>(), 0)
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                signal as i32,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
         };
         let error = std::io::Error::last_os_error();
         if answer == 0 || error.raw_os_error() == Some(libc::ESRCH) {

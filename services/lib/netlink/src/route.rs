@@ -74,8 +74,14 @@ impl Handle {
         let mut entries = Vec::new();
         let queries = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
         for query in queries {
-            let found: Vec<RouteMessage> =
-                self.0.route().get(query).execute().try_collect().await.map_err(|e| failed("list routes".to_owned(), e))?;
+            let found: Vec<RouteMessage> = self
+                .0
+                .route()
+                .get(query)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(|e| failed("list routes".to_owned(), e))?;
             entries.extend(found.iter().filter_map(entry));
         }
         Ok(entries)

@@ -5,19 +5,19 @@
 //! [`bytes::Bytes`](prost::bytes::Bytes).
 
 /// Key-value pairs and events.
-#[allow(missing_docs, clippy::all, reason = "generated")]
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
 
 /// The KV, Watch, Lease, Cluster and Maintenance services.
-#[allow(missing_docs, clippy::all, reason = "generated")]
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
 /// The standard gRPC health service.
-#[allow(missing_docs, clippy::all, reason = "generated")]
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }

@@ -47,7 +47,8 @@ pub struct Request {
 
 /// Reads the request from the environment (through `variable`) and standard input.
 pub fn parse(variable: impl Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Request, Error> {
-    let invalid = |name: &str, value: &str| Error::new(code::INVALID_ENVIRONMENT, format!("{name}={value:?} is not valid"));
+    let invalid =
+        |name: &str, value: &str| Error::new(code::INVALID_ENVIRONMENT, format!("{name}={value:?} is not valid"));
     let command = variable("CNI_COMMAND").unwrap_or_default();
     let command = match command.as_str() {
         "ADD" => Command::Add,

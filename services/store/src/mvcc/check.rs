@@ -83,8 +83,12 @@ struct Changes<'r> {
 impl<'r> Changes<'r> {
     /// Joins what may be executed together with `self`; the same key must not be in both.
     fn join(&mut self, other: Changes<'r>) -> Result<(), Refusal> {
-        let deleted = |puts: &HashSet<&[u8]>, deletes: &[KeyRange]| puts.iter().any(|p| deletes.iter().any(|d| d.contains(p)));
-        if deleted(&self.puts, &other.deletes) || deleted(&other.puts, &self.deletes) || !self.puts.is_disjoint(&other.puts) {
+        let deleted =
+            |puts: &HashSet<&[u8]>, deletes: &[KeyRange]| puts.iter().any(|p| deletes.iter().any(|d| d.contains(p)));
+        if deleted(&self.puts, &other.deletes)
+            || deleted(&other.puts, &self.deletes)
+            || !self.puts.is_disjoint(&other.puts)
+        {
             return Err(Refusal::DuplicateKey);
         }
         self.absorb(other);

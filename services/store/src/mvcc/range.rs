@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn contains_follows_the_api() {
-        let range = |key: &'static [u8], end: &'static [u8]| KeyRange::new(&Bytes::from_static(key), &Bytes::from_static(end));
+        let range =
+            |key: &'static [u8], end: &'static [u8]| KeyRange::new(&Bytes::from_static(key), &Bytes::from_static(end));
         let cases: [(KeyRange, &[u8], bool); 8] = [
             (range(b"a", b""), b"a", true),
             (range(b"a", b""), b"ab", false),

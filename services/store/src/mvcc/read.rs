@@ -78,12 +78,8 @@ pub fn answer(selected: Selected, request: &pb::RangeRequest, records: &impl Loa
 
 /// A filter or a sort has to see every record before the limit cuts.
 fn needs_all(request: &pb::RangeRequest) -> bool {
-    let filtered = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
+    let filtered =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
     filtered.iter().any(|bound| *bound != 0) || order(request).is_some()
 }
 

@@ -36,7 +36,13 @@ impl Load for Records {
 
 impl Store {
     fn new() -> Self {
-        Store { index: Index::default(), leases: LeaseTable::default(), records: Records::default(), revision: 1, compacted: 0 }
+        Store {
+            index: Index::default(),
+            leases: LeaseTable::default(),
+            records: Records::default(),
+            revision: 1,
+            compacted: 0,
+        }
     }
 
     fn run<T>(&mut self, act: impl FnOnce(&mut Transaction<'_, Records>) -> T) -> T {
@@ -108,7 +114,9 @@ fn filled() -> Store {
     store.run(|t| t.delete(Bytes::from_static(b"c")));
     store.put("d", "old");
     store.run(|t| t.delete(Bytes::from_static(b"d")));
-    store.run(|t| t.txn(&pb::TxnRequest { success: vec![put_op("d", "0"), put_op("a", "3")], ..Default::default() })).unwrap();
+    store
+        .run(|t| t.txn(&pb::TxnRequest { success: vec![put_op("d", "0"), put_op("a", "3")], ..Default::default() }))
+        .unwrap();
     store
 }
 
@@ -116,7 +124,8 @@ fn filled() -> Store {
 fn counters_are_etcds() {
     let store = filled();
     let response = store.range(&all()).unwrap();
-    let rows: Vec<_> = response.kvs.iter().map(|kv| (kv.key.as_ref(), kv.create_revision, kv.mod_revision, kv.version)).collect();
+    let rows: Vec<_> =
+        response.kvs.iter().map(|kv| (kv.key.as_ref(), kv.create_revision, kv.mod_revision, kv.version)).collect();
     assert_eq!(rows, [(b"a".as_ref(), 2, 9, 3), (b"b", 4, 4, 1), (b"d", 9, 9, 1)]);
     assert_eq!((response.count, response.more, store.revision), (3, false, 9));
 }
@@ -217,12 +226,18 @@ fn compares_cover_every_target() {
 #[test]
 fn a_transaction_is_one_revision_and_sees_itself() {
     let mut store = filled();
-    let request =
-        pb::TxnRequest { success: vec![put_op("n", "1"), range_op("n"), delete_op("a", "c"), range_op("a")], ..Default::default() };
+    let request = pb::TxnRequest {
+        success: vec![put_op("n", "1"), range_op("n"), delete_op("a", "c"), range_op("a")],
+        ..Default::default()
+    };
     let response = store.txn(&request).unwrap();
     let responses: Vec<_> = response.responses.into_iter().map(|r| r.response.unwrap()).collect();
-    let [Response::ResponsePut(_), Response::ResponseRange(new), Response::ResponseDeleteRange(deleted), Response::ResponseRange(gone)] =
-        responses.as_slice()
+    let [
+        Response::ResponsePut(_),
+        Response::ResponseRange(new),
+        Response::ResponseDeleteRange(deleted),
+        Response::ResponseRange(gone),
+    ] = responses.as_slice()
     else {
         panic!("{responses:?}")
     };
@@ -238,7 +253,8 @@ fn nested_comparisons_see_the_store_before() {
     let mut store = Store::new();
     let absent = pb::Compare { key: "k".into(), target: CompareTarget::Version.into(), ..Default::default() };
     let nested = pb::TxnRequest { compare: vec![absent], success: vec![put_op("inner", "1")], failure: vec![] };
-    let request = pb::TxnRequest { success: vec![put_op("k", "v"), op(Request::RequestTxn(nested))], ..Default::default() };
+    let request =
+        pb::TxnRequest { success: vec![put_op("k", "v"), op(Request::RequestTxn(nested))], ..Default::default() };
     store.txn(&request).unwrap();
     assert_eq!(keys_at(&store, 0), ["inner=1", "k=v"]);
 }
@@ -268,7 +284,8 @@ fn puts_keep_what_they_are_told_to_keep() {
     let mut store = Store::new();
     store.leases.grant(7, 60, Instant::now()).unwrap();
     store.run(|t| t.put(&pb::PutRequest { lease: 7, ..put("k", "v1") })).unwrap();
-    let response = store.run(|t| t.put(&pb::PutRequest { ignore_lease: true, prev_kv: true, ..put("k", "v2") })).unwrap();
+    let response =
+        store.run(|t| t.put(&pb::PutRequest { ignore_lease: true, prev_kv: true, ..put("k", "v2") })).unwrap();
     assert_eq!(response.prev_kv.unwrap().value, "v1");
     store.run(|t| t.put(&pb::PutRequest { ignore_value: true, lease: 0, ..put("k", "") })).unwrap();
     let kv = &store.range(&all()).unwrap().kvs[0];
@@ -278,7 +295,8 @@ fn puts_keep_what_they_are_told_to_keep() {
 
 #[test]
 fn requests_are_checked_before_anything_happens() {
-    let txn = |success: Vec<pb::RequestOp>, failure| check::txn(&pb::TxnRequest { compare: vec![], success, failure }, 4);
+    let txn =
+        |success: Vec<pb::RequestOp>, failure| check::txn(&pb::TxnRequest { compare: vec![], success, failure }, 4);
     let nested = |success, failure| op(Request::RequestTxn(pb::TxnRequest { compare: vec![], success, failure }));
     let cases = [
         (txn(vec![put_op("a", ""), put_op("b", ""), delete_op("c", "")], vec![]), Ok(())),
@@ -288,11 +306,20 @@ fn requests_are_checked_before_anything_happens() {
         (txn(vec![put_op("a", "")], vec![put_op("a", "")]), Ok(())),
         (txn(vec![nested(vec![put_op("a", "")], vec![delete_op("a", "")])], vec![]), Ok(())),
         (txn(vec![put_op("a", ""), nested(vec![], vec![delete_op("a", "")])], vec![]), Err(Refusal::DuplicateKey)),
-        (txn(vec![nested(vec![put_op("a", "")], vec![]), nested(vec![put_op("a", "")], vec![])], vec![]), Err(Refusal::DuplicateKey)),
+        (
+            txn(vec![nested(vec![put_op("a", "")], vec![]), nested(vec![put_op("a", "")], vec![])], vec![]),
+            Err(Refusal::DuplicateKey),
+        ),
         (txn(vec![put_op("", "")], vec![]), Err(Refusal::EmptyKey)),
         (txn((0..5).map(|_| range_op("a")).collect(), vec![]), Err(Refusal::TooManyOps)),
-        (txn(vec![range_op("a"), range_op("a"), nested(vec![range_op("a"); 3], vec![])], vec![]), Err(Refusal::TooManyOps)),
-        (check::range(&pb::RangeRequest { key: "a".into(), sort_order: 9, ..Default::default() }), Err(Refusal::InvalidSortOption)),
+        (
+            txn(vec![range_op("a"), range_op("a"), nested(vec![range_op("a"); 3], vec![])], vec![]),
+            Err(Refusal::TooManyOps),
+        ),
+        (
+            check::range(&pb::RangeRequest { key: "a".into(), sort_order: 9, ..Default::default() }),
+            Err(Refusal::InvalidSortOption),
+        ),
         (check::put(&pb::PutRequest { ignore_value: true, ..put("a", "v") }), Err(Refusal::ValueProvided)),
         (check::put(&pb::PutRequest { ignore_lease: true, lease: 1, ..put("a", "") }), Err(Refusal::LeaseProvided)),
     ];

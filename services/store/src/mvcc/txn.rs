@@ -145,7 +145,8 @@ impl<'a, L: Load> Transaction<'a, L> {
         let mut found: Vec<(Bytes, Revision)> = Vec::new();
         let range = KeyRange::new(&request.key, &request.range_end);
         self.index.visit(&range, self.revision(), |key, revision| found.push((Bytes::copy_from_slice(key), revision)));
-        let mut response = pb::DeleteRangeResponse { deleted: i64::try_from(found.len()).unwrap_or(i64::MAX), ..Default::default() };
+        let mut response =
+            pb::DeleteRangeResponse { deleted: i64::try_from(found.len()).unwrap_or(i64::MAX), ..Default::default() };
         for (key, previous) in found {
             if request.prev_kv {
                 response.prev_kvs.push(self.load(previous)?);

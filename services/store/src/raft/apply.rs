@@ -164,7 +164,8 @@ impl Applier {
                 EntryPayload::Blank => Reply::default(),
                 EntryPayload::Membership(membership) => {
                     applied.membership = super::StoredMembership::new(Some(entry.log_id), membership);
-                    let payload = serde_json::to_vec(&applied.membership).map_err(|e| Error::Consensus(e.to_string()))?;
+                    let payload =
+                        serde_json::to_vec(&applied.membership).map_err(|e| Error::Consensus(e.to_string()))?;
                     self.engine.put(&mut round.batch, schema::STATE, state::MEMBERSHIP, &payload);
                     Reply::default()
                 }
@@ -325,7 +326,6 @@ impl Applier {
         Ok(())
     }
 }
-
 
 fn header(revision: i64) -> Option<pb::ResponseHeader> {
     Some(pb::ResponseHeader { revision, ..Default::default() })

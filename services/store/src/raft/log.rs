@@ -107,7 +107,8 @@ pub fn open(engine: &Engine) -> Result<Tail, Error> {
     let mut tail = Tail { purged, last: purged, vote, ..Tail::default() };
     let mut expected = purged.map(|id| id.index + 1);
     engine.scan(schema::RAFT_LOG, &expected.unwrap_or(0).to_be_bytes(), |key, value| {
-        let index = u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
+        let index =
+            u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
         if expected.is_some_and(|expected| expected != index) {
             return Err(Corruption::new(schema::RAFT_LOG, key, "the entry before this one is missing").into());
         }
@@ -149,7 +150,8 @@ fn decode(index: u64, value: &[u8]) -> Result<Entry, Error> {
 fn read_disk(engine: &Engine, from: u64, to: u64) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     engine.scan(schema::RAFT_LOG, &from.to_be_bytes(), |key, value| {
-        let index = u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
+        let index =
+            u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
         if index >= to {
             return Ok(false);
         }

@@ -30,7 +30,10 @@ impl RaftNetworkFactory<Types> for Network {
 
 impl Peer {
     fn unreachable(&self) -> Unreachable<Types> {
-        Unreachable::from_string(format!("member {:x} ({}): this build has no transport between members", self.id, self.urls))
+        Unreachable::from_string(format!(
+            "member {:x} ({}): this build has no transport between members",
+            self.id, self.urls
+        ))
     }
 }
 
@@ -45,7 +48,11 @@ impl RaftNetworkV2<Types> for Peer {
         Err(self.unreachable().into())
     }
 
-    async fn vote(&mut self, _rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn vote(
+        &mut self,
+        _rpc: VoteRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         Err(self.unreachable().into())
     }
 

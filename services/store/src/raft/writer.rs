@@ -180,7 +180,13 @@ pub fn queue() -> (Writer, Receiver<Job>) {
 ///
 /// # Errors
 /// The operating system refused.
-pub fn start(engine: Engine, tail: Arc<Mutex<Tail>>, applier: Applier, jobs: Receiver<Job>, fatal: Fatal) -> io::Result<Threads> {
+pub fn start(
+    engine: Engine,
+    tail: Arc<Mutex<Tail>>,
+    applier: Applier,
+    jobs: Receiver<Job>,
+    fatal: Fatal,
+) -> io::Result<Threads> {
     let (to_sync, waiting) = channel();
     let syncer = {
         let (engine, fatal) = (engine.clone(), fatal.clone());

@@ -18,7 +18,10 @@ fn one_member_only<T>() -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl cluster_server::Cluster for Cluster {
-    async fn member_list(&self, request: Request<pb::MemberListRequest>) -> Result<Response<pb::MemberListResponse>, Status> {
+    async fn member_list(
+        &self,
+        request: Request<pb::MemberListRequest>,
+    ) -> Result<Response<pb::MemberListResponse>, Status> {
         if request.into_inner().linearizable {
             self.0.consensus.read_barrier().await?;
         }
@@ -38,18 +41,27 @@ impl cluster_server::Cluster for Cluster {
         one_member_only()
     }
 
-    async fn member_remove(&self, request: Request<pb::MemberRemoveRequest>) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+    async fn member_remove(
+        &self,
+        request: Request<pb::MemberRemoveRequest>,
+    ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
         if request.into_inner().id != self.0.identity.member {
             return Err(Error::from(Refusal::MemberNotFound).into());
         }
         one_member_only()
     }
 
-    async fn member_update(&self, _: Request<pb::MemberUpdateRequest>) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+    async fn member_update(
+        &self,
+        _: Request<pb::MemberUpdateRequest>,
+    ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
         one_member_only()
     }
 
-    async fn member_promote(&self, _: Request<pb::MemberPromoteRequest>) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+    async fn member_promote(
+        &self,
+        _: Request<pb::MemberPromoteRequest>,
+    ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
         one_member_only()
     }
 }

@@ -27,7 +27,9 @@ async fn ill(member: &Member) -> Option<String> {
 pub async fn http(member: &Member) -> HttpResponse<Body> {
     match ill(member).await {
         None => super::json(StatusCode::OK, r#"{"health":"true","reason":""}"#.to_owned()),
-        Some(reason) => super::json(StatusCode::SERVICE_UNAVAILABLE, format!(r#"{{"health":"false","reason":{reason:?}}}"#)),
+        Some(reason) => {
+            super::json(StatusCode::SERVICE_UNAVAILABLE, format!(r#"{{"health":"false","reason":{reason:?}}}"#))
+        }
     }
 }
 

@@ -91,7 +91,10 @@ impl kv_server::Kv for Kv {
         Ok(Response::new(response))
     }
 
-    async fn compact(&self, request: Request<pb::CompactionRequest>) -> Result<Response<pb::CompactionResponse>, Status> {
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
         let request = request.into_inner();
         let Outcome::Compact(mut response) = self.0.propose(Operation::Compact(request)).await? else {
             return Err(mismatch());

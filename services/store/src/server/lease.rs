@@ -35,7 +35,10 @@ fn keep_alive(member: &Member, id: i64) -> Result<pb::LeaseKeepAliveResponse, Er
 impl lease_server::Lease for Lease {
     type LeaseKeepAliveStream = ReceiverStream<Result<pb::LeaseKeepAliveResponse, Status>>;
 
-    async fn lease_grant(&self, request: Request<pb::LeaseGrantRequest>) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+    async fn lease_grant(
+        &self,
+        request: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let mut request = request.into_inner();
         if request.id == 0 {
             request.id = random_id();
@@ -47,7 +50,10 @@ impl lease_server::Lease for Lease {
         Ok(Response::new(response))
     }
 
-    async fn lease_revoke(&self, request: Request<pb::LeaseRevokeRequest>) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+    async fn lease_revoke(
+        &self,
+        request: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let operation = Operation::LeaseRevoke(request.into_inner());
         let Outcome::LeaseRevoke(mut response) = self.0.propose(operation).await? else { return Err(mismatch()) };
         response.header = self.0.complete(response.header);
@@ -79,7 +85,12 @@ impl lease_server::Lease for Lease {
         let request = request.into_inner();
         self.0.consensus.read_barrier().await?;
         let leases = self.0.state.leases.lock();
-        let mut response = pb::LeaseTimeToLiveResponse { header: self.0.complete(None), id: request.id, ttl: -1, ..Default::default() };
+        let mut response = pb::LeaseTimeToLiveResponse {
+            header: self.0.complete(None),
+            id: request.id,
+            ttl: -1,
+            ..Default::default()
+        };
         if let Some((left, granted)) = leases.time_to_live(request.id, Instant::now()) {
             response.ttl = left;
             response.granted_ttl = granted;
@@ -90,7 +101,10 @@ impl lease_server::Lease for Lease {
         Ok(Response::new(response))
     }
 
-    async fn lease_leases(&self, _: Request<pb::LeaseLeasesRequest>) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+    async fn lease_leases(
+        &self,
+        _: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.0.consensus.read_barrier().await?;
         let ids = self.0.state.leases.lock().ids();
         let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();

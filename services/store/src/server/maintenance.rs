@@ -98,7 +98,10 @@ impl maintenance_server::Maintenance for Maintenance {
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 
-    async fn move_leader(&self, request: Request<pb::MoveLeaderRequest>) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
         if !self.0.consensus.is_leader() {
             return refuse(Refusal::NotLeader);
         }

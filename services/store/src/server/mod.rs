@@ -142,7 +142,9 @@ impl Server {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
         match request.uri().path() {
             "/health" | "/readyz" => Ok(health::http(&self.member).await),
-            "/version" => Ok(json(StatusCode::OK, format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{VERSION}"}}"#))),
+            "/version" => {
+                Ok(json(StatusCode::OK, format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{VERSION}"}}"#)))
+            }
             _ => self.routes.oneshot(request).await,
         }
     }

@@ -27,7 +27,10 @@ pub struct Watch {
 impl watch_server::Watch for Watch {
     type WatchStream = ReceiverStream<Result<pb::WatchResponse, Status>>;
 
-    async fn watch(&self, request: Request<Streaming<pb::WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let (out, responses) = mpsc::channel(IN_FLIGHT);
         let state = &self.member.state;
         let session = Session::new(state.mvcc.clone(), state.hub.clone(), self.member.header(0), out);

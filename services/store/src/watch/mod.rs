@@ -137,7 +137,8 @@ mod tests {
     use crate::schema::Revision;
 
     fn batch(revision: i64, bytes: usize) -> Batch {
-        let kv = KeyValue { key: "k".into(), value: vec![0; bytes].into(), mod_revision: revision, ..Default::default() };
+        let kv =
+            KeyValue { key: "k".into(), value: vec![0; bytes].into(), mod_revision: revision, ..Default::default() };
         let change = Change { revision: Revision::first(revision), tombstone: false, kv, previous: None };
         Batch { revision, changes: vec![change], previous: None }
     }

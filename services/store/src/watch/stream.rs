@@ -83,7 +83,12 @@ impl Session {
     }
 
     /// Serves until the client ends the stream or `shutdown`.
-    pub async fn run(mut self, mut inbound: tonic::Streaming<pb::WatchRequest>, progress: Duration, shutdown: daemon::Shutdown) {
+    pub async fn run(
+        mut self,
+        mut inbound: tonic::Streaming<pb::WatchRequest>,
+        progress: Duration,
+        shutdown: daemon::Shutdown,
+    ) {
         let mut ticker = tokio::time::interval(progress);
         ticker.reset();
         loop {
@@ -113,7 +118,12 @@ impl Session {
             Some(RequestUnion::ProgressRequest(_)) => {
                 // Everything up to the revision named here has been sent before it on the same stream.
                 let through = self.pump().await?;
-                self.send(pb::WatchResponse { header: self.header(through), watch_id: NO_WATCHER, ..Default::default() }).await
+                self.send(pb::WatchResponse {
+                    header: self.header(through),
+                    watch_id: NO_WATCHER,
+                    ..Default::default()
+                })
+                .await
             }
             None => Ok(()),
         }
@@ -133,7 +143,14 @@ impl Session {
         let header = self.header(current);
         if let Some(reason) = refusal {
             let cancel_reason = reason.to_owned();
-            let answer = pb::WatchResponse { header, watch_id: NO_WATCHER, created: true, canceled: true, cancel_reason, ..Default::default() };
+            let answer = pb::WatchResponse {
+                header,
+                watch_id: NO_WATCHER,
+                created: true,
+                canceled: true,
+                cancel_reason,
+                ..Default::default()
+            };
             return self.send(answer).await;
         }
         let id = self.take_id(request.watch_id);
@@ -201,7 +218,8 @@ impl Session {
     async fn pump(&mut self) -> Result<i64, Gone> {
         loop {
             let published = *self.revisions.borrow_and_update();
-            let behind: Vec<i64> = self.watchers.iter().filter(|(_, w)| w.next <= published).map(|(id, _)| *id).collect();
+            let behind: Vec<i64> =
+                self.watchers.iter().filter(|(_, w)| w.next <= published).map(|(id, _)| *id).collect();
             if behind.is_empty() {
                 return Ok(published);
             }
@@ -213,13 +231,19 @@ impl Session {
         }
     }
 
-    async fn advance(&mut self, id: i64, published: i64, shared: &mut Option<(i64, Option<Recent>)>) -> Result<(), Gone> {
+    async fn advance(
+        &mut self,
+        id: i64,
+        published: i64,
+        shared: &mut Option<(i64, Option<Recent>)>,
+    ) -> Result<(), Gone> {
         let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
         let from = watcher.next;
         if shared.as_ref().is_none_or(|(at, _)| *at != from) {
             *shared = Some((from, self.hub.recent(from, RESPONSE_BYTES)));
         }
-        let recent = shared.as_ref().and_then(|(_, recent)| recent.as_ref()).and_then(|recent| from_ring(watcher, recent));
+        let recent =
+            shared.as_ref().and_then(|(_, recent)| recent.as_ref()).and_then(|recent| from_ring(watcher, recent));
         let step = match recent {
             Some(step) => Ok(step),
             None => self.from_disk(id, from, published).await,
@@ -230,7 +254,14 @@ impl Session {
                 self.remove(id);
                 let compact_revision = self.mvcc.compacted();
                 let header = self.header(self.mvcc.revision());
-                self.send(pb::WatchResponse { header, watch_id: id, canceled: true, compact_revision, ..Default::default() }).await
+                self.send(pb::WatchResponse {
+                    header,
+                    watch_id: id,
+                    canceled: true,
+                    compact_revision,
+                    ..Default::default()
+                })
+                .await
             }
             Err(error) => {
                 tracing::error!(%error, "watch ends: history cannot be read");
@@ -242,7 +273,8 @@ impl Session {
 
     async fn from_disk(&self, id: i64, from: i64, to: i64) -> Result<Step, Error> {
         let Some(watcher) = self.watchers.get(&id) else { return Ok(Step { events: Vec::new(), through: to }) };
-        let (mvcc, range, prev_kv, filters) = (self.mvcc.clone(), watcher.range.clone(), watcher.prev_kv, watcher.filters.clone());
+        let (mvcc, range, prev_kv, filters) =
+            (self.mvcc.clone(), watcher.range.clone(), watcher.prev_kv, watcher.filters.clone());
         let read = move || read_history(&mvcc, &range, prev_kv, &filters, from, to);
         tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(Error::Consensus(e.to_string())))
     }
@@ -260,7 +292,8 @@ impl Session {
         for events in parts {
             self.send(pb::WatchResponse { header, watch_id: id, fragment: true, events, ..Default::default() }).await?;
         }
-        self.send(pb::WatchResponse { header, watch_id: id, events: last.unwrap_or_default(), ..Default::default() }).await
+        self.send(pb::WatchResponse { header, watch_id: id, events: last.unwrap_or_default(), ..Default::default() })
+            .await
     }
 
     fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
@@ -296,7 +329,14 @@ fn from_ring(watcher: &Watcher, recent: &Recent) -> Option<Step> {
     Some(Step { events, through: recent.through })
 }
 
-fn read_history(mvcc: &Mvcc, range: &KeyRange, prev_kv: bool, filters: &[FilterType], from: i64, to: i64) -> Result<Step, Error> {
+fn read_history(
+    mvcc: &Mvcc,
+    range: &KeyRange,
+    prev_kv: bool,
+    filters: &[FilterType],
+    from: i64,
+    to: i64,
+) -> Result<Step, Error> {
     let mut step = Step { events: Vec::new(), through: to };
     let (mut bytes, mut records, mut last) = (0, 0, from);
     mvcc.history(from, to, |revision, tombstone, kv| {

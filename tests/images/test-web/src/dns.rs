@@ -36,7 +36,11 @@ pub fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
 
 fn from_hosts(text: &str, name: &str) -> Vec<IpAddr> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().split_ascii_whitespace());
-    lines.filter_map(|mut words| Some((words.next()?.parse().ok()?, words))).filter(|(_, names)| names.clone().any(|n| n == name)).map(|(ip, _)| ip).collect()
+    lines
+        .filter_map(|mut words| Some((words.next()?.parse().ok()?, words)))
+        .filter(|(_, names)| names.clone().any(|n| n == name))
+        .map(|(ip, _)| ip)
+        .collect()
 }
 
 fn parse_config(text: &str) -> Config {
@@ -64,7 +68,11 @@ fn candidates(name: &str, config: &Config) -> Vec<String> {
     }
     let searched = config.search.iter().map(|domain| format!("{name}.{}", domain.trim_end_matches('.')));
     let own = std::iter::once(name.to_owned());
-    if name.matches('.').count() >= config.ndots { own.chain(searched).collect() } else { searched.chain(own).collect() }
+    if name.matches('.').count() >= config.ndots {
+        own.chain(searched).collect()
+    } else {
+        searched.chain(own).collect()
+    }
 }
 
 fn query(server: IpAddr, name: &str) -> Result<Vec<IpAddr>, String> {
@@ -84,7 +92,10 @@ fn question(id: u16, name: &str) -> Result<Vec<u8>, String> {
     message.extend_from_slice(&id.to_be_bytes());
     message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]); // recursion desired, one question
     for part in name.split('.') {
-        let length = u8::try_from(part.len()).ok().filter(|n| (1..=63).contains(n)).ok_or_else(|| format!("{name:?} is not a name"))?;
+        let length = u8::try_from(part.len())
+            .ok()
+            .filter(|n| (1..=63).contains(n))
+            .ok_or_else(|| format!("{name:?} is not a name"))?;
         message.push(length);
         message.extend_from_slice(part.as_bytes());
     }
@@ -136,7 +147,8 @@ mod tests {
 
     #[test]
     fn the_search_list_comes_first_for_short_names() {
-        let config = parse_config("nameserver 10.96.0.10\nsearch a.svc.cluster.local svc.cluster.local\noptions ndots:5\n");
+        let config =
+            parse_config("nameserver 10.96.0.10\nsearch a.svc.cluster.local svc.cluster.local\noptions ndots:5\n");
         assert_eq!(config.servers, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
         assert_eq!(candidates("web", &config), ["web.a.svc.cluster.local", "web.svc.cluster.local", "web"]);
         assert_eq!(candidates("web.", &config), ["web"]);

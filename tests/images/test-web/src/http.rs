@@ -51,7 +51,10 @@ fn answer(stream: &TcpStream, host: &str) -> std::io::Result<()> {
     };
     let mut stream = stream;
     let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }
 
 /// Fetches `http://host[:port]/path`.

@@ -32,7 +32,8 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
     match words {
         [] => http::serve(8080, None).map(|()| ExitCode::SUCCESS),
         ["serve", options @ ..] => {
-            let port = option(options, "--port")?.map_or(Ok(8080), |p| p.parse().map_err(|e| format!("--port {p}: {e}")))?;
+            let port =
+                option(options, "--port")?.map_or(Ok(8080), |p| p.parse().map_err(|e| format!("--port {p}: {e}")))?;
             http::serve(port, option(options, "--text")?).map(|()| ExitCode::SUCCESS)
         }
         ["get", url] => {

@@ -65,7 +65,11 @@ fn node_of(binding: &Value) -> Result<String, ApiError> {
     if name.is_empty() {
         errors.push(FieldError::required("target.name", ""));
     }
-    if errors.is_empty() { Ok(name.to_string()) } else { Err(ApiError::invalid("", "Binding", meta::name(binding), &errors)) }
+    if errors.is_empty() {
+        Ok(name.to_string())
+    } else {
+        Err(ApiError::invalid("", "Binding", meta::name(binding), &errors))
+    }
 }
 
 /// The pod after binding.
@@ -109,16 +113,33 @@ mod tests {
     #[test]
     fn a_pod_is_bound_once() {
         let pods = Resource {
-            group: "", version: "v1", plural: "pods", singular: "pod", kind: "Pod", namespaced: true, short_names: &[], categories: &[],
-            verbs: &[], subresources: &[], storage: "pods", strategy: &crate::registry::Generic, virtual_: false,
+            group: "",
+            version: "v1",
+            plural: "pods",
+            singular: "pod",
+            kind: "Pod",
+            namespaced: true,
+            short_names: &[],
+            categories: &[],
+            verbs: &[],
+            subresources: &[],
+            storage: "pods",
+            strategy: &crate::registry::Generic,
+            virtual_: false,
         };
         let pod = json!({"metadata": {"name": "p"}, "spec": {}});
         let binding = json!({"metadata": {"annotations": {"a": "b"}}, "target": {"name": "n"}});
         let once = bound(&pods, pod, &binding, "n", "t").expect("bound");
         assert_eq!(once["spec"]["nodeName"], "n");
-        assert_eq!(once["status"]["conditions"], json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": "t"}]));
+        assert_eq!(
+            once["status"]["conditions"],
+            json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": "t"}])
+        );
         assert_eq!(once["metadata"]["annotations"], json!({"a": "b"}));
         let twice = bound(&pods, once, &binding, "m", "t").expect_err("taken");
-        assert_eq!(twice.to_string(), "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n\"");
+        assert_eq!(
+            twice.to_string(),
+            "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n\""
+        );
     }
 }

@@ -20,7 +20,11 @@ const DISRUPTED_MAX: usize = 2000;
 pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
     let eviction = decode::object(call, request, "policy", "v1", "Eviction").await?.object;
     if !meta::name(&eviction).is_empty() && meta::name(&eviction) != target.name {
-        return Err(ApiError::bad_request(format!("name in URL does not match name in Eviction object: {} != {}", target.name, meta::name(&eviction))));
+        return Err(ApiError::bad_request(format!(
+            "name in URL does not match name in Eviction object: {} != {}",
+            target.name,
+            meta::name(&eviction)
+        )));
     }
     let mut options = DeleteOptions::parse(&eviction["deleteOptions"], call)?;
     let pod = read::find(call, target).await?;
@@ -37,7 +41,10 @@ pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Re
     // The version has changed by our own mark; the uid still says which pod was meant.
     options.preconditions = Preconditions { uid: Some(pod.uid()), resource_version: None };
     delete::remove(call, target.res, &target.namespace, &target.name, &options).await?;
-    Ok(respond::json(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+    Ok(respond::json(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    ))
 }
 
 /// Finished, waiting and already deleted pods disrupt nothing.
@@ -50,11 +57,14 @@ async fn budget_of(call: &Call, pod: &Stored) -> Result<Option<Arc<Stored>>, Api
     let Some(res) = lookup("policy", "v1", "poddisruptionbudgets") else { return Ok(None) };
     let (budgets, _) = call.state.storage.list(res, Some(&pod.namespace)).await?;
     let mut matching = budgets.into_iter().filter(|b| {
-        LabelSelector::from_object(&b.object()["spec"]["selector"]).is_ok_and(|selector| selector.matches(pod.labels.as_ref()))
+        LabelSelector::from_object(&b.object()["spec"]["selector"])
+            .is_ok_and(|selector| selector.matches(pod.labels.as_ref()))
     });
     let first = matching.next();
     if matching.next().is_some() {
-        return Err(ApiError::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."));
+        return Err(ApiError::internal(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+        ));
     }
     Ok(first)
 }
@@ -65,21 +75,31 @@ async fn take_from(call: &Call, budget: &Stored, pod: &str, dry_run: bool) -> Re
         return disrupt(budget.object(), pod, &call.now).map(|_| ());
     }
     let take = |object: Value| disrupt(object, pod, &call.now);
-    call.state.storage.guaranteed_update(res, &budget.namespace, &budget.name, &Preconditions::default(), take).await.map(|_| ())
+    call.state
+        .storage
+        .guaranteed_update(res, &budget.namespace, &budget.name, &Preconditions::default(), take)
+        .await
+        .map(|_| ())
 }
 
 /// The budget with one disruption less; 429 if it has none to give.
 fn disrupt(mut budget: Value, pod: &str, now: &str) -> Result<Value, ApiError> {
     let message = "Cannot evict pod as it would violate the pod's disruption budget.";
     let name = meta::name(&budget).to_string();
-    let refuse = |cause: String, retry| Err(ApiError::too_many_requests(message, retry).with_cause("DisruptionBudget", cause, ""));
+    let refuse = |cause: String, retry| {
+        Err(ApiError::too_many_requests(message, retry).with_cause("DisruptionBudget", cause, ""))
+    };
     if budget["status"]["observedGeneration"].as_i64().unwrap_or(0) < meta::generation(&budget) {
         return refuse(format!("The disruption budget {name} is still being processed by the server."), 10);
     }
     let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
     if allowed <= 0 {
         let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
-        let cause = format!("The disruption budget {name} needs {} healthy pods and has {} currently", number("desiredHealthy"), number("currentHealthy"));
+        let cause = format!(
+            "The disruption budget {name} needs {} healthy pods and has {} currently",
+            number("desiredHealthy"),
+            number("currentHealthy")
+        );
         return refuse(cause, 0);
     }
     let status = meta::child_mut(&mut budget, "status");
@@ -96,11 +116,16 @@ async fn mark_disrupted(call: &Call, target: &Target, pod: &Stored) -> Result<()
     let preconditions = Preconditions { uid: Some(pod.uid()), resource_version: None };
     let message = "Eviction API: evicting";
     let mark = |mut object: Value| {
-        let condition = Condition { kind: "DisruptionTarget", status: "True", reason: "EvictionByEvictionAPI", message };
+        let condition =
+            Condition { kind: "DisruptionTarget", status: "True", reason: "EvictionByEvictionAPI", message };
         meta::set_condition(&mut object, condition, &call.now);
         Ok(object)
     };
-    call.state.storage.guaranteed_update(target.res, &target.namespace, &target.name, &preconditions, mark).await.map(|_| ())
+    call.state
+        .storage
+        .guaranteed_update(target.res, &target.namespace, &target.name, &preconditions, mark)
+        .await
+        .map(|_| ())
 }
 
 #[cfg(test)]
@@ -113,7 +138,10 @@ mod tests {
         let spent = disrupt(budget, "p", "t").expect("one left");
         assert_eq!(spent["status"]["disruptedPods"], json!({"p": "t"}));
         let refused = disrupt(spent.clone(), "q", "t").expect_err("none left");
-        assert_eq!((refused.code(), refused.0.details.map(|d| d.causes[0].reason.clone())), (429, Some("DisruptionBudget".to_string())));
+        assert_eq!(
+            (refused.code(), refused.0.details.map(|d| d.causes[0].reason.clone())),
+            (429, Some("DisruptionBudget".to_string()))
+        );
         let mut stale = spent;
         stale["metadata"]["generation"] = json!(3);
         assert_eq!(disrupt(stale, "q", "t").map_err(|e| e.code()), Err(429));

@@ -13,7 +13,8 @@ pub async fn put(call: &Call, target: &Target, request: Request) -> Result<Respo
     let res = target.res;
     let decoded = decode::object(call, request, res.group, res.version, res.kind).await?;
     let wanted = decoded.object;
-    let stored = Change::new(call, target, call.dry_run()?).apply(|current| Ok(with_finalizers(current, &wanted))).await?;
+    let stored =
+        Change::new(call, target, call.dry_run()?).apply(|current| Ok(with_finalizers(current, &wanted))).await?;
     encode::one(call, res, 200, &stored, &decoded.warnings)
 }
 

@@ -17,11 +17,20 @@ use crate::tokens;
 
 /// Whether a subresource is answered here; the others are read and written like their object.
 pub fn is_special(name: &str) -> bool {
-    matches!(name, "scale" | "binding" | "eviction" | "token" | "finalize" | "log" | "exec" | "attach" | "portforward" | "proxy")
+    matches!(
+        name,
+        "scale" | "binding" | "eviction" | "token" | "finalize" | "log" | "exec" | "attach" | "portforward" | "proxy"
+    )
 }
 
 /// Carries out a request for a special subresource.
-pub async fn dispatch(call: Call, target: Target, sub: &Subresource, verb: Verb, request: Request) -> Result<Response, ApiError> {
+pub async fn dispatch(
+    call: Call,
+    target: Target,
+    sub: &Subresource,
+    verb: Verb,
+    request: Request,
+) -> Result<Response, ApiError> {
     match (sub.name, verb) {
         ("scale", Verb::Get) => scale::get(&call, &target).await,
         ("scale", Verb::Update) => scale::put(&call, &target, request).await,
@@ -31,14 +40,19 @@ pub async fn dispatch(call: Call, target: Target, sub: &Subresource, verb: Verb,
         ("finalize", Verb::Update) => finalize::put(&call, &target, request).await,
         ("token", Verb::Create) => token(&call, &target, sub, request).await,
         ("log", Verb::Get) => proxy::log(&call, &target).await,
-        ("exec" | "attach" | "portforward", Verb::Get | Verb::Create) => proxy::stream(&call, &target, sub.name, request).await,
-        ("proxy", _) => Err(ApiError::not_implemented("proxying to pods, services and nodes is not implemented by this server yet")),
+        ("exec" | "attach" | "portforward", Verb::Get | Verb::Create) => {
+            proxy::stream(&call, &target, sub.name, request).await
+        }
+        ("proxy", _) => {
+            Err(ApiError::not_implemented("proxying to pods, services and nodes is not implemented by this server yet"))
+        }
         _ => Err(ApiError::method_not_allowed(target.res.group, target.res.plural)),
     }
 }
 
 async fn token(call: &Call, target: &Target, sub: &Subresource, request: Request) -> Result<Response, ApiError> {
     let decoded = decode::object(call, request, sub.group, sub.version, sub.kind).await?;
-    let answer = tokens::token_request(&call.context(call.dry_run()?), &target.namespace, &target.name, decoded.object).await?;
+    let answer =
+        tokens::token_request(&call.context(call.dry_run()?), &target.namespace, &target.name, decoded.object).await?;
     encode::value(call, 201, &answer)
 }

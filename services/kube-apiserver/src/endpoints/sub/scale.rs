@@ -25,7 +25,11 @@ pub async fn get(call: &Call, target: &Target) -> Result<Response, ApiError> {
 pub async fn put(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
     let scale = decode::object(call, request, GROUP, VERSION, KIND).await?.object;
     if meta::name(&scale) != target.name {
-        return Err(ApiError::bad_request(format!("the name of the object ({}) does not match the name on the URL ({})", meta::name(&scale), target.name)));
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            meta::name(&scale),
+            target.name
+        )));
     }
     write(call, target, |_| Ok(scale.clone())).await
 }
@@ -35,11 +39,22 @@ pub async fn patch(call: &Call, target: &Target, request: Request) -> Result<Res
     let kind = patch::Kind::of(call.header(http::header::CONTENT_TYPE))?;
     let text = body::read(request.into_body()).await?;
     let patch = patch::Patch::parse(kind, &text, GROUP, VERSION, KIND)?;
-    write(call, target, |current| decode::patched(call, patch.apply(current)?, GROUP, VERSION, KIND).map(|(scale, _)| scale)).await
+    write(call, target, |current| {
+        decode::patched(call, patch.apply(current)?, GROUP, VERSION, KIND).map(|(scale, _)| scale)
+    })
+    .await
 }
 
-async fn write(call: &Call, target: &Target, mut compute: impl FnMut(&Value) -> Result<Value, ApiError>) -> Result<Response, ApiError> {
-    let change = Change { preconditions: Preconditions::default(), sub: Some("scale"), ..Change::new(call, target, call.dry_run()?) };
+async fn write(
+    call: &Call,
+    target: &Target,
+    mut compute: impl FnMut(&Value) -> Result<Value, ApiError>,
+) -> Result<Response, ApiError> {
+    let change = Change {
+        preconditions: Preconditions::default(),
+        sub: Some("scale"),
+        ..Change::new(call, target, call.dry_run()?)
+    };
     let stored = change
         .apply(|object| {
             let wanted = compute(&scale_of(object))?;
@@ -104,7 +119,10 @@ mod tests {
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "x"}}}, "status": {"replicas": 2}});
         let scale = scale_of(&object);
         assert_eq!(scale["metadata"], json!({"name": "d", "resourceVersion": "5"}));
-        assert_eq!((&scale["spec"]["replicas"], &scale["status"]), (&json!(3), &json!({"replicas": 2, "selector": "app=x"})));
+        assert_eq!(
+            (&scale["spec"]["replicas"], &scale["status"]),
+            (&json!(3), &json!({"replicas": 2, "selector": "app=x"}))
+        );
         let rc = json!({"metadata": {}, "spec": {"selector": {"app": "y"}}});
         assert_eq!(scale_of(&rc)["status"]["selector"], "app=y");
     }

@@ -32,13 +32,10 @@ fn create(_: &Context<'_>, pod: &mut Value) -> Result<(), ApiError> {
 
 fn update(_: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
     match sub {
-        Some("status") => {
-            // The class was decided at creation; a kubelet may repeat it or leave it out.
-            if !has(&new["status"], "qosClass") && has(&old["status"], "qosClass") {
-                let class = old["status"]["qosClass"].clone();
-                set(&mut new["status"], "qosClass", class);
-            }
-            // Pods are labelled by their owners, also through status writes of older clients; only references stay protected.
+        // The class was decided at creation; a kubelet may repeat it or leave it out.
+        Some("status") if !has(&new["status"], "qosClass") && has(&old["status"], "qosClass") => {
+            let class = old["status"]["qosClass"].clone();
+            set(&mut new["status"], "qosClass", class);
         }
         Some("ephemeralcontainers") => {
             let wanted = remove(&mut new["spec"], "ephemeralContainers");

@@ -84,7 +84,11 @@ fn build(table: Table) -> Result<Schemas, LoadError> {
             schemas.fields.push(data);
         }
         let opaque = definition.k.as_deref().map(opaque).transpose()?;
-        let gvk = definition.g.first().map(|(group, version, kind)| Gvk { group: group.clone(), version: version.clone(), kind: kind.clone() });
+        let gvk = definition.g.first().map(|(group, version, kind)| Gvk {
+            group: group.clone(),
+            version: version.clone(),
+            kind: kind.clone(),
+        });
         for key in definition.g {
             schemas.kinds.insert(key, index);
         }
@@ -107,7 +111,12 @@ fn opaque(text: &str) -> Result<RawShape, LoadError> {
     })
 }
 
-fn field_data(schemas: &mut Schemas, interned: &mut BTreeMap<RawShape, u32>, name: Box<str>, row: Row) -> Result<FieldData, LoadError> {
+fn field_data(
+    schemas: &mut Schemas,
+    interned: &mut BTreeMap<RawShape, u32>,
+    name: Box<str>,
+    row: Row,
+) -> Result<FieldData, LoadError> {
     let list_type = match row.l.as_deref() {
         None => None,
         Some("atomic") => Some(ListType::Atomic),
@@ -122,7 +131,11 @@ fn field_data(schemas: &mut Schemas, interned: &mut BTreeMap<RawShape, u32>, nam
         required: row.r != 0,
         atomic_map: row.a != 0,
         list_type,
-        patch: PatchStrategy { merge: strategy("merge"), replace: strategy("replace"), retain_keys: strategy("retainKeys") },
+        patch: PatchStrategy {
+            merge: strategy("merge"),
+            replace: strategy("replace"),
+            retain_keys: strategy("retainKeys"),
+        },
         merge_key: row.p,
         map_keys: row.m.into(),
         default: row.d,

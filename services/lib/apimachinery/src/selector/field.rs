@@ -76,7 +76,9 @@ fn split_terms(text: &str) -> Vec<&str> {
 fn split_term(term: &str) -> Option<(&str, bool, &str)> {
     (0..term.len()).filter(|i| term.is_char_boundary(*i)).find_map(|i| {
         let (field, rest) = term.split_at(i);
-        [("!=", false), ("==", true), ("=", true)].iter().find_map(|(op, equals)| rest.strip_prefix(op).map(|value| (field, *equals, value)))
+        [("!=", false), ("==", true), ("=", true)]
+            .iter()
+            .find_map(|(op, equals)| rest.strip_prefix(op).map(|value| (field, *equals, value)))
     })
 }
 
@@ -87,10 +89,20 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                Some(c) => return Err(SelectorError::Syntax(format!("invalid field selector: invalid escape sequence: \\{c}"))),
-                None => return Err(SelectorError::Syntax("invalid field selector: invalid escape sequence: \\".into())),
+                Some(c) => {
+                    return Err(SelectorError::Syntax(format!(
+                        "invalid field selector: invalid escape sequence: \\{c}"
+                    )));
+                }
+                None => {
+                    return Err(SelectorError::Syntax("invalid field selector: invalid escape sequence: \\".into()));
+                }
             },
-            '=' | ',' => return Err(SelectorError::Syntax(format!("invalid field selector: unescaped character in value: {value:?}"))),
+            '=' | ',' => {
+                return Err(SelectorError::Syntax(format!(
+                    "invalid field selector: unescaped character in value: {value:?}"
+                )));
+            }
             c => out.push(c),
         }
     }

@@ -43,20 +43,38 @@ impl Requirement {
         values.sort();
         values.dedup();
         let complaint = match operator {
-            Operator::In | Operator::NotIn if values.is_empty() => Some("for 'in', 'notin' operators, values set can't be empty"),
-            Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => Some("exact-match compatibility requires one single value"),
-            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => Some("values set must be empty for exists and does not exist"),
-            Operator::GreaterThan | Operator::LessThan if values.len() != 1 => Some("for 'Gt', 'Lt' operators, exactly one value is required"),
-            Operator::GreaterThan | Operator::LessThan if values[0].parse::<i64>().is_err() => Some("for 'Gt', 'Lt' operators, the value must be an integer"),
+            Operator::In | Operator::NotIn if values.is_empty() => {
+                Some("for 'in', 'notin' operators, values set can't be empty")
+            }
+            Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
+                Some("exact-match compatibility requires one single value")
+            }
+            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
+                Some("values set must be empty for exists and does not exist")
+            }
+            Operator::GreaterThan | Operator::LessThan if values.len() != 1 => {
+                Some("for 'Gt', 'Lt' operators, exactly one value is required")
+            }
+            Operator::GreaterThan | Operator::LessThan if values[0].parse::<i64>().is_err() => {
+                Some("for 'Gt', 'Lt' operators, the value must be an integer")
+            }
             _ => None,
         };
         if let Some(message) = complaint {
-            return Err(SelectorError::Invalid { field: "values".into(), value: values.join(","), message: message.into() });
+            return Err(SelectorError::Invalid {
+                field: "values".into(),
+                value: values.join(","),
+                message: message.into(),
+            });
         }
         for (index, value) in values.iter().enumerate() {
             let errors = names::label_value(value);
             if !errors.is_empty() {
-                return Err(SelectorError::Invalid { field: format!("values[{index}][{key}]"), value: value.clone(), message: errors.join("; ") });
+                return Err(SelectorError::Invalid {
+                    field: format!("values[{index}][{key}]"),
+                    value: value.clone(),
+                    message: errors.join("; "),
+                });
             }
         }
         Ok(Self { key: key.to_string(), operator, values })
@@ -165,7 +183,12 @@ impl LabelSelector {
                 "Lt" => Operator::LessThan,
                 other => return Err(SelectorError::Operator(other.to_string())),
             };
-            let values = expression["values"].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(String::from)).collect();
+            let values = expression["values"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|v| v.as_str().map(String::from))
+                .collect();
             requirements.push(Requirement::new(expression["key"].as_str().unwrap_or(""), operator, values)?);
         }
         Ok(Self::from_requirements(requirements))
@@ -239,13 +262,19 @@ mod tests {
             ("a in ()", json!({"a": ""}), true),
         ];
         for (text, labels, want) in cases {
-            assert_eq!(LabelSelector::parse(text).map(|s| s.matches(labels.as_object())), Ok(want), "{text} on {labels}");
+            assert_eq!(
+                LabelSelector::parse(text).map(|s| s.matches(labels.as_object())),
+                Ok(want),
+                "{text} on {labels}"
+            );
         }
     }
 
     #[test]
     fn objects() {
-        let on = |selector: Value, labels: Value| LabelSelector::from_object(&selector).map(|s| s.matches(labels.as_object()));
+        let on = |selector: Value, labels: Value| {
+            LabelSelector::from_object(&selector).map(|s| s.matches(labels.as_object()))
+        };
         assert_eq!(on(json!(null), json!({})), Ok(false));
         assert_eq!(on(json!({}), json!({})), Ok(true));
         assert_eq!(on(json!({"matchLabels": {"a": "1"}}), json!({"a": "1", "b": "2"})), Ok(true));

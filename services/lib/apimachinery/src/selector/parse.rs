@@ -5,8 +5,8 @@
 //! requirement = [ "!" ] key | key ( "=" | "==" | "!=" | ">" | "<" ) value | key ( "in" | "notin" ) "(" values ")"
 //! ```
 
-use super::label::{Operator, Requirement, check_key};
 use super::SelectorError;
+use super::label::{Operator, Requirement, check_key};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
@@ -203,7 +203,8 @@ pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>, SelectorError
             (Token::End, _) => return Ok(requirements),
             (_, text) => return Err(found(text, "expected: !, identifier, or 'end of string'")),
         }
-        let requirement = parser.requirement().map_err(|e| SelectorError::Syntax(format!("unable to parse requirement: {e}")))?;
+        let requirement =
+            parser.requirement().map_err(|e| SelectorError::Syntax(format!("unable to parse requirement: {e}")))?;
         requirements.push(requirement);
         match parser.take() {
             (Token::End, _) => return Ok(requirements),
@@ -239,7 +240,12 @@ mod tests {
             ("a in (b", Err("unable to parse requirement: found '', expected: ',' or ')'")),
             ("a=b=c", Err("found '=', expected: ',' or 'end of string'")),
             ("a==!b", Err("unable to parse requirement: found '!', expected: identifier")),
-            ("x>a", Err("unable to parse requirement: values: Invalid value: \"a\": for 'Gt', 'Lt' operators, the value must be an integer")),
+            (
+                "x>a",
+                Err(
+                    "unable to parse requirement: values: Invalid value: \"a\": for 'Gt', 'Lt' operators, the value must be an integer",
+                ),
+            ),
         ];
         for (text, want) in cases {
             let got = LabelSelector::parse(text).map(|s| s.to_string()).map_err(|e| e.to_string());

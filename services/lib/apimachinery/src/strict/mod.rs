@@ -4,9 +4,9 @@
 //! [`decode`] reads JSON text, [`decode_value`] a tree that came from elsewhere (YAML, a patch). Nulls are dropped as if the field were absent.
 
 mod path;
-mod visit;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 use crate::schema::TypeRef;
 use serde::Deserialize;
@@ -93,7 +93,9 @@ impl Findings {
 pub fn decode(text: &[u8], ty: TypeRef<'_>) -> Result<Decoded, DecodeError> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let findings = RefCell::new(Findings::default());
-    let result = visit::Seed::root(ty.shape(), &findings).deserialize(&mut deserializer).and_then(|object| deserializer.end().map(|()| object));
+    let result = visit::Seed::root(ty.shape(), &findings)
+        .deserialize(&mut deserializer)
+        .and_then(|object| deserializer.end().map(|()| object));
     finish(result, findings.into_inner())
 }
 
@@ -108,7 +110,9 @@ pub fn decode_value(value: Value, ty: TypeRef<'_>) -> Result<Decoded, DecodeErro
 pub fn parse(text: &[u8]) -> Result<Decoded, DecodeError> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let findings = RefCell::new(Findings::default());
-    let result = visit::Seed::untyped(&findings).deserialize(&mut deserializer).and_then(|object| deserializer.end().map(|()| object));
+    let result = visit::Seed::untyped(&findings)
+        .deserialize(&mut deserializer)
+        .and_then(|object| deserializer.end().map(|()| object));
     finish(result, findings.into_inner())
 }
 
@@ -138,5 +142,6 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<St
 
 /// Reads only apiVersion and kind of a JSON text.
 pub fn type_meta(text: &[u8]) -> Result<TypeMeta, DecodeError> {
-    serde_json::from_slice(text).map_err(|e| DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {e}")))
+    serde_json::from_slice(text)
+        .map_err(|e| DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {e}")))
 }

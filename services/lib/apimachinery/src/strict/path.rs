@@ -5,11 +5,21 @@
 pub(super) enum Path<'p> {
     Root,
     /// A field, and the name of the type it belongs to.
-    Field { parent: &'p Path<'p>, name: &'p str, owner: &'p str },
+    Field {
+        parent: &'p Path<'p>,
+        name: &'p str,
+        owner: &'p str,
+    },
     /// A key of a map.
-    Key { parent: &'p Path<'p>, name: &'p str },
+    Key {
+        parent: &'p Path<'p>,
+        name: &'p str,
+    },
     /// An element of a list.
-    Index { parent: &'p Path<'p>, index: usize },
+    Index {
+        parent: &'p Path<'p>,
+        index: usize,
+    },
 }
 
 impl Path<'_> {

@@ -27,17 +27,37 @@ fn complaints_come_in_the_order_of_the_text() {
         ]
     );
     assert_eq!(decoded.object, json!({"metadata": {"labels": {"a": "2"}}, "spec": {"replicas": 1}}));
-    assert!(decoded.strict_error().unwrap().starts_with(r#"strict decoding error: unknown field "spec.unknown", unknown field"#));
+    assert!(
+        decoded
+            .strict_error()
+            .unwrap()
+            .starts_with(r#"strict decoding error: unknown field "spec.unknown", unknown field"#)
+    );
 }
 
 #[test]
 fn wrong_types_are_named_as_go_names_them() {
     let cases = [
-        (r#"{"spec": {"replicas": "1"}}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"spec": {"replicas": 1.5}}"#, "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"spec": {"replicas": 3000000000}}"#, "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"metadata": {"labels": {"a": 1}}}"#, "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"),
-        (r#"{"spec": []}"#, "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
+        (
+            r#"{"spec": {"replicas": "1"}}"#,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"spec": {"replicas": 1.5}}"#,
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"spec": {"replicas": 3000000000}}"#,
+            "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"metadata": {"labels": {"a": 1}}}"#,
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+        ),
+        (
+            r#"{"spec": []}"#,
+            "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec",
+        ),
         (
             r#"{"spec": {"template": {"spec": {"containers": [{"env": [{"name": "a", "value": true}]}]}}}}"#,
             "json: cannot unmarshal bool into Go struct field EnvVar.spec.template.spec.containers.env.value of type string",
@@ -61,7 +81,9 @@ fn wrong_types_are_named_as_go_names_them() {
 
 #[test]
 fn values_become_canonical() {
-    let on = |text: &str, api_version: &str, kind: &str| decode(text.as_bytes(), builtin().of(api_version, kind).unwrap()).map(|d| d.object);
+    let on = |text: &str, api_version: &str, kind: &str| {
+        decode(text.as_bytes(), builtin().of(api_version, kind).unwrap()).map(|d| d.object)
+    };
     let pod = r#"{"spec": {"containers": [null, {"resources": {"limits": {"cpu": 0.5, "memory": "1024Ki", "x": 2}}, "env": null,
         "livenessProbe": {"httpGet": {"port": "http"}}, "readinessProbe": {"httpGet": {"port": 80}}}], "nodeSelector": {"a": null}},
         "metadata": {"creationTimestamp": "2026-01-02T03:04:05.9+01:00", "deletionTimestamp": null}}"#;
@@ -72,14 +94,21 @@ fn values_become_canonical() {
             "metadata": {"creationTimestamp": "2026-01-02T02:04:05Z"}})
     );
     assert_eq!(on(r#"{"data": {"a": "YWJj\n"}}"#, "v1", "Secret").unwrap(), json!({"data": {"a": "YWJj"}}));
-    assert_eq!(on(r#"{"data": {"a": "YW$j"}}"#, "v1", "Secret"), Err(DecodeError::Value("illegal base64 data at input byte 2".into())));
-    let lease = on(r#"{"spec": {"renewTime": "2026-01-02T03:04:05.123456Z"}}"#, "coordination.k8s.io/v1", "Lease").unwrap();
+    assert_eq!(
+        on(r#"{"data": {"a": "YW$j"}}"#, "v1", "Secret"),
+        Err(DecodeError::Value("illegal base64 data at input byte 2".into()))
+    );
+    let lease =
+        on(r#"{"spec": {"renewTime": "2026-01-02T03:04:05.123456Z"}}"#, "coordination.k8s.io/v1", "Lease").unwrap();
     assert_eq!(lease, json!({"spec": {"renewTime": "2026-01-02T03:04:05.123456Z"}}));
     let bad = on(r#"{"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}}"#, "v1", "Pod");
     assert!(bad.is_err_and(|e| e.to_string().starts_with("quantities must match the regular expression")));
     // what the schema leaves open is kept as it is
     let revision = r#"{"data": {"a": null, "b": [1, {"c": 1.0}]}, "revision": 1}"#;
-    assert_eq!(on(revision, "apps/v1", "ControllerRevision").unwrap(), json!({"data": {"a": null, "b": [1, {"c": 1.0}]}, "revision": 1}));
+    assert_eq!(
+        on(revision, "apps/v1", "ControllerRevision").unwrap(),
+        json!({"data": {"a": null, "b": [1, {"c": 1.0}]}, "revision": 1})
+    );
 }
 
 #[test]
@@ -87,7 +116,10 @@ fn untyped_text_keeps_everything_and_notices_duplicates() {
     let decoded = parse(br#"{"a": 1, "a": null, "b": [{"c": 1, "c": 2}]}"#).unwrap();
     assert_eq!(decoded.object, json!({"a": null, "b": [{"c": 2}]}));
     assert_eq!(decoded.complaints, [r#"duplicate field "a""#, r#"duplicate field "b[0].c""#]);
-    assert_eq!(type_meta(br#"{"kind": "Pod", "apiVersion": "v1", "spec": {}}"#).unwrap(), TypeMeta { api_version: "v1".into(), kind: "Pod".into() });
+    assert_eq!(
+        type_meta(br#"{"kind": "Pod", "apiVersion": "v1", "spec": {}}"#).unwrap(),
+        TypeMeta { api_version: "v1".into(), kind: "Pod".into() }
+    );
     assert_eq!(type_meta(br#"{"kind": null}"#).unwrap(), TypeMeta::default());
     assert!(type_meta(b"{").is_err());
 }

@@ -50,7 +50,9 @@ impl<'p, 'a> Seed<'p, 'a> {
         match self.shape {
             None | Some(Shape::Any(_) | Shape::Object(_) | Shape::Double) => Ok(Value::Number(number)),
             Some(Shape::Int64) if number.is_i64() => Ok(Value::Number(number)),
-            Some(Shape::Int32 | Shape::IntOrString) if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(Value::Number(number)),
+            Some(Shape::Int32 | Shape::IntOrString) if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {
+                Ok(Value::Number(number))
+            }
             Some(Shape::Quantity) => self.quantity(&number.to_string()),
             Some(Shape::Int32 | Shape::Int64 | Shape::IntOrString) => Err(self.mismatch(&format!("number {number}"))),
             Some(_) => Err(self.mismatch("number")),
@@ -91,7 +93,8 @@ impl<'p, 'a> Seed<'p, 'a> {
                 self.findings.borrow_mut().complain(format!("duplicate field {:?}", self.path.with(&key)));
             }
             let path = Path::Field { parent: self.path, name: field.name(), owner: ty.base_name() };
-            let value = access.next_value_seed(Seed { shape: Some(field.shape()), path: &path, findings: self.findings })?;
+            let value =
+                access.next_value_seed(Seed { shape: Some(field.shape()), path: &path, findings: self.findings })?;
             if value.is_null() {
                 nulls.push(key);
             } else {
@@ -201,7 +204,9 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 
     fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
         match self.shape {
-            None | Some(Shape::String | Shape::IntOrString | Shape::Any(_) | Shape::Object(_)) => Ok(Value::String(value)),
+            None | Some(Shape::String | Shape::IntOrString | Shape::Any(_) | Shape::Object(_)) => {
+                Ok(Value::String(value))
+            }
             Some(Shape::Bytes) => self.bytes(value),
             Some(Shape::Quantity | Shape::Time | Shape::MicroTime) => self.visit_str(&value),
             Some(_) => Err(self.mismatch("string")),
@@ -229,7 +234,9 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             None => self.map(None, access),
             Some(Shape::Struct(ty)) => self.structure(ty, access),
             Some(Shape::Map(element)) => self.map(Some(element.shape()), access),
-            Some(Shape::Any(_) | Shape::Object(_)) => serde::Deserialize::deserialize(MapAccessDeserializer::new(access)),
+            Some(Shape::Any(_) | Shape::Object(_)) => {
+                serde::Deserialize::deserialize(MapAccessDeserializer::new(access))
+            }
             Some(_) => Err(self.mismatch("object")),
         }
     }

@@ -31,7 +31,12 @@ pub(super) fn merge(rules: Rules<'_>, old: Vec<Value>, new: Vec<Value>) -> Resul
 }
 
 /// The same for a list that comes with the order its elements shall have. None if there is no list at all.
-pub(super) fn merge_in_order(rules: Rules<'_>, old: Option<Vec<Value>>, new: Option<Vec<Value>>, order: &[Value]) -> Result<Option<Vec<Value>>, PatchError> {
+pub(super) fn merge_in_order(
+    rules: Rules<'_>,
+    old: Option<Vec<Value>>,
+    new: Option<Vec<Value>>,
+    order: &[Value],
+) -> Result<Option<Vec<Value>>, PatchError> {
     let key = rules.merge_key;
     if let Some(new) = &new {
         check_order(new, order, key)?;
@@ -109,7 +114,10 @@ fn check_order(new: &[Value], order: &[Value], key: Option<&str>) -> Result<(), 
     for element in new.iter().filter(|e| e.get(PATCH).is_none()) {
         if !rest.any(|o| same_element(o, element, key)) {
             let list = Value::from(order);
-            return Err(PatchError::Unprocessable(format!("The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{list}\n", Value::from(new))));
+            return Err(PatchError::Unprocessable(format!(
+                "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{list}\n",
+                Value::from(new)
+            )));
         }
     }
     Ok(())
@@ -150,6 +158,10 @@ fn arrange(merged: Vec<Value>, first: &[Value], before: &[Value], key: Option<&s
             (None, Some(_)) => true,
             (Some((_, a, _)), Some((b, _))) => matches!((a, b), (Some(a), Some(b)) if b < a),
         };
-        if take_other { result.extend(others.next().map(|(_, e)| e)) } else { result.extend(named.next().map(|(_, _, e)| e)) }
+        if take_other {
+            result.extend(others.next().map(|(_, e)| e))
+        } else {
+            result.extend(named.next().map(|(_, _, e)| e))
+        }
     }
 }

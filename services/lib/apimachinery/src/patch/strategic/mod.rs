@@ -44,7 +44,9 @@ impl<'a> Rules<'a> {
         let plain = |shape| Self { shape, strategy: PatchStrategy::default(), merge_key: None };
         match shape {
             Shape::Struct(ty) => match ty.field(key) {
-                Some(field) => Self { shape: field.shape(), strategy: field.patch_strategy(), merge_key: field.merge_key() },
+                Some(field) => {
+                    Self { shape: field.shape(), strategy: field.patch_strategy(), merge_key: field.merge_key() }
+                }
                 None => plain(Shape::Any(None)),
             },
             Shape::Map(element) => plain(element.shape()),
@@ -80,8 +82,12 @@ fn merge_map(shape: Shape<'_>, mut object: Map, mut patch: Map) -> Result<Map, P
         }
         let rules = Rules::of(shape, &key);
         let merged = match (object.remove(&key), value) {
-            (Some(Value::Object(old)), Value::Object(new)) if !rules.strategy.replace => Some(Value::Object(merge_map(rules.shape, old, new)?)),
-            (Some(Value::Array(old)), Value::Array(new)) if rules.strategy.merge => Some(Value::Array(list::merge(rules, old, new)?)),
+            (Some(Value::Object(old)), Value::Object(new)) if !rules.strategy.replace => {
+                Some(Value::Object(merge_map(rules.shape, old, new)?))
+            }
+            (Some(Value::Array(old)), Value::Array(new)) if rules.strategy.merge => {
+                Some(Value::Array(list::merge(rules, old, new)?))
+            }
             (_, new) => clean(new),
         };
         if let Some(merged) = merged {
@@ -169,6 +175,10 @@ fn clean_element(value: Value) -> Option<Value> {
 }
 
 fn clean_map(map: Map) -> Map {
-    let is_directive = |key: &str| key == PATCH || key == RETAIN_KEYS || key.starts_with(SET_ORDER) || key.starts_with(DELETE_SCALARS);
-    map.into_iter().filter(|(key, _)| !is_directive(key)).filter_map(|(key, value)| Some((key, clean(value)?))).collect()
+    let is_directive =
+        |key: &str| key == PATCH || key == RETAIN_KEYS || key.starts_with(SET_ORDER) || key.starts_with(DELETE_SCALARS);
+    map.into_iter()
+        .filter(|(key, _)| !is_directive(key))
+        .filter_map(|(key, value)| Some((key, clean(value)?)))
+        .collect()
 }
