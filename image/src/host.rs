@@ -232,7 +232,7 @@ mod tests {
             suites: vec!["bookworm".into()],
             signed_by: Some("/k.gpg".into()),
         };
-        assert_eq!(parse_list(list), [want.clone()]);
+        assert_eq!(parse_list(list), std::slice::from_ref(&want));
         let deb822 = "Types: deb\n# note\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n\nTypes: deb-src\nURIs: x\nSuites: y\n\nTypes: deb\nEnabled: no\nURIs: z\nSuites: q\n";
         let got = parse_deb822(deb822);
         assert_eq!(got, [AptSource { suites: vec!["bookworm".into(), "bookworm-updates".into()], ..want.clone() }]);

@@ -120,10 +120,12 @@ impl Pleg {
             }
         }
         for uid in volumes::present(&self.shared.root) {
-            if !wanted.contains(&uid) && !orphans.contains_key(uid.as_str()) && !self.workers.knows(&uid) {
-                if let Err(error) = volumes::teardown(&self.shared.root, &uid) {
-                    tracing::warn!(uid, %error, "folder of a pod that no longer exists not removed");
-                }
+            if !wanted.contains(&uid)
+                && !orphans.contains_key(uid.as_str())
+                && !self.workers.knows(&uid)
+                && let Err(error) = volumes::teardown(&self.shared.root, &uid)
+            {
+                tracing::warn!(uid, %error, "folder of a pod that no longer exists not removed");
             }
         }
     }

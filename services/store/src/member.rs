@@ -108,7 +108,7 @@ impl Member {
     }
 
     async fn check_space(&self) -> Result<(), Error> {
-        if self.writes.fetch_add(1, Ordering::Relaxed) % SIZE_EVERY == 0 {
+        if self.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(SIZE_EVERY) {
             self.size.store(self.engine.size(), Ordering::Relaxed);
         }
         if self.size.load(Ordering::Relaxed) <= self.config.quota() {

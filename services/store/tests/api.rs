@@ -1,4 +1,5 @@
 //! The store through its API: in this process, and in a child process that is killed.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -67,7 +67,7 @@ impl Rule {
         }
         has(&self.api_groups, &a.group)
             && self.covers_resource(a)
-            && (self.resource_names.is_empty() || self.resource_names.iter().any(|n| *n == a.name))
+            && (self.resource_names.is_empty() || self.resource_names.contains(&a.name))
     }
 
     fn covers_resource(&self, a: &Attributes) -> bool {

@@ -66,7 +66,8 @@ fn resolve(call: &Call) -> Result<Target, ApiError> {
     };
     // For authorization a namespace lies in itself; for storage it does not.
     let namespace = if res.namespaced { a.namespace.clone() } else { String::new() };
-    let stray = !res.namespaced && !a.namespace.is_empty() && !(res.plural == "namespaces" && res.group.is_empty());
+    let is_namespace = res.plural == "namespaces" && res.group.is_empty();
+    let stray = !res.namespaced && !a.namespace.is_empty() && !is_namespace;
     if stray
         || (res.namespaced
             && namespace.is_empty()

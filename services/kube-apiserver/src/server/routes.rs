@@ -141,7 +141,7 @@ async fn health(call: &Call, which: &str) -> Response {
     for (name, ok) in checks {
         let _ = if ok { writeln!(text, "[+]{name} ok") } else { writeln!(text, "[-]{name} failed: reason withheld") };
     }
-    let _ = write!(text, "{which} check {}\n", if healthy { "passed" } else { "failed" });
+    let _ = writeln!(text, "{which} check {}", if healthy { "passed" } else { "failed" });
     respond::text(if healthy { 200 } else { 500 }, text)
 }
 

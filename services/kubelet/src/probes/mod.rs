@@ -142,10 +142,10 @@ fn published<'a>(pod: &'a Pod, id: &str) -> Option<&'a serde_json::Value> {
 impl Subject {
     async fn run(self) {
         let started = self.health.lock().started.contains(&self.target.id);
-        if let Some(probe) = self.container.startup_probe.as_ref().filter(|_| !started) {
-            if !self.startup(probe).await {
-                return;
-            }
+        if let Some(probe) = self.container.startup_probe.as_ref().filter(|_| !started)
+            && !self.startup(probe).await
+        {
+            return;
         }
         let readiness = async {
             if let Some(probe) = &self.container.readiness_probe {

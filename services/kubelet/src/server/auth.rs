@@ -70,10 +70,10 @@ impl Gate {
             return Ok(true);
         }
         let question = (user.clone(), verb, subresource);
-        if let Some((answer, until)) = self.decisions.lock().get(&question) {
-            if Instant::now() < *until {
-                return Ok(*answer);
-            }
+        if let Some((answer, until)) = self.decisions.lock().get(&question)
+            && Instant::now() < *until
+        {
+            return Ok(*answer);
         }
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",

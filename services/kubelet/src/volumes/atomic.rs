@@ -41,10 +41,10 @@ pub fn write(volume: &Path, payload: &Payload, group: Option<u32>, stamp: &str) 
     fs::create_dir_all(volume)?;
     let data = volume.join("..data");
     let old = fs::read_link(&data).ok();
-    if let Some(old) = &old {
-        if same(&volume.join(old), payload) {
-            return Ok(false);
-        }
+    if let Some(old) = &old
+        && same(&volume.join(old), payload)
+    {
+        return Ok(false);
     }
     let name = format!("..{stamp}");
     let folder = volume.join(&name);

@@ -54,10 +54,10 @@ where
     }
 }
 
-/// Logs to standard error without colours or timestamps' fractions; `RUST_LOG` overrides the level (default `info`).
+/// Logs to standard error without colours or timestamps' fractions; `RUST_LOG` overrides the level (default `info`, consensus internals only from `warn` on).
 pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=warn"));
     // A second call, as in tests, keeps the first subscriber.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
 }

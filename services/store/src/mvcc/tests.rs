@@ -190,7 +190,8 @@ fn ranges_limit_sort_and_filter() {
 
 #[test]
 fn compares_cover_every_target() {
-    let cases: [(&str, &str, CompareTarget, CompareResult, Option<TargetUnion>, bool); 14] = [
+    type Case = (&'static str, &'static str, CompareTarget, CompareResult, Option<TargetUnion>, bool);
+    let cases: [Case; 14] = [
         ("a", "", CompareTarget::Version, CompareResult::Equal, Some(TargetUnion::Version(3)), true),
         ("a", "", CompareTarget::Create, CompareResult::Less, Some(TargetUnion::CreateRevision(3)), true),
         ("a", "", CompareTarget::Mod, CompareResult::Greater, Some(TargetUnion::ModRevision(9)), false),

@@ -246,7 +246,7 @@ impl Session {
             shared.as_ref().and_then(|(_, recent)| recent.as_ref()).and_then(|recent| from_ring(watcher, recent));
         let step = match recent {
             Some(step) => Ok(step),
-            None => self.from_disk(id, from, published).await,
+            None => self.read_from_disk(id, from, published).await,
         };
         match step {
             Ok(step) => self.deliver(id, step).await,
@@ -271,7 +271,7 @@ impl Session {
         }
     }
 
-    async fn from_disk(&self, id: i64, from: i64, to: i64) -> Result<Step, Error> {
+    async fn read_from_disk(&self, id: i64, from: i64, to: i64) -> Result<Step, Error> {
         let Some(watcher) = self.watchers.get(&id) else { return Ok(Step { events: Vec::new(), through: to }) };
         let (mvcc, range, prev_kv, filters) =
             (self.mvcc.clone(), watcher.range.clone(), watcher.prev_kv, watcher.filters.clone());

@@ -59,10 +59,10 @@ impl Formatter {
         if self.filter.stream.is_some_and(|wanted| wanted != line.is_stderr) {
             return;
         }
-        if let Some(since) = self.filter.since {
-            if line.time.parse::<jiff::Timestamp>().is_ok_and(|t| t < since) {
-                return;
-            }
+        if let Some(since) = self.filter.since
+            && line.time.parse::<jiff::Timestamp>().is_ok_and(|t| t < since)
+        {
+            return;
         }
         if self.filter.timestamps && !self.within {
             out.extend_from_slice(line.time.as_bytes());
