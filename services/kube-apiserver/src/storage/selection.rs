@@ -20,10 +20,7 @@ impl Selection {
         let labels = if labels.trim().is_empty() {
             None
         } else {
-            Some(
-                LabelSelector::parse(labels)
-                    .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?,
-            )
+            Some(LabelSelector::parse(labels).map_err(|e| ApiError::bad_request(e.to_string()))?)
         };
         let fields = FieldSelector::parse(fields).map_err(|e| ApiError::bad_request(e.to_string()))?;
         let known = res.strategy.selectable_fields(&json!({"metadata": {}}));
