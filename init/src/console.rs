@@ -4,6 +4,7 @@
 use linux::kmsg::{Kmsg, Level};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsFd;
 
 /// The console and the kernel log, as far as they exist (a namespace has no kernel log).
 pub struct Console {
@@ -15,7 +16,9 @@ impl Console {
     /// Opens both. In a namespace the screen is standard output.
     pub fn open(in_namespace: bool) -> Console {
         if in_namespace {
-            return Console { screen: OpenOptions::new().append(true).open("/dev/stdout").ok(), kmsg: None };
+            // A copy of the descriptor: its name, /dev/stdout, does not exist yet.
+            let screen = std::io::stdout().as_fd().try_clone_to_owned().ok().map(File::from);
+            return Console { screen, kmsg: None };
         }
         // Not the controlling terminal: PID 1 must not get signals from a key press on a serial line.
         let screen = {

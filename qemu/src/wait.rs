@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 /// A killed process is gone within this time, or the host is in trouble.
 pub const PROCESS_END: Duration = Duration::from_secs(20);
 
+/// A process that does not show within this time has ended at once.
+pub const PROCESS_START: Duration = Duration::from_secs(5);
+
 /// Other processes tell us nothing when their state changes, so it is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

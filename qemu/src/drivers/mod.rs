@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wait::{Deadline, PROCESS_END};
+use crate::wait::{Deadline, PROCESS_END, PROCESS_START};
 
 pub mod namespace;
 pub mod qemu;
@@ -25,9 +25,10 @@ impl Remembered {
         Remembered { file, mark: mark.into() }
     }
 
-    /// Remembers a process just started.
+    /// Remembers a process just started, and waits until the kernel shows its command line: for a moment it is empty.
     pub fn store(&self, pid: u32) -> Result<()> {
-        fs::write(&self.file, pid.to_string()).with_context(|| self.file.display().to_string())
+        fs::write(&self.file, pid.to_string()).with_context(|| self.file.display().to_string())?;
+        Deadline::after(PROCESS_START).until("the process's start", || Ok(self.pid().map(drop)))
     }
 
     /// The process, if it runs.

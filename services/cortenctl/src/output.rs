@@ -52,6 +52,47 @@ fn status_text(status: &tonic::Status) -> String {
     if text.is_empty() { status.code().to_string() } else { text }
 }
 
+/// How a table is printed.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Output {
+    /// How to print
+    #[arg(short = 'o', long = "output", value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// A list of objects for programs
+    Json,
+}
+
+/// Prints rows in the chosen form.
+pub(crate) fn print(output: Output, heading: &[&str], rows: &[Vec<String>]) {
+    match output.format {
+        Format::Table => table(heading, rows),
+        Format::Json => println!("{}", objects(heading, rows)),
+    }
+}
+
+/// Each row as an object: `RSS BYTES` becomes the field `rssBytes`, whole numbers become numbers.
+fn objects(heading: &[&str], rows: &[Vec<String>]) -> serde_json::Value {
+    let field = |name: &str| -> String {
+        let words = name.to_lowercase();
+        let mut words = words.split(' ');
+        let first = words.next().unwrap_or_default().to_owned();
+        words.fold(first, |all, word| all + &word[..1].to_uppercase() + &word[1..])
+    };
+    let value = |cell: &str| cell.parse::<u64>().map_or_else(|_| cell.into(), serde_json::Value::from);
+    let object = |row: &Vec<String>| {
+        let fields = heading.iter().zip(row).map(|(name, cell)| (field(name), value(cell)));
+        serde_json::Value::Object(fields.collect())
+    };
+    rows.iter().map(object).collect()
+}
+
 /// Prints rows under headings, each column as wide as its widest cell.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) {
     // A closed pipe is the reader's wish.
@@ -97,6 +138,12 @@ mod tests {
             render(&["NAME", "STATE"], &rows),
             "NAME             STATE\nstore            Running\nkube-apiserver\n"
         );
+    }
+
+    #[test]
+    fn objects_have_fields_and_numbers() {
+        let rows = [vec!["store".to_owned(), "4096".to_owned()]];
+        assert_eq!(objects(&["NAME", "RSS BYTES"], &rows), serde_json::json!([{"name": "store", "rssBytes": 4096}]));
     }
 
     #[test]

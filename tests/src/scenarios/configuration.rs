@@ -10,7 +10,7 @@ use crate::context::Context;
 
 const CLUSTER: &str = "e2ewrong";
 /// What the machine says when it waits for a better configuration.
-const WAITS: &str = "waiting for: cortenctl apply-config";
+const WAITS: &str = "target is Maintenance";
 
 /// The scenario.
 pub fn run(context: &Context) -> Result<()> {

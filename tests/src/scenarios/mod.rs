@@ -5,6 +5,8 @@ use qemu::DriverName;
 use crate::e2e::Run;
 
 mod configuration;
+mod kills;
+mod leftovers;
 mod machine;
 mod power;
 mod refusals;
@@ -32,5 +34,17 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "refusals", drivers: EVERYWHERE, why_not: "", run: refusals::run },
     Scenario { name: "configuration", drivers: EVERYWHERE, why_not: "", run: configuration::run },
     Scenario { name: "restarts", drivers: EVERYWHERE, why_not: "", run: restarts::run },
+    Scenario {
+        name: "kills",
+        drivers: &[DriverName::Namespace],
+        why_not: "from outside a machine no process can be killed",
+        run: kills::run,
+    },
+    Scenario {
+        name: "leftovers",
+        drivers: &[DriverName::Namespace],
+        why_not: "from outside a machine its mounts and rules cannot be seen",
+        run: leftovers::run,
+    },
     Scenario { name: "power", drivers: EVERYWHERE, why_not: "", run: power::run },
 ];

@@ -9,7 +9,7 @@ use crate::context::Context;
 /// The scenario.
 pub fn run(context: &Context) -> Result<()> {
     workload::bring_up(context)?;
-    let before = restarts_and_uids(context)?;
+    let before = identities(context)?;
     for service in SERVICES {
         context.cortenctl(&["services", "restart", service])?;
         context.eventually(&format!("{service} after its restart"), || {
@@ -26,13 +26,13 @@ pub fn run(context: &Context) -> Result<()> {
         context.kubectl("wait --for=condition=Ready pod -l app=web --timeout=10s").map(drop)
     })?;
     workload::reachable(context)?;
-    let after = restarts_and_uids(context)?;
+    let after = identities(context)?;
     ensure!(before == after, "containers did not survive: before {before:?}, after {after:?}");
     workload::take_down(context)
 }
 
 /// Every pod's uid with its containers' identities: the same before and after means that nothing was restarted.
-fn restarts_and_uids(context: &Context) -> Result<Vec<String>> {
+pub fn identities(context: &Context) -> Result<Vec<String>> {
     let pods = context.get("pods")?;
     let mut all = Vec::new();
     for pod in pods["items"].as_array().into_iter().flatten() {

@@ -6,9 +6,12 @@ use crate::connect;
 use crate::{Global, output};
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct BootReport {}
+pub(crate) struct BootReport {
+    #[command(flatten)]
+    output: output::Output,
+}
 
-pub(crate) async fn run(_: BootReport, global: &Global) -> anyhow::Result<()> {
+pub(crate) async fn run(args: BootReport, global: &Global) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (node, mut client) in connect::all(global).await? {
         let mut before = 0;
@@ -26,6 +29,6 @@ pub(crate) async fn run(_: BootReport, global: &Global) -> anyhow::Result<()> {
             before = s.done_ms;
         }
     }
-    output::table(&["NODE", "MS", "STEP", "BY", "STAGE", "RESULT", "DETAIL"], &rows);
+    output::print(args.output, &["NODE", "MS", "STEP", "BY", "STAGE", "RESULT", "DETAIL"], &rows);
     Ok(())
 }

@@ -6,9 +6,12 @@ use crate::connect;
 use crate::{Global, output};
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Processes {}
+pub(crate) struct Processes {
+    #[command(flatten)]
+    output: output::Output,
+}
 
-pub(crate) async fn run(_: Processes, global: &Global) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Processes, global: &Global) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (node, mut client) in connect::all(global).await? {
         for p in client.processes(ProcessesRequest {}).await?.into_inner().processes {
@@ -22,7 +25,7 @@ pub(crate) async fn run(_: Processes, global: &Global) -> anyhow::Result<()> {
             ]);
         }
     }
-    output::table(&["NODE", "PID", "NAME", "SERVICE", "RSS BYTES", "RSS MIB"], &rows);
+    output::print(args.output, &["NODE", "PID", "NAME", "SERVICE", "RSS BYTES", "RSS MIB"], &rows);
     Ok(())
 }
 
