@@ -64,6 +64,9 @@ pub const TOOLS: &[Tool] = &[
     Tool::new("mkfs.erofs", "erofs-utils"),
 ];
 
+/// What the host needs to compile the workspace, besides Rust: RocksDB is C++, and its bindings are made by libclang.
+pub const COMPILERS: &[Tool] = &[Tool::new("g++", "g++"), Tool::new("clang", "clang"), Tool::new("make", "make")];
+
 /// Builds an image into `.corten/image/<board>`; says on standard error what it does.
 pub fn build(request: &Request) -> Result<Built> {
     let board = boards::board(&request.board)?;

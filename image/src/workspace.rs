@@ -32,6 +32,7 @@ pub fn target_dir() -> Result<PathBuf> {
 /// Always the whole workspace: cargo gives a dependency the features that the chosen packages ask for, so another choice would
 /// compile the same dependency once more.
 pub fn host_binaries() -> Result<PathBuf> {
+    crate::ensure_tools(crate::COMPILERS)?;
     let status = cargo().args(["build", "--workspace", "--bins"]).current_dir(root()?).status().context("run cargo")?;
     ensure!(status.success(), "cargo build of the programs failed");
     Ok(target_dir()?.join("debug"))

@@ -6,9 +6,8 @@ use anyhow::{Context, Result, bail};
 use image::Tool;
 use qemu::DriverName;
 
-/// What compiling the workspace needs besides Rust: RocksDB is C++, and its bindings are made by libclang.
-const COMPILERS: &[Tool] =
-    &[Tool::new("g++", "g++"), Tool::new("clang", "clang"), Tool::new("make", "make"), Tool::new("git", "git")];
+/// What the checks themselves need: the list of files comes from git.
+const TOOLS: &[Tool] = &[Tool::new("git", "git")];
 
 /// The checks that cargo itself does.
 const CARGO_CHECKS: &[(&str, &[&str])] = &[
@@ -20,7 +19,8 @@ const CARGO_CHECKS: &[(&str, &[&str])] = &[
 /// Runs all checks; stops at the first that fails.
 pub fn run() -> Result<()> {
     let start = Instant::now();
-    image::ensure_tools(COMPILERS)?;
+    image::ensure_tools(TOOLS)?;
+    image::ensure_tools(image::COMPILERS)?;
     for (name, arguments) in CARGO_CHECKS {
         step(start, name);
         let status =
