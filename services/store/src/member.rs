@@ -18,6 +18,7 @@ use crate::raft::log::LogStore;
 use crate::raft::membership::{self, Identity};
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
+use crate::raft::thread::CoreThread;
 use crate::raft::writer::{self, Fatal, Job, Threads, Writer};
 use crate::raft::{self, Consensus};
 
@@ -43,7 +44,8 @@ pub struct Member {
 /// What has to be closed at the end.
 pub struct Closing {
     writer: Writer,
-    threads: Threads,
+    sync: Threads,
+    core: CoreThread,
     member: Arc<Member>,
     closed: Closed,
 }
@@ -60,24 +62,26 @@ impl Member {
         let opened = tokio::task::spawn_blocking(move || open_storage(&folder)).await;
         let (engine, closed, identity, state, tail) = opened.map_err(|e| Error::Consensus(e.to_string()))??;
         let tail = Arc::new(Mutex::new(tail));
-        let (writer, jobs) = writer::queue();
         let applier = Applier::new(engine.clone(), state.clone());
-        let threads = writer::start(engine.clone(), tail.clone(), applier, jobs, fatal)
-            .map_err(|e| Error::Consensus(format!("cannot start the storage threads: {e}")))?;
+        let no_thread = |e: std::io::Error| Error::Consensus(format!("cannot start the storage threads: {e}"));
+        let (writer, sync) = writer::start(engine.clone(), tail.clone(), applier, fatal).map_err(no_thread)?;
+        let core = CoreThread::start().map_err(no_thread)?;
         let log = LogStore::new(engine.clone(), tail, writer.clone());
         let machine = StateMachine::new(state.applied.clone(), writer.clone());
         let timing =
             raft::config(identity.cluster, config.heartbeat_interval, config.election_timeout, config.snapshot_count)?;
-        let running = openraft::Raft::new(identity.member, timing, Network, log, machine)
-            .await
-            .map_err(|e| Error::Consensus(e.to_string()))?;
-        let consensus = Consensus::new(running);
+        let compacting = writer.clone().compact();
+        let start = core.run(async move {
+            tokio::spawn(compacting);
+            openraft::Raft::new(identity.member, timing, Network, log, machine).await.map(Consensus::new)
+        });
+        let consensus = start.await.map_err(no_thread)?.map_err(|e| Error::Consensus(e.to_string()))?;
         membership::announce(&consensus, identity, config.node()).await?;
         let size = AtomicU64::new(engine.size());
         let member = Arc::new(Member { consensus, state, engine, identity, config, writes: AtomicU64::new(0), size });
         // Nothing is served before everything that was committed is visible again.
         member.consensus.read_barrier().await?;
-        Ok((member.clone(), Closing { writer, threads, member, closed }))
+        Ok((member.clone(), Closing { writer, sync, core, member, closed }))
     }
 
     /// A response header with this revision.
@@ -187,14 +191,18 @@ fn open_storage(folder: &std::path::Path) -> Result<Storage, Error> {
 impl Closing {
     /// Ends consensus, then the storage threads, and waits until the last connection let go of the database.
     pub async fn close(self) {
-        let Closing { writer, threads, member, closed } = self;
+        let Closing { writer, sync, core, member, closed } = self;
         member.consensus.shutdown().await;
         drop(member);
         if writer.send(Job::Stop).is_err() {
             tracing::debug!("the writer had stopped already");
         }
         drop(writer);
-        if let Err(error) = tokio::task::spawn_blocking(move || threads.join()).await {
+        let joined = tokio::task::spawn_blocking(move || {
+            sync.join();
+            core.join();
+        });
+        if let Err(error) = joined.await {
             tracing::warn!(%error, "cannot join the storage threads");
         }
         if tokio::time::timeout(CLOSE_LIMIT, closed.wait()).await.is_err() {

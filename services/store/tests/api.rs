@@ -246,6 +246,38 @@ async fn watches_resume_filter_and_end_at_compaction() {
 }
 
 #[tokio::test]
+async fn compaction_ends_only_watchers_that_ask_for_what_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(folder.path());
+    let channel = connect(&store.url).await;
+    let mut kv = KvClient::new(channel.clone());
+    let mut live = Watch::open(&channel).await;
+    live.create(prefix("/c/"), 0).await;
+    for turn in 0..8 {
+        kv.put(put("/c/k", &turn.to_string())).await.unwrap();
+    }
+    kv.compact(pb::CompactionRequest { revision: 7, physical: true }).await.unwrap();
+
+    // All of it is still in memory; without replaced values nothing but the compaction stands in the way.
+    let mut late = Watch::open(&channel).await;
+    let create = |start_revision| {
+        let range = prefix("/c/");
+        let (key, range_end) = (range.key, range.range_end);
+        RequestUnion::CreateRequest(pb::WatchCreateRequest { key, range_end, start_revision, ..Default::default() })
+    };
+    late.send(create(6)).await;
+    assert!(late.next().await.created);
+    let canceled = late.next().await;
+    assert_eq!((canceled.canceled, canceled.compact_revision, canceled.events.len()), (true, 7, 0));
+    late.send(create(7)).await;
+    assert!(late.next().await.created);
+    assert_eq!(late.events(3).await, ["PUT /c/k@7<", "PUT /c/k@8<", "PUT /c/k@9<"]);
+    // Whoever was there all the time misses nothing.
+    assert_eq!(live.events(8).await[7], "PUT /c/k@9<6");
+    store.stop().await;
+}
+
+#[tokio::test]
 async fn a_watcher_that_lags_reads_history_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::start(folder.path());

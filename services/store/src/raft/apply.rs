@@ -1,4 +1,4 @@
-//! Applying committed entries: the only code that changes the state machine. Runs on the writer thread.
+//! Applying committed entries: the only code that changes the state machine. Runs where consensus runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::state_machine::AppliedState;
 use super::{Entry, Types, log_id, term};
-use crate::command::{Operation, Outcome, Reply};
+use crate::command::{Command, Operation, Outcome, Reply};
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
 use crate::lease::LeaseTable;
@@ -169,11 +169,7 @@ impl Applier {
                     self.engine.put(&mut round.batch, schema::STATE, state::MEMBERSHIP, &payload);
                     Reply::default()
                 }
-                EntryPayload::Normal(command) => match self.operation(&mut round, command.operation()) {
-                    Ok(outcome) => Ok(outcome).into(),
-                    Err(Error::Refused(refusal)) => Err(refusal).into(),
-                    Err(error) => return Err(error),
-                },
+                EntryPayload::Normal(command) => self.command(&mut round, &command)?,
             };
             if let Some(responder) = responder {
                 answers.push((responder, reply));
@@ -197,6 +193,19 @@ impl Applier {
             self.state.leases_changed.notify_one();
         }
         Ok(())
+    }
+
+    /// Does what one entry asks for; a refusal is an answer, any other error ends the process.
+    fn command(&mut self, round: &mut Round, command: &Command) -> Result<Reply, Error> {
+        let mut results = Vec::new();
+        for operation in command.operations() {
+            results.push(match self.operation(round, operation) {
+                Ok(outcome) => Ok(outcome),
+                Err(Error::Refused(refusal)) => Err(refusal),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(Reply::new(results))
     }
 
     fn operation(&mut self, round: &mut Round, operation: Option<&Operation>) -> Result<Outcome, Error> {

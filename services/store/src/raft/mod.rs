@@ -1,25 +1,30 @@
 //! Consensus: openraft over one RocksDB. The rest of the crate sees [`Consensus`] only.
 //!
-//! Life of a proposal: [`Consensus::propose`] → openraft → [`log::LogStore`] → [`writer`] (one write, one sync for all that
-//! wait) → committed → [`state_machine::StateMachine`] → [`writer`] again (applied, not synced: the log's next sync covers it,
-//! and until then the log can repeat it) → reply.
+//! Life of a proposal: [`Consensus::propose`] → [`batch`] (one entry for all that wait) → openraft → [`log::LogStore`] →
+//! [`writer`] (one write, and one sync on a thread of its own) → committed → [`state_machine::StateMachine`] → [`writer`]
+//! again (applied, not synced: the log's next sync covers it, and until then the log can repeat it) → reply. All of it but
+//! the sync happens on one [`thread`].
 
 pub mod apply;
+pub mod batch;
 pub mod log;
 pub mod membership;
 pub mod network;
 pub mod state_machine;
+pub mod thread;
 pub mod writer;
 
 use std::sync::Arc;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::vote::RaftLeaderId;
-use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use openraft::{Config, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 
 use crate::command::{Command, Operation, Outcome, Reply};
 use crate::error::{Error, Refusal};
+use batch::Proposer;
 use membership::MemberNode;
 use state_machine::StateMachine;
 
@@ -70,6 +75,8 @@ pub fn config(cluster: u64, heartbeat: u64, election: u64, snapshot_count: u64) 
         // Sized for a control plane; the defaults reserve megabytes.
         api_channel_size: Some(4096),
         notification_channel_size: Some(4096),
+        // Only kept for statistics that are compiled out.
+        log_stage_capacity: Some(1),
         ..Config::default()
     };
     Ok(Arc::new(config.validate().map_err(|e| Error::Layout(e.to_string()))?))
@@ -79,12 +86,17 @@ pub fn config(cluster: u64, heartbeat: u64, election: u64, snapshot_count: u64) 
 #[derive(Clone)]
 pub struct Consensus {
     raft: openraft::Raft<Types, StateMachine>,
+    /// Kept because openraft makes a new receiver for every call, and every answer to a client asks for the term.
+    metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
+    proposer: Proposer,
 }
 
 impl Consensus {
-    /// Wraps a running Raft.
+    /// Wraps a running Raft; entries are proposed by a task of the current runtime.
     pub fn new(raft: openraft::Raft<Types, StateMachine>) -> Self {
-        Consensus { raft }
+        let proposing = raft.clone();
+        let proposer = batch::start(move |command| submit(proposing.clone(), command));
+        Consensus { metrics: raft.metrics(), proposer, raft }
     }
 
     /// Proposes a change and waits until it is applied here.
@@ -92,17 +104,7 @@ impl Consensus {
     /// # Errors
     /// The change was refused, or this member cannot propose.
     pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
-        match self.raft.client_write(Command::new(operation)).await {
-            Ok(response) => response.data.into_result(),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                Err(if to.leader_id.is_some() { Refusal::NotLeader } else { Refusal::NoLeader }.into())
-            }
-            Err(RaftError::APIError(_)) => Err(Refusal::LeaderChanged.into()),
-            Err(RaftError::Fatal(fatal)) => {
-                tracing::error!(%fatal, "consensus stopped");
-                Err(Refusal::Stopped.into())
-            }
-        }
+        self.proposer.propose(operation).await
     }
 
     /// Returns when this member has applied everything that was committed before the call.
@@ -110,6 +112,9 @@ impl Consensus {
     /// # Errors
     /// This member is not the leader, or no quorum answers.
     pub async fn read_barrier(&self) -> Result<(), Error> {
+        if self.decides_alone() {
+            return Ok(());
+        }
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
@@ -118,6 +123,18 @@ impl Consensus {
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(Refusal::NoLeader.into()),
             Err(RaftError::Fatal(_)) => Err(Refusal::Stopped.into()),
         }
+    }
+
+    /// Whether nothing can be committed anywhere that this member has not applied: it leads, it is the only voter, and it has
+    /// applied an entry of its own term, so everything before it too. What it acknowledged itself, it applied first.
+    ///
+    /// The metrics lag by one step of consensus. Any change of these facts needs several steps of this very member (it votes,
+    /// or it appends the membership that lets others do without it) before another member can commit anything.
+    fn decides_alone(&self) -> bool {
+        let metrics = self.metrics.borrow_watched();
+        metrics.state == ServerState::Leader
+            && metrics.last_applied.as_ref().is_some_and(|applied| term(applied) == metrics.current_term)
+            && metrics.membership_config.membership().voter_ids().eq([metrics.id])
     }
 
     /// Whether this member leads.
@@ -132,8 +149,7 @@ impl Consensus {
 
     /// Term, committed index and applied index.
     pub fn progress(&self) -> (u64, u64, u64) {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.metrics.borrow_watched();
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         (metrics.current_term, index(&metrics.local_committed), index(&metrics.last_applied))
     }
@@ -157,5 +173,20 @@ impl Consensus {
     /// openraft itself, for [`membership`].
     pub(crate) fn raft(&self) -> &openraft::Raft<Types, StateMachine> {
         &self.raft
+    }
+}
+
+/// Proposes one entry.
+async fn submit(raft: openraft::Raft<Types, StateMachine>, command: Command) -> Result<Reply, Error> {
+    match raft.client_write(command).await {
+        Ok(response) => Ok(response.data),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+            Err(if to.leader_id.is_some() { Refusal::NotLeader } else { Refusal::NoLeader }.into())
+        }
+        Err(RaftError::APIError(_)) => Err(Refusal::LeaderChanged.into()),
+        Err(RaftError::Fatal(fatal)) => {
+            tracing::error!(%fatal, "consensus stopped");
+            Err(Refusal::Stopped.into())
+        }
     }
 }

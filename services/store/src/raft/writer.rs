@@ -1,19 +1,19 @@
-//! The one thread that writes, and the one that syncs.
+//! Everything that is written: appends, applied entries, votes. And the one thread that syncs.
 //!
-//! The writer takes jobs in order, puts waiting log appends into one batch and applies committed entries. It never waits for
-//! the disk: a second thread syncs, and one sync acknowledges every append that was written before it started. Appends that
-//! arrive during a sync share the next one: group commit without a timer.
+//! A job is done at once, by the caller, under one lock; in a running member the only caller is the consensus thread. Nothing
+//! here waits for the disk: a second thread syncs, and one sync acknowledges every append that was written before it
+//! started. Appends that arrive during a sync share the next one: group commit without a timer.
 //!
 //! A failed write or sync ends the process: afterwards nobody knows what is on the disk.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use openraft::storage::{ApplyResponder, IOFlushed};
 use parking_lot::Mutex;
 use rocksdb::WriteBatch;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::apply::Applier;
 use super::log::Tail;
@@ -69,7 +69,7 @@ pub enum Job {
         /// Durable.
         done: Done,
     },
-    /// End both threads after the jobs before this one.
+    /// End after the jobs before this one.
     Stop,
 }
 
@@ -111,20 +111,37 @@ impl Default for Fatal {
     }
 }
 
-/// Sends jobs.
+/// Does jobs.
 #[derive(Clone)]
-pub struct Writer(Sender<Job>);
+pub struct Writer(Arc<Shared>);
+
+struct Shared {
+    /// `None` after the end.
+    work: Mutex<Option<Work>>,
+    /// Superseded records wait for their removal.
+    compact: Notify,
+}
 
 impl Writer {
-    /// Queues a job.
+    /// Does a job, all but the sync.
     ///
     /// # Errors
     /// The writer has stopped.
     pub fn send(&self, job: Job) -> io::Result<()> {
-        self.0.send(job).map_err(|_| io::Error::other("the writer has stopped"))
+        let mut slot = self.0.work.lock();
+        let work = slot.as_mut().ok_or_else(|| io::Error::other("the writer has stopped"))?;
+        if matches!(job, Job::Stop) {
+            *slot = None;
+            return Ok(());
+        }
+        work.handle(job);
+        if work.applier.compacting() {
+            self.0.compact.notify_one();
+        }
+        Ok(())
     }
 
-    /// Queues a job and waits for its answer.
+    /// Does a job and waits until it is durable.
     ///
     /// # Errors
     /// The writer has stopped, or the job failed.
@@ -134,6 +151,18 @@ impl Writer {
         match receiver.await {
             Ok(result) => Ok(result?),
             Err(_) => Err(io::Error::other("the writer has stopped")),
+        }
+    }
+
+    /// Removes superseded records, one small step at a time between other work, until the writer stops.
+    pub async fn compact(self) {
+        loop {
+            let Some(more) = self.0.work.lock().as_mut().map(Work::compact_step) else { return };
+            if more {
+                tokio::task::yield_now().await;
+            } else {
+                self.0.compact.notified().await;
+            }
         }
     }
 }
@@ -156,45 +185,30 @@ impl Waiting {
     }
 }
 
-/// Both threads; joined by [`Threads::join`].
-pub struct Threads(Vec<std::thread::JoinHandle<()>>);
+/// The sync thread; joined by [`Threads::join`].
+pub struct Threads(std::thread::JoinHandle<()>);
 
 impl Threads {
     /// Waits for the end after [`Job::Stop`].
     pub fn join(self) {
-        for thread in self.0 {
-            if thread.join().is_err() {
-                tracing::error!("a storage thread panicked");
-            }
+        if self.0.join().is_err() {
+            tracing::error!("the sync thread panicked");
         }
     }
 }
 
-/// Makes the queue; [`start`] serves it.
-pub fn queue() -> (Writer, Receiver<Job>) {
-    let (sender, jobs) = channel();
-    (Writer(sender), jobs)
-}
-
-/// Starts the threads.
+/// Starts writing and syncing.
 ///
 /// # Errors
 /// The operating system refused.
-pub fn start(
-    engine: Engine,
-    tail: Arc<Mutex<Tail>>,
-    applier: Applier,
-    jobs: Receiver<Job>,
-    fatal: Fatal,
-) -> io::Result<Threads> {
+pub fn start(engine: Engine, tail: Arc<Mutex<Tail>>, applier: Applier, fatal: Fatal) -> io::Result<(Writer, Threads)> {
     let (to_sync, waiting) = channel();
     let syncer = {
         let (engine, fatal) = (engine.clone(), fatal.clone());
         std::thread::Builder::new().name("store-sync".into()).spawn(move || sync_loop(&engine, &waiting, &fatal))?
     };
-    let mut work = Work { engine, tail, applier, to_sync, fatal, appends: Appends::default() };
-    let writer = std::thread::Builder::new().name("store-writer".into()).spawn(move || work.run(&jobs))?;
-    Ok(Threads(vec![writer, syncer]))
+    let work = Mutex::new(Some(Work { engine, tail, applier, to_sync, fatal }));
+    Ok((Writer(Arc::new(Shared { work, compact: Notify::new() })), Threads(syncer)))
 }
 
 fn sync_loop(engine: &Engine, waiting: &Receiver<Waiting>, fatal: &Fatal) {
@@ -211,109 +225,56 @@ fn sync_loop(engine: &Engine, waiting: &Receiver<Waiting>, fatal: &Fatal) {
     }
 }
 
-#[derive(Default)]
-struct Appends {
-    batch: WriteBatch,
-    last: u64,
-    callbacks: Vec<IOFlushed<Types>>,
-}
-
 struct Work {
     engine: Engine,
     tail: Arc<Mutex<Tail>>,
     applier: Applier,
     to_sync: Sender<Waiting>,
     fatal: Fatal,
-    appends: Appends,
 }
 
 impl Work {
-    fn run(&mut self, jobs: &Receiver<Job>) {
-        loop {
-            let job = match jobs.try_recv() {
-                Ok(job) => job,
-                Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => {
-                    self.flush();
-                    // Compaction fills idle time, one small step at a time.
-                    if let Err(error) = self.applier.compact_step() {
-                        self.fatal.raise(&format!("cannot compact: {error}"));
-                        return;
-                    }
-                    if self.applier.compacting() {
-                        continue;
-                    }
-                    match jobs.recv() {
-                        Ok(job) => job,
-                        Err(_) => return,
-                    }
-                }
-            };
-            match job {
-                Job::Stop => return self.flush(),
-                job => self.handle(job),
-            }
-        }
-    }
-
     fn handle(&mut self, job: Job) {
         match job {
-            Job::Append { records, callback } => {
-                for (index, record) in records {
-                    self.engine.put_sealed(&mut self.appends.batch, schema::RAFT_LOG, &index.to_be_bytes(), &record);
-                    self.appends.last = index;
-                }
-                self.appends.callbacks.push(callback);
-            }
+            Job::Append { records, callback } => self.append(records, callback),
             Job::Vote { payload, done } => {
-                self.flush();
                 let mut batch = WriteBatch::default();
                 self.engine.put(&mut batch, schema::RAFT_META, schema::raft_meta::VOTE, &payload);
                 self.write_then_sync(batch, Waiting::Done(done));
             }
             Job::Truncate { from, done } => {
-                self.flush();
                 let mut batch = WriteBatch::default();
                 self.engine.delete_range(&mut batch, schema::RAFT_LOG, &from.to_be_bytes(), &u64::MAX.to_be_bytes());
                 self.write_then_sync(batch, Waiting::Done(done));
             }
             Job::Purge { upto, mark, done } => {
-                self.flush();
                 let mut batch = WriteBatch::default();
                 self.engine.delete_range(&mut batch, schema::RAFT_LOG, &0u64.to_be_bytes(), &(upto + 1).to_be_bytes());
                 self.engine.put(&mut batch, schema::RAFT_META, schema::raft_meta::PURGED, &mark);
                 self.write_then_sync(batch, Waiting::Done(done));
             }
-            Job::Apply { entries, done } => {
-                self.flush();
-                self.apply(entries, done);
-            }
-            Job::Sync { done } => {
-                self.flush();
-                self.later(Waiting::Done(done));
-            }
+            Job::Apply { entries, done } => self.apply(entries, done),
+            Job::Sync { done } => self.later(Waiting::Done(done)),
             Job::Stop => {}
         }
     }
 
-    /// Writes the appends collected so far and hands them to the sync thread.
-    fn flush(&mut self) {
-        if self.appends.callbacks.is_empty() {
-            return;
+    fn append(&mut self, records: Vec<(u64, Vec<u8>)>, callback: IOFlushed<Types>) {
+        let last = records.last().map(|(index, _)| *index);
+        let mut batch = WriteBatch::default();
+        for (index, record) in records {
+            self.engine.put_sealed(&mut batch, schema::RAFT_LOG, &index.to_be_bytes(), &record);
         }
-        let Appends { batch, last, callbacks } = std::mem::take(&mut self.appends);
         match self.engine.write(batch) {
             Ok(()) => {
-                self.tail.lock().written(last);
-                for callback in callbacks {
-                    self.later(Waiting::Append(callback));
+                if let Some(last) = last {
+                    self.tail.lock().written(last);
                 }
+                self.later(Waiting::Append(callback));
             }
             Err(error) => {
                 self.fatal.raise(&format!("cannot write the log: {error}"));
-                for callback in callbacks {
-                    Waiting::Append(callback).answer(Err(error.clone()));
-                }
+                Waiting::Append(callback).answer(Err(error));
             }
         }
     }
@@ -346,5 +307,16 @@ impl Work {
             Err(error) => self.fatal.raise(&format!("cannot apply: {error}")),
         }
         let _ = done.send(result);
+    }
+
+    /// Removes some superseded records; returns whether more wait.
+    fn compact_step(&mut self) -> bool {
+        match self.applier.compact_step() {
+            Ok(()) => self.applier.compacting(),
+            Err(error) => {
+                self.fatal.raise(&format!("cannot compact: {error}"));
+                false
+            }
+        }
     }
 }
