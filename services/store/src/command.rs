@@ -105,8 +105,11 @@ impl Reply {
         vec![Err(error); proposed]
     }
 
-    /// The result, with a refusal as an error; a proposal may be refused by a member that is newer than this one.
-    fn into_result(self) -> Result<Outcome, Error> {
+    /// The result, with a refusal as an error.
+    ///
+    /// # Errors
+    /// The proposal was refused, by a member that may be newer than this one.
+    pub fn into_result(self) -> Result<Outcome, Error> {
         match self.outcome {
             Some(Outcome::Refused(number)) => {
                 Err(Refusal::from_number(number)
@@ -123,8 +126,13 @@ impl Reply {
 pub struct Command(Arc<Proposal>);
 
 impl Command {
+    /// Wraps one change.
+    pub fn new(operation: Operation) -> Self {
+        Command::batch(vec![operation])
+    }
+
     /// Wraps changes.
-    pub fn new(operations: Vec<Operation>) -> Self {
+    pub fn batch(operations: Vec<Operation>) -> Self {
         let one = |operation| Proposal { operation: Some(operation), batch: Vec::new() };
         let mut batch: Vec<Proposal> = operations.into_iter().map(one).collect();
         Command(Arc::new(match batch.len() {

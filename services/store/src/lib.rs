@@ -4,19 +4,23 @@
 //! quorum, serve a damaged record, or go on after a failed write or sync.
 //!
 //! Start reading at [`run`], then [`member`] (what a member consists of), [`raft`] (the way of a write) and [`mvcc`] (what
-//! a write does). Byte layouts are in [`schema`] only.
+//! a write does). Byte layouts are in [`schema`] and [`wal`] only.
 
 pub mod command;
+pub mod compactor;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod lease;
 pub mod member;
+pub mod metrics;
 pub mod mvcc;
 pub mod raft;
 pub mod schema;
 pub mod server;
 pub mod snapshot;
+pub mod space;
+pub mod wal;
 pub mod watch;
 
 use clap::Parser;
@@ -24,7 +28,7 @@ use tokio::task::JoinSet;
 
 use config::Config;
 use member::Member;
-use raft::writer::Fatal;
+use raft::writer::{Fatal, Faults};
 use server::Server;
 
 /// Runs one member until `shutdown`, or until something fails that it must not survive.
@@ -32,11 +36,19 @@ use server::Server;
 /// # Errors
 /// Wrong flags, damaged data, a failed disk, or an address that cannot be listened on.
 pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outcome {
+    run_on(args, shutdown, Faults::default()).await
+}
+
+/// [`run`] on a disk that fails when it is told to.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_on(args: Vec<String>, shutdown: daemon::Shutdown, faults: Faults) -> daemon::Outcome {
     let config = Config::try_parse_from(args)?;
     config.validate()?;
-    let urls = config.listen_client_urls.clone();
+    let (urls, retention) = (config.listen_client_urls.clone(), config.retention()?);
     let fatal = Fatal::new();
-    let (member, closing) = Member::open(config, fatal.clone()).await?;
+    let (member, closing) = Member::open(config, fatal.clone(), faults).await?;
     tracing::info!(
         member = %format!("{:x}", member.identity.member),
         cluster = %format!("{:x}", member.identity.cluster),
@@ -49,6 +61,11 @@ pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outco
         tasks.spawn(server.clone().serve(url));
     }
     drop(server);
+    let compacting = compactor::run(member.clone(), retention, shutdown.clone());
+    tasks.spawn(async move {
+        compacting.await;
+        Ok(())
+    });
     let expiry = member.expire_leases(shutdown.clone());
     tasks.spawn(async move {
         expiry.await;

@@ -1,8 +1,7 @@
 //! One running member: storage, consensus and state together, opened and closed in the right order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use store_api::etcdserverpb as pb;
@@ -19,11 +18,10 @@ use crate::raft::membership::{self, Identity};
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::thread::CoreThread;
-use crate::raft::writer::{self, Fatal, Job, Threads, Writer};
+use crate::raft::writer::{self, Disk, Fatal, Faults, Job, Threads, Writer};
 use crate::raft::{self, Consensus};
-
-/// Writes between two looks at the size on disk.
-const SIZE_EVERY: u64 = 256;
+use crate::space::{Room, Space};
+use crate::wal::Wal;
 
 /// A running member as the servers use it.
 pub struct Member {
@@ -37,8 +35,7 @@ pub struct Member {
     pub identity: Identity,
     /// Flags.
     pub config: Config,
-    writes: AtomicU64,
-    size: AtomicU64,
+    space: Space,
 }
 
 /// What has to be closed at the end.
@@ -55,30 +52,39 @@ impl Member {
     ///
     /// # Errors
     /// The first damaged record, by name; an unusable directory; or no leader.
-    pub async fn open(config: Config, fatal: Fatal) -> Result<(Arc<Member>, Closing), Error> {
+    pub async fn open(config: Config, fatal: Fatal, faults: Faults) -> Result<(Arc<Member>, Closing), Error> {
         let folder = config.data_dir.join("member");
         std::fs::create_dir_all(&folder).map_err(|e| Error::Layout(format!("{}: {e}", folder.display())))?;
         remove_old_checkpoints(&config);
-        let opened = tokio::task::spawn_blocking(move || open_storage(&folder)).await;
-        let (engine, closed, identity, state, tail) = opened.map_err(|e| Error::Consensus(e.to_string()))??;
+        let log_folder = config.data_dir.join("wal");
+        let opened = tokio::task::spawn_blocking(move || open_storage(&folder, &log_folder)).await;
+        let (engine, closed, identity, state, wal, tail) = opened.map_err(|e| Error::Consensus(e.to_string()))??;
         let tail = Arc::new(Mutex::new(tail));
         let applier = Applier::new(engine.clone(), state.clone());
         let no_thread = |e: std::io::Error| Error::Consensus(format!("cannot start the storage threads: {e}"));
-        let (writer, sync) = writer::start(engine.clone(), tail.clone(), applier, fatal).map_err(no_thread)?;
+        let (writer, sync) = writer::start(
+            Disk { engine: engine.clone(), wal, metrics: state.metrics.clone(), faults },
+            tail.clone(),
+            applier,
+            fatal,
+        )
+        .map_err(no_thread)?;
         let core = CoreThread::start().map_err(no_thread)?;
-        let log = LogStore::new(engine.clone(), tail, writer.clone());
+        let log = LogStore::new(tail, writer.clone());
         let machine = StateMachine::new(state.applied.clone(), writer.clone());
         let timing =
             raft::config(identity.cluster, config.heartbeat_interval, config.election_timeout, config.snapshot_count)?;
-        let compacting = writer.clone().compact();
+        let housekeeping = writer.clone();
         let start = core.run(async move {
-            tokio::spawn(compacting);
-            openraft::Raft::new(identity.member, timing, Network, log, machine).await.map(Consensus::new)
+            let raft = openraft::Raft::new(identity.member, timing, Network, log, machine).await?;
+            tokio::spawn(housekeeping.clone().compact());
+            tokio::spawn(raft::purge_by_size(raft.clone(), housekeeping));
+            Ok::<_, openraft::errors::Fatal<raft::Types>>(Consensus::new(raft))
         });
         let consensus = start.await.map_err(no_thread)?.map_err(|e| Error::Consensus(e.to_string()))?;
         membership::announce(&consensus, identity, config.node()).await?;
-        let size = AtomicU64::new(engine.size());
-        let member = Arc::new(Member { consensus, state, engine, identity, config, writes: AtomicU64::new(0), size });
+        let space = Space::new(&config.data_dir, config.quota());
+        let member = Arc::new(Member { consensus, state, engine, identity, config, space });
         // Nothing is served before everything that was committed is visible again.
         member.consensus.read_barrier().await?;
         Ok((member.clone(), Closing { writer, sync, core, member, closed }))
@@ -108,19 +114,22 @@ impl Member {
         if stores {
             self.check_space().await?;
         }
-        self.consensus.propose(operation).await
+        let outcome = self.consensus.propose(operation).await;
+        if matches!(&outcome, Err(error) if !matches!(error, Error::Refused(_))) {
+            self.state.metrics.failed.increment();
+        }
+        outcome
     }
 
     async fn check_space(&self) -> Result<(), Error> {
-        if self.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(SIZE_EVERY) {
-            self.size.store(self.engine.size(), Ordering::Relaxed);
+        match self.space.room(|| self.engine.size()) {
+            Room::Enough => return Ok(()),
+            Room::DiskFull => return Err(Refusal::NoSpace.into()),
+            Room::QuotaUsedUp => {}
         }
-        if self.size.load(Ordering::Relaxed) <= self.config.quota() {
-            return Ok(());
-        }
-        self.size.store(self.engine.size(), Ordering::Relaxed);
-        if self.size.load(Ordering::Relaxed) <= self.config.quota() {
-            return Ok(());
+        let raised = |a: &pb::AlarmMember| a.member_id == self.identity.member && a.alarm() == pb::AlarmType::Nospace;
+        if self.state.alarms.lock().alarms.iter().any(raised) {
+            return Err(Refusal::NoSpace.into());
         }
         tracing::warn!(quota = self.config.quota(), "the space quota is used up: raising the NOSPACE alarm");
         let alarm = pb::AlarmRequest {
@@ -178,14 +187,15 @@ fn remove_old_checkpoints(config: &Config) {
     }
 }
 
-type Storage = (Engine, Closed, Identity, State, crate::raft::log::Tail);
+type Storage = (Engine, Closed, Identity, State, Wal, crate::raft::log::Tail);
 
-fn open_storage(folder: &std::path::Path) -> Result<Storage, Error> {
+fn open_storage(folder: &Path, log_folder: &Path) -> Result<Storage, Error> {
     let (engine, closed) = Engine::open(folder)?;
     let identity = Identity::open(&engine)?;
     let state = State::open(&engine)?;
-    let tail = crate::raft::log::open(&engine)?;
-    Ok((engine, closed, identity, state, tail))
+    let applied = state.applied.lock().log;
+    let (wal, tail) = crate::raft::log::open(log_folder, applied)?;
+    Ok((engine, closed, identity, state, wal, tail))
 }
 
 impl Closing {

@@ -20,6 +20,7 @@ use crate::command::{Command, Operation, Outcome, Reply};
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
 use crate::lease::LeaseTable;
+use crate::metrics::Metrics;
 use crate::mvcc::{Change, Load, Mvcc, Transaction, check};
 use crate::schema::{self, Applied, Corruption, Revision, state};
 use crate::watch::{Batch, Hub};
@@ -40,6 +41,8 @@ pub struct State {
     pub alarms: Arc<Mutex<pb::AlarmResponse>>,
     /// The last applied entry and membership.
     pub applied: Arc<Mutex<AppliedState>>,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
     /// The revision up to which superseded records are gone from disk.
     pub compacted: watch::Sender<i64>,
     /// Tells the expiry task that a deadline may be nearer than it thinks.
@@ -76,6 +79,7 @@ impl State {
             leases: Arc::new(Mutex::new(leases)),
             alarms: Arc::new(Mutex::new(alarms)),
             applied: Arc::new(Mutex::new(applied_state(engine)?)),
+            metrics: Arc::default(),
             compacted: watch::Sender::new(done),
             leases_changed: Arc::new(tokio::sync::Notify::new()),
         })
@@ -199,6 +203,7 @@ impl Applier {
     fn command(&mut self, round: &mut Round, command: &Command) -> Result<Reply, Error> {
         let mut results = Vec::new();
         for operation in command.operations() {
+            self.count(operation);
             results.push(match self.operation(round, operation) {
                 Ok(outcome) => Ok(outcome),
                 Err(Error::Refused(refusal)) => Err(refusal),
@@ -206,6 +211,16 @@ impl Applier {
             });
         }
         Ok(Reply::new(results))
+    }
+
+    fn count(&self, operation: Option<&Operation>) {
+        let metrics = &self.state.metrics;
+        match operation {
+            Some(Operation::Put(_)) => metrics.puts.increment(),
+            Some(Operation::DeleteRange(_)) => metrics.deletes.increment(),
+            Some(Operation::Txn(_)) => metrics.txns.increment(),
+            _ => {}
+        }
     }
 
     fn operation(&mut self, round: &mut Round, operation: Option<&Operation>) -> Result<Outcome, Error> {

@@ -1,7 +1,8 @@
 //! Group commit: what waits while an entry is on its way goes into the next entry together.
 //!
 //! One entry costs one write, one sync and one round through consensus, however many changes it carries. Nobody waits for
-//! company: an idle member proposes a lone change at once, a busy one collects exactly as long as it is busy.
+//! company: an idle member proposes a lone change at once, a busy one collects exactly as long as it is busy. The next entry
+//! goes as soon as the one before is committed, so that it is on its way to the disk while the other is applied and answered.
 
 use std::collections::VecDeque;
 
@@ -12,8 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::command::{Command, Operation, Outcome, Reply};
 use crate::error::{Error, Refusal};
 
-/// Entries on their way at a time: one being synced, and the next one behind it being written.
-const PIPELINE: usize = 2;
+/// Entries that are committed, but not answered yet.
+const UNANSWERED: usize = 8;
 /// Changes in one entry.
 const ENTRY_CHANGES: usize = 512;
 /// Bytes in one entry, unless a single change is larger.
@@ -44,10 +45,13 @@ impl Proposer {
     }
 }
 
+/// Dropped as soon as the next entry may be proposed.
+pub type Committed = oneshot::Sender<std::convert::Infallible>;
+
 /// Starts collecting; `submit` proposes one entry. Ends when the last [`Proposer`] is gone.
 pub fn start<S, F>(submit: S) -> Proposer
 where
-    S: Fn(Command) -> F + Send + 'static,
+    S: Fn(Command, Committed) -> F + Send + 'static,
     F: Future<Output = Result<Reply, Error>> + Send + 'static,
 {
     let (sender, queue) = mpsc::channel(QUEUE);
@@ -57,17 +61,20 @@ where
 
 async fn collect<S, F>(mut queue: mpsc::Receiver<Proposed>, submit: S)
 where
-    S: Fn(Command) -> F,
+    S: Fn(Command, Committed) -> F,
     F: Future<Output = Result<Reply, Error>>,
 {
     let mut waiting = VecDeque::new();
     let mut arrived = Vec::new();
     let mut running = FuturesUnordered::new();
+    let mut before: Option<oneshot::Receiver<_>> = None;
     loop {
-        while running.len() < PIPELINE && !waiting.is_empty() {
+        if before.is_none() && running.len() < UNANSWERED && !waiting.is_empty() {
             let (operations, answers) = cut(&mut waiting);
-            let reply = submit(Command::new(operations));
+            let (committed, on_its_way) = oneshot::channel();
+            let reply = submit(Command::batch(operations), committed);
             running.push(async move { answer(answers, reply.await) });
+            before = Some(on_its_way);
         }
         let room = QUEUE - waiting.len();
         tokio::select! {
@@ -75,10 +82,23 @@ where
                 0 => break,
                 _ => waiting.extend(arrived.drain(..)),
             },
+            () = end(&mut before) => before = None,
             Some(()) = running.next() => {}
         }
     }
+    // Whoever asked is gone; what was proposed happens all the same.
     while running.next().await.is_some() {}
+}
+
+/// Resolves when the entry before, if there is one, is committed or has failed.
+async fn end(before: &mut Option<oneshot::Receiver<std::convert::Infallible>>) {
+    match before {
+        // Nothing is ever sent.
+        Some(before) => {
+            let _ = before.await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 type Answers = Vec<oneshot::Sender<Result<Outcome, Error>>>;
@@ -135,11 +155,12 @@ mod tests {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let (gate, seen) = (Arc::new(tokio::sync::Semaphore::new(0)), sizes.clone());
         let opened = gate.clone();
-        let proposer = start(move |command: Command| {
+        let proposer = start(move |command: Command, committed| {
             seen.lock().push(command.operations().count());
             let gate = gate.clone();
             async move {
                 gate.acquire().await.unwrap().forget();
+                drop(committed);
                 Ok(reply_to(&command))
             }
         });

@@ -18,13 +18,14 @@ use std::sync::Arc;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::vote::RaftLeaderId;
 use openraft::{Config, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 
 use crate::command::{Command, Operation, Outcome, Reply};
 use crate::error::{Error, Refusal};
-use batch::Proposer;
+use batch::{Committed, Proposer};
 use membership::MemberNode;
 use state_machine::StateMachine;
 
@@ -70,8 +71,8 @@ pub fn config(cluster: u64, heartbeat: u64, election: u64, snapshot_count: u64) 
         election_timeout_max: election * 2,
         // A "snapshot" costs nothing here (the state machine is on disk already); it only lets the log be purged.
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_count),
-        max_in_snapshot_log_to_keep: snapshot_count.min(5000),
-        purge_batch_size: 512,
+        max_in_snapshot_log_to_keep: snapshot_count.min(1000),
+        purge_batch_size: 128,
         // Sized for a control plane; the defaults reserve megabytes.
         api_channel_size: Some(4096),
         notification_channel_size: Some(4096),
@@ -95,7 +96,7 @@ impl Consensus {
     /// Wraps a running Raft; entries are proposed by a task of the current runtime.
     pub fn new(raft: openraft::Raft<Types, StateMachine>) -> Self {
         let proposing = raft.clone();
-        let proposer = batch::start(move |command| submit(proposing.clone(), command));
+        let proposer = batch::start(move |command, committed| submit(proposing.clone(), command, committed));
         Consensus { metrics: raft.metrics(), proposer, raft }
     }
 
@@ -177,16 +178,36 @@ impl Consensus {
 }
 
 /// Proposes one entry.
-async fn submit(raft: openraft::Raft<Types, StateMachine>, command: Command) -> Result<Reply, Error> {
-    match raft.client_write(command).await {
-        Ok(response) => Ok(response.data),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+async fn submit(
+    raft: openraft::Raft<Types, StateMachine>,
+    command: Command,
+    committed: Committed,
+) -> Result<Reply, Error> {
+    let (responder, commit, complete) = ProgressResponder::new();
+    raft.write(command).responder(responder).await.map_err(|fatal| {
+        tracing::error!(%fatal, "consensus stopped");
+        Refusal::Stopped
+    })?;
+    // An error means that it failed, and `complete` says why.
+    let _ = commit.await;
+    drop(committed);
+    match complete.await {
+        Ok(Ok(response)) => Ok(response.data),
+        Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
             Err(if to.leader_id.is_some() { Refusal::NotLeader } else { Refusal::NoLeader }.into())
         }
-        Err(RaftError::APIError(_)) => Err(Refusal::LeaderChanged.into()),
-        Err(RaftError::Fatal(fatal)) => {
-            tracing::error!(%fatal, "consensus stopped");
-            Err(Refusal::Stopped.into())
+        Ok(Err(_)) => Err(Refusal::LeaderChanged.into()),
+        Err(_) => Err(Refusal::Stopped.into()),
+    }
+}
+
+/// Entries are counted by [`Config::snapshot_policy`], but one entry may carry a megabyte: lets the log be purged when it has
+/// grown by a certain size, too.
+pub async fn purge_by_size(raft: openraft::Raft<Types, StateMachine>, writer: writer::Writer) {
+    loop {
+        writer.grown().await;
+        if raft.trigger().snapshot().await.is_err() {
+            return;
         }
     }
 }

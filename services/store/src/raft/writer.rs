@@ -8,11 +8,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use openraft::storage::{ApplyResponder, IOFlushed};
 use parking_lot::Mutex;
-use rocksdb::WriteBatch;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::apply::Applier;
@@ -20,7 +21,8 @@ use super::log::Tail;
 use super::{Entry, Types};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::schema;
+use crate::metrics::Metrics;
+use crate::wal::{Pending, Stored, Wal, WalError};
 
 /// Answers a job when it is durable.
 pub type Done = oneshot::Sender<Result<(), Error>>;
@@ -64,7 +66,7 @@ pub enum Job {
         /// Applied and visible, not yet durable.
         done: Done,
     },
-    /// Make everything durable.
+    /// Make everything that was applied durable without the log.
     Sync {
         /// Durable.
         done: Done,
@@ -120,6 +122,41 @@ struct Shared {
     work: Mutex<Option<Work>>,
     /// Superseded records wait for their removal.
     compact: Notify,
+    /// The log has grown by [`GROWN_BYTES`].
+    grown: Notify,
+}
+
+/// The log may be purged about this often.
+const GROWN_BYTES: usize = 16 << 20;
+
+/// What is written to.
+pub struct Disk {
+    /// The state machine's database.
+    pub engine: Engine,
+    /// The log.
+    pub wal: Wal,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// For tests.
+    pub faults: Faults,
+}
+
+/// Lets a test make the disk fail.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<AtomicBool>);
+
+impl Faults {
+    /// Every sync of the log fails from now on.
+    pub fn fail_syncs(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn sync(&self, pending: &Pending) -> Result<(), Error> {
+        if self.0.load(Ordering::Acquire) {
+            return Err(Error::Consensus("a sync failed because a test wants it".into()));
+        }
+        Ok(pending.sync()?)
+    }
 }
 
 impl Writer {
@@ -135,6 +172,10 @@ impl Writer {
             return Ok(());
         }
         work.handle(job);
+        if work.grown > GROWN_BYTES {
+            work.grown = 0;
+            self.0.grown.notify_one();
+        }
         if work.applier.compacting() {
             self.0.compact.notify_one();
         }
@@ -152,6 +193,21 @@ impl Writer {
             Ok(result) => Ok(result?),
             Err(_) => Err(io::Error::other("the writer has stopped")),
         }
+    }
+
+    /// Where entries of `[from, to)` are on disk.
+    ///
+    /// # Errors
+    /// The writer has stopped.
+    pub fn stored(&self, from: u64, to: u64) -> io::Result<Vec<Stored>> {
+        let slot = self.0.work.lock();
+        let work = slot.as_ref().ok_or_else(|| io::Error::other("the writer has stopped"))?;
+        Ok(work.wal.stored(from, to))
+    }
+
+    /// Waits until the log has grown by a certain size.
+    pub async fn grown(&self) {
+        self.0.grown.notified().await;
     }
 
     /// Removes superseded records, one small step at a time between other work, until the writer stops.
@@ -201,97 +257,113 @@ impl Threads {
 ///
 /// # Errors
 /// The operating system refused.
-pub fn start(engine: Engine, tail: Arc<Mutex<Tail>>, applier: Applier, fatal: Fatal) -> io::Result<(Writer, Threads)> {
+pub fn start(disk: Disk, tail: Arc<Mutex<Tail>>, applier: Applier, fatal: Fatal) -> io::Result<(Writer, Threads)> {
     let (to_sync, waiting) = channel();
+    let Disk { engine, wal, metrics, faults } = disk;
     let syncer = {
-        let (engine, fatal) = (engine.clone(), fatal.clone());
-        std::thread::Builder::new().name("store-sync".into()).spawn(move || sync_loop(&engine, &waiting, &fatal))?
+        let (fatal, metrics) = (fatal.clone(), metrics.clone());
+        let run = move || sync_loop(&waiting, &faults, &metrics, &fatal);
+        std::thread::Builder::new().name("store-sync".into()).spawn(run)?
     };
-    let work = Mutex::new(Some(Work { engine, tail, applier, to_sync, fatal }));
-    Ok((Writer(Arc::new(Shared { work, compact: Notify::new() })), Threads(syncer)))
+    let work = Mutex::new(Some(Work { engine, wal, metrics, tail, applier, to_sync, fatal, grown: 0 }));
+    let shared = Shared { work, compact: Notify::new(), grown: Notify::new() };
+    Ok((Writer(Arc::new(shared)), Threads(syncer)))
 }
 
-fn sync_loop(engine: &Engine, waiting: &Receiver<Waiting>, fatal: &Fatal) {
+fn sync_loop(waiting: &Receiver<(Pending, Waiting)>, faults: &Faults, metrics: &Metrics, fatal: &Fatal) {
     while let Ok(first) = waiting.recv() {
-        // Everything queued by now was written by now, so this sync covers it.
-        let all: Vec<Waiting> = std::iter::once(first).chain(waiting.try_iter()).collect();
-        let result = engine.sync();
+        // Everything queued by now was written by now, so one sync per file covers it.
+        let all: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
+        let mut last_of_its_file = all.chunk_by(|(a, _), (b, _)| a.same_file(b)).filter_map(<[_]>::last);
+        let start = Instant::now();
+        let result = last_of_its_file.try_for_each(|(pending, _)| faults.sync(pending));
+        metrics.syncs.since(start);
         if let Err(error) = &result {
             fatal.raise(&format!("cannot sync the log: {error}"));
         }
-        for one in all {
+        for (_, one) in all {
             one.answer(result.clone());
+        }
+        if result.is_err() {
+            // A second try may succeed although the data is lost: the kernel reports each failure once.
+            return;
         }
     }
 }
 
 struct Work {
     engine: Engine,
+    wal: Wal,
+    metrics: Arc<Metrics>,
     tail: Arc<Mutex<Tail>>,
     applier: Applier,
-    to_sync: Sender<Waiting>,
+    to_sync: Sender<(Pending, Waiting)>,
     fatal: Fatal,
+    /// Bytes of entries since the log was last said to have grown.
+    grown: usize,
 }
 
 impl Work {
     fn handle(&mut self, job: Job) {
         match job {
-            Job::Append { records, callback } => self.append(records, callback),
+            Job::Append { records, callback } => {
+                let written = self.wal.append(&records);
+                if let (Ok(_), Some((last, _))) = (&written, records.last()) {
+                    self.tail.lock().written(*last);
+                }
+                let bytes = records.iter().map(|(_, record)| record.len()).sum::<usize>();
+                self.metrics.log_bytes.add(bytes as u64);
+                self.grown += bytes;
+                self.later(written, Waiting::Append(callback));
+            }
             Job::Vote { payload, done } => {
-                let mut batch = WriteBatch::default();
-                self.engine.put(&mut batch, schema::RAFT_META, schema::raft_meta::VOTE, &payload);
-                self.write_then_sync(batch, Waiting::Done(done));
+                let written = self.wal.vote(payload);
+                self.later(written, Waiting::Done(done));
             }
             Job::Truncate { from, done } => {
-                let mut batch = WriteBatch::default();
-                self.engine.delete_range(&mut batch, schema::RAFT_LOG, &from.to_be_bytes(), &u64::MAX.to_be_bytes());
-                self.write_then_sync(batch, Waiting::Done(done));
+                let written = self.wal.truncate(from);
+                self.later(written, Waiting::Done(done));
             }
             Job::Purge { upto, mark, done } => {
-                let mut batch = WriteBatch::default();
-                self.engine.delete_range(&mut batch, schema::RAFT_LOG, &0u64.to_be_bytes(), &(upto + 1).to_be_bytes());
-                self.engine.put(&mut batch, schema::RAFT_META, schema::raft_meta::PURGED, &mark);
-                self.write_then_sync(batch, Waiting::Done(done));
+                let written = self.wal.purge(upto, mark);
+                self.later(written, Waiting::Done(done));
             }
             Job::Apply { entries, done } => self.apply(entries, done),
-            Job::Sync { done } => self.later(Waiting::Done(done)),
+            Job::Sync { done } => self.flush(done),
             Job::Stop => {}
         }
     }
 
-    fn append(&mut self, records: Vec<(u64, Vec<u8>)>, callback: IOFlushed<Types>) {
-        let last = records.last().map(|(index, _)| *index);
-        let mut batch = WriteBatch::default();
-        for (index, record) in records {
-            self.engine.put_sealed(&mut batch, schema::RAFT_LOG, &index.to_be_bytes(), &record);
-        }
-        match self.engine.write(batch) {
-            Ok(()) => {
-                if let Some(last) = last {
-                    self.tail.lock().written(last);
+    /// Leaves what was written to the sync thread, which answers.
+    fn later(&self, written: Result<Pending, WalError>, waiting: Waiting) {
+        match written {
+            Ok(pending) => {
+                if let Err(unsent) = self.to_sync.send((pending, waiting)) {
+                    unsent.0.1.answer(Err(Error::Consensus("the sync thread has stopped".into())));
                 }
-                self.later(Waiting::Append(callback));
             }
             Err(error) => {
                 self.fatal.raise(&format!("cannot write the log: {error}"));
-                Waiting::Append(callback).answer(Err(error));
+                waiting.answer(Err(error.into()));
             }
         }
     }
 
-    fn write_then_sync(&mut self, batch: WriteBatch, waiting: Waiting) {
-        match self.engine.write(batch) {
-            Ok(()) => self.later(waiting),
-            Err(error) => {
-                self.fatal.raise(&format!("cannot write: {error}"));
-                waiting.answer(Err(error));
+    /// On a thread of its own: it takes long, and nothing else has to wait for it.
+    fn flush(&self, done: Done) {
+        let (engine, fatal, metrics) = (self.engine.clone(), self.fatal.clone(), self.metrics.clone());
+        let flush = move || {
+            let start = Instant::now();
+            let result = engine.sync();
+            metrics.flushes.since(start);
+            if let Err(error) = &result {
+                fatal.raise(&format!("cannot flush the database: {error}"));
             }
-        }
-    }
-
-    fn later(&self, waiting: Waiting) {
-        if let Err(unsent) = self.to_sync.send(waiting) {
-            unsent.0.answer(Err(Error::Consensus("the sync thread has stopped".into())));
+            // The one who asked may be gone.
+            let _ = done.send(result);
+        };
+        if let Err(error) = std::thread::Builder::new().name("store-flush".into()).spawn(flush) {
+            self.fatal.raise(&format!("cannot start a thread to flush the database: {error}"));
         }
     }
 
