@@ -27,7 +27,8 @@ impl Artifacts {
     /// # Errors
     /// A tool is missing and cannot be installed, or a build failed.
     pub fn build() -> Result<Artifacts> {
-        image::ensure_tools(TOOLS)?;
+        // All at once: whoever has to install them by hand should be asked once.
+        image::ensure_tools(&[TOOLS, image::COMPILERS, image::TOOLS].concat())?;
         ensure_kubectl()?;
         let programs = image::host_binaries()?;
         let corten = Some(programs.join("corten"));

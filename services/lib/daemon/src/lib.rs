@@ -27,6 +27,7 @@ where
     P: FnOnce(Shutdown) -> F,
     F: Future<Output = Outcome>,
 {
+    linux::memory::return_freed_memory();
     start_logging();
     tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -100,10 +100,18 @@ fn take_everything(path: &Path) -> std::io::Result<()> {
 fn processes() -> Result<Vec<(i32, String)>, String> {
     let entries = fs::read_dir("/proc").map_err(|e| format!("/proc: {e}"))?.flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // A process may end between two looks.
     Ok(pids
-        .filter_map(|pid: i32| Some((pid, fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())))
+        .filter_map(|pid: i32| Some((pid, name_of(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
         .collect())
+}
+
+/// The name in a line of `/proc/<pid>/stat`; none for a thread of the kernel, which comes and goes as the kernel likes.
+/// The name stands in parentheses and may hold any byte; the flags are the seventh field after it (proc(5)).
+fn name_of(stat: &str) -> Option<String> {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
+    let flags: u64 = rest.split(' ').nth(6)?.parse().ok()?;
+    (flags & PF_KTHREAD == 0).then(|| name.to_owned())
 }
 
 fn names(folder: &str) -> Result<Vec<String>, String> {
@@ -134,4 +142,16 @@ fn rules() -> Result<String, String> {
 
 fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_of;
+
+    #[test]
+    fn threads_of_the_kernel_are_no_processes() {
+        assert_eq!(name_of("12 (a) b) S 1 12 12 0 -1 4194560 0 0").as_deref(), Some("a) b"));
+        assert_eq!(name_of("40 (kworker/0:1-events) I 2 0 0 0 -1 69238880 0 0"), None);
+        assert_eq!(name_of("40 (cut"), None);
+    }
 }
