@@ -58,7 +58,8 @@ fn ensure_kubectl() -> Result<()> {
     image::install_program("kubectl", "kubectl")?;
     match kubectl_minor() {
         Some(minor) if minor >= KUBECTL_MINOR => Ok(()),
-        found => bail!("kubectl 1.{KUBECTL_MINOR} or later is needed; found minor version {found:?}"),
+        Some(minor) => bail!("kubectl 1.{KUBECTL_MINOR} or later is needed; PATH finds 1.{minor} first"),
+        None => bail!("kubectl was installed into /usr/local/bin, but PATH finds none"),
     }
 }
 

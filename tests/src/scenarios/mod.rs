@@ -10,6 +10,7 @@ mod full_disk;
 mod kills;
 mod leftovers;
 mod machine;
+mod orderly;
 mod pair;
 mod power;
 mod refusals;
@@ -30,6 +31,7 @@ pub struct Scenario {
 
 const EVERYWHERE: &[DriverName] = &[DriverName::Qemu, DriverName::Namespace];
 
+const QEMU: &[DriverName] = &[DriverName::Qemu];
 const NAMESPACE: &[DriverName] = &[DriverName::Namespace];
 
 const fn everywhere(name: &'static str, run: Run) -> Scenario {
@@ -46,17 +48,18 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("restarts", restarts::run),
     everywhere("kills", kills::run),
     everywhere("leftovers", leftovers::run),
-    Scenario {
-        name: "full_disk",
-        drivers: &[DriverName::Qemu],
-        why_not: "the node's disk is this host's",
-        run: full_disk::run,
-    },
+    Scenario { name: "full_disk", drivers: QEMU, why_not: "the node's disk is this host's", run: full_disk::run },
     Scenario {
         name: "pair",
         drivers: NAMESPACE,
         why_not: "virtual machines do not share a network yet",
         run: pair::run,
+    },
+    Scenario {
+        name: "orderly",
+        drivers: QEMU,
+        why_not: "a node in namespaces has its host's kernel",
+        run: orderly::run,
     },
     everywhere("power", power::run),
 ];
