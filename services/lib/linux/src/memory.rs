@@ -49,6 +49,13 @@ pub fn return_freed_memory() {
     }
 }
 
+/// Gives the kernel back every free page between blocks that are in use (malloc_trim(3)). It holds the allocator's locks
+/// for about a millisecond per 20 MB.
+pub fn trim() {
+    // SAFETY: takes a number, changes only what is free, and may be called from any thread.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// The size of a page.
 pub fn page_size() -> u64 {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
