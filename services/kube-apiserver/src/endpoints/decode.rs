@@ -1,5 +1,6 @@
 //! Request bodies as objects of the kind a path stands for: JSON, YAML or protobuf, typed, pruned, with unknown fields refused or warned about.
 
+use super::yaml;
 use crate::errors::{ApiError, FieldError};
 use crate::protobuf;
 use crate::server::body::{self, Request};
@@ -67,7 +68,8 @@ pub fn default(group: &str, version: &str, kind: &str, object: &mut Value) {
     }
 }
 
-fn validation(call: &Call) -> Result<FieldValidation, ApiError> {
+/// What the request wants done about unknown and duplicate fields.
+pub fn validation(call: &Call) -> Result<FieldValidation, ApiError> {
     let text = call.query.get("fieldValidation");
     FieldValidation::parse(text).ok_or_else(|| {
         let error = FieldError::not_supported("fieldValidation", text, &["Ignore", "Strict", "Warn"]);
@@ -90,12 +92,14 @@ fn decode(text: &[u8], content: Content, ty: Option<TypeRef<'_>>) -> Result<stri
             None => strict::parse(text),
         };
     }
-    let tree: Value = serde_saphyr::from_slice(text)
-        .map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {e}")))?;
-    match ty {
-        Some(ty) => strict::decode_value(tree, ty),
-        None => Ok(strict::Decoded { object: tree, complaints: Vec::new() }),
-    }
+    let (tree, mut complaints) =
+        yaml::parse(text).map_err(|why| DecodeError::Syntax(format!("error converting YAML to JSON: {why}")))?;
+    let decoded = match ty {
+        Some(ty) => strict::decode_value(tree, ty)?,
+        None => strict::Decoded { object: tree, complaints: Vec::new() },
+    };
+    complaints.extend(decoded.complaints);
+    Ok(strict::Decoded { complaints, ..decoded })
 }
 
 fn unfit(version: &str, kind: &str, why: &str) -> ApiError {

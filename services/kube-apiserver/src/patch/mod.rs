@@ -7,7 +7,9 @@ use serde_json::Value;
 
 /// The media types of patches this server applies.
 const ACCEPTED: &[&str] =
-    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", APPLY];
+
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// A patch algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub enum Kind {
     Merge,
     /// Kubernetes' own, driven by the schema.
     Strategic,
+    /// A configuration: server-side apply, which is no patch of the others' kind.
+    Apply,
 }
 
 impl Kind {
@@ -27,7 +31,7 @@ impl Kind {
             "application/json-patch+json" => Ok(Kind::Json),
             "application/merge-patch+json" => Ok(Kind::Merge),
             "application/strategic-merge-patch+json" => Ok(Kind::Strategic),
-            // Server-side apply needs field ownership, which is not recorded yet.
+            APPLY => Ok(Kind::Apply),
             _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
         }
     }
@@ -48,7 +52,7 @@ impl Patch {
             serde_json::from_slice(text).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
         let ty = builtin().kind(group, version, object_kind);
         if kind == Kind::Strategic && ty.is_none() {
-            return Err(ApiError::unsupported_media_type(&ACCEPTED[..2]));
+            return Err(ApiError::unsupported_media_type(&[ACCEPTED[0], ACCEPTED[1], ACCEPTED[3]]));
         }
         Ok(Self { kind, body, ty })
     }
@@ -58,7 +62,7 @@ impl Patch {
         let result = match (self.kind, self.ty) {
             (Kind::Json, _) => patch::json(object.clone(), &self.body),
             (Kind::Strategic, Some(ty)) => patch::strategic(ty, object.clone(), self.body.clone()),
-            (Kind::Merge | Kind::Strategic, _) => patch::merge(object.clone(), &self.body),
+            (Kind::Merge | Kind::Strategic | Kind::Apply, _) => patch::merge(object.clone(), &self.body),
         };
         result.map_err(|e| self.refused(&e))
     }
@@ -81,7 +85,8 @@ mod tests {
     #[test]
     fn content_types() {
         assert_eq!(Kind::of(Some("application/merge-patch+json; charset=utf-8")), Ok(Kind::Merge));
-        for refused in [Some("application/apply-patch+yaml"), Some("application/json"), None] {
+        assert_eq!(Kind::of(Some("application/apply-patch+yaml")), Ok(Kind::Apply));
+        for refused in [Some("application/json"), None] {
             assert_eq!(Kind::of(refused).map_err(|e| e.code()), Err(415), "{refused:?}");
         }
     }

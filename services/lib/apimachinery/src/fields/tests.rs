@@ -52,13 +52,17 @@ fn fields_of_a_pod() {
 
 #[test]
 fn lists_must_tell_their_elements_apart() {
-    let error = |containers: Value| of(ty("v1", "Pod"), &json!({"spec": {"containers": containers}})).unwrap_err().to_string();
+    let error =
+        |containers: Value| of(ty("v1", "Pod"), &json!({"spec": {"containers": containers}})).unwrap_err().to_string();
     assert_eq!(
         error(json!([{"image": "i"}])),
         ".spec.containers: element 0: associative list with keys has an element that omits all key fields [\"name\"] \
          (and doesn't have default values for any key fields)"
     );
-    assert_eq!(error(json!([{"name": "a"}, {"name": "a"}])), ".spec.containers: duplicate entries for key [name=\"a\"]");
+    assert_eq!(
+        error(json!([{"name": "a"}, {"name": "a"}])),
+        ".spec.containers: duplicate entries for key [name=\"a\"]"
+    );
     let twice = json!({"spec": {"containers": [{"name": "a"}, {"name": "a"}]}});
     assert!(!observed(ty("v1", "Pod"), &twice).is_empty());
 }
@@ -79,7 +83,8 @@ fn comparisons() {
     );
     let mut changed = new.clone();
     changed["spec"]["replicas"] = json!(2);
-    changed["spec"]["template"]["spec"]["containers"] = json!([{"name": "d"}, {"name": "c", "image": "j", "resources": {}}]);
+    changed["spec"]["template"]["spec"]["containers"] =
+        json!([{"name": "d"}, {"name": "c", "image": "j", "resources": {}}]);
     changed["metadata"] = json!({});
     let changes = compare(deployment, &new, &changed);
     assert_eq!(changes.modified.paths(), [".spec.replicas", ".spec.template.spec.containers[name=\"c\"].image"]);
@@ -98,16 +103,23 @@ fn merging() {
         object["spec"]["containers"].as_array().unwrap().iter().filter_map(|c| c["name"].as_str()).collect()
     };
     let list = |names: &str| pod(names.chars().map(|c| json!({"name": c.to_string()})).collect());
-    for (live, config, want) in
-        [("abs", "xs", "abxs"), ("12a", "21", "2a1"), ("", "ba", "ba"), ("ab", "", "ab"), ("abc", "cxa", "bcxa"), ("ab", "ba", "ba")]
-    {
+    for (live, config, want) in [
+        ("abs", "xs", "abxs"),
+        ("12a", "21", "2a1"),
+        ("", "ba", "ba"),
+        ("ab", "", "ab"),
+        ("abc", "cxa", "bcxa"),
+        ("ab", "ba", "ba"),
+    ] {
         assert_eq!(names(&merge(ty("v1", "Pod"), &list(live), &list(config))), want, "{live} {config}");
     }
     let live = pod(json!([{"name": "c", "image": "i", "args": ["a", "b"], "env": [{"name": "E", "value": "1"}]}]));
     let config = pod(json!([{"name": "c", "args": ["z"], "env": [{"name": "F", "value": "2"}]}]));
     assert_eq!(
         merge(ty("v1", "Pod"), &live, &config),
-        pod(json!([{"name": "c", "image": "i", "args": ["z"], "env": [{"name": "E", "value": "1"}, {"name": "F", "value": "2"}]}]))
+        pod(
+            json!([{"name": "c", "image": "i", "args": ["z"], "env": [{"name": "E", "value": "1"}, {"name": "F", "value": "2"}]}])
+        )
     );
 }
 
@@ -117,7 +129,10 @@ fn removing() {
     let gone = set(json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {"f:containers": {
         "k:{\"name\":\"d\"}": {}, "k:{\"name\":\"c\"}": {"f:image": {}}}}}));
     assert_eq!(remove(ty("v1", "Pod"), &object, &gone), json!({"spec": {"containers": [{"name": "c"}]}}));
-    let named = named_members(ty("v1", "Pod"), &set(json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {"f:image": {}}}}})));
+    let named = named_members(
+        ty("v1", "Pod"),
+        &set(json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {"f:image": {}}}}})),
+    );
     assert_eq!(
         named.to_value(),
         json!({"f:spec": {".": {}, "f:containers": {".": {}, "k:{\"name\":\"c\"}": {"f:image": {}}}}})

@@ -49,7 +49,10 @@ fn updates_are_followed() {
     second["spec"]["replicas"] = json!(2);
     second["status"] = json!({"replicas": 1});
     update(&writer("bob", "t2"), &live, &mut second);
-    assert_eq!(owners(&second).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["alice/Update", "bob/Update"]);
+    assert_eq!(
+        owners(&second).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["alice/Update", "bob/Update"]
+    );
     assert_eq!(owner_of(&second, ".spec.replicas"), ["bob/Update"]);
     // Nothing changed: nothing is written, not even a time.
     let mut same = second.clone();
@@ -114,12 +117,19 @@ fn applying_creates_shares_and_gives_up() {
 
 #[test]
 fn giving_up_an_element_keeps_what_others_put_in_it() {
-    let live = stored(apply(&writer("ci", "t1"), &json!({}), &deployment(None, json!([{"name": "c"}, {"name": "d"}])), false).unwrap());
+    let live = stored(
+        apply(&writer("ci", "t1"), &json!({}), &deployment(None, json!([{"name": "c"}, {"name": "d"}])), false)
+            .unwrap(),
+    );
     let mut touched = live.clone();
     touched["spec"]["template"]["spec"]["containers"][1]["image"] = json!("i");
     update(&writer("bob", "t2"), &live, &mut touched);
     let left = apply(&writer("ci", "t3"), &touched, &deployment(None, json!([{"name": "c"}])), false).unwrap();
-    assert_eq!(left["spec"]["template"]["spec"]["containers"], json!([{"name": "c"}]), "an updater does not hold an element");
+    assert_eq!(
+        left["spec"]["template"]["spec"]["containers"],
+        json!([{"name": "c"}]),
+        "an updater does not hold an element"
+    );
     let other = deployment(None, json!([{"name": "d", "image": "j"}]));
     let held = apply(&writer("ops", "t2"), &live, &other, false).unwrap();
     let left = apply(&writer("ci", "t3"), &held, &deployment(None, json!([{"name": "c"}])), false).unwrap();
@@ -138,7 +148,10 @@ fn conflicts_name_managers_and_fields() {
     let text = "Apply failed with 1 conflict: conflict with \"kubectl\" with subresource \"scale\" using apps/v1: .spec.replicas";
     assert_eq!(refused.to_string(), text);
     let forced = apply(&writer("ci", "t3"), &touched, &config, true).unwrap();
-    assert_eq!((&forced["spec"]["replicas"], owner_of(&forced, ".spec.replicas")), (&json!(3), vec!["ci/Apply".to_string()]));
+    assert_eq!(
+        (&forced["spec"]["replicas"], owner_of(&forced, ".spec.replicas")),
+        (&json!(3), vec!["ci/Apply".to_string()])
+    );
     let other = deployment(Some(4), json!([{"name": "c", "image": "j"}]));
     let refused = apply(&writer("ops", "t3"), &live, &other, false).unwrap_err();
     let text = "Apply failed with 2 conflicts: conflicts with \"ci\":\n- .spec.replicas\n- .spec.template.spec.containers[name=\"c\"].image";
@@ -155,7 +168,10 @@ fn users_of_client_side_apply_may_go_on() {
     let next = deployment(Some(4), json!([{"name": "c", "image": "i"}]));
     let applied = apply(&writer("kubectl", "t2"), &live, &next, false).unwrap();
     assert_eq!(applied["spec"]["replicas"], json!(4));
-    let noted: Value = serde_json::from_str(crate::meta::annotation(&applied, "kubectl.kubernetes.io/last-applied-configuration").unwrap()).unwrap();
+    let noted: Value = serde_json::from_str(
+        crate::meta::annotation(&applied, "kubectl.kubernetes.io/last-applied-configuration").unwrap(),
+    )
+    .unwrap();
     assert_eq!(noted, next);
 }
 

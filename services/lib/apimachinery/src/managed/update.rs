@@ -1,7 +1,7 @@
 //! Ownership after an ordinary write: whoever changed a field owns it.
 
-use super::entries::{Conflict, Entry, Managers, Operation};
 use super::Writer;
+use super::entries::{Conflict, Entry, Managers, Operation};
 use crate::fields::{self, Comparison, FieldSet};
 use serde_json::{Value, json};
 
@@ -72,7 +72,12 @@ pub(super) fn conflicts(managers: &Managers, changes: &Comparison) -> Vec<Confli
     let taken = changes.added.clone().union(&changes.modified);
     let of = |entry: &Entry| {
         let manager = entry.description();
-        entry.fields.intersection(&taken).paths().into_iter().map(move |field| Conflict { manager: manager.clone(), field })
+        entry
+            .fields
+            .intersection(&taken)
+            .paths()
+            .into_iter()
+            .map(move |field| Conflict { manager: manager.clone(), field })
     };
     managers.0.iter().flat_map(of).collect()
 }
