@@ -2,6 +2,7 @@
 
 use super::yaml;
 use crate::errors::{ApiError, FieldError};
+use crate::patch::Patch;
 use crate::protobuf;
 use crate::server::body::{self, Request};
 use crate::server::handler::Call;
@@ -39,17 +40,19 @@ pub async fn object(
 /// Checks a patched tree the way a body is checked.
 pub fn patched(
     call: &Call,
+    patch: &Patch,
     tree: Value,
     group: &str,
     version: &str,
     kind: &str,
 ) -> Result<(Value, Vec<String>), ApiError> {
     let validation = validation(call)?;
-    let Some(ty) = builtin().kind(group, version, kind) else { return Ok((tree, Vec::new())) };
+    let Some(ty) = builtin().kind(group, version, kind) else { return Ok((tree, patch.complaints.clone())) };
     let refused = |why: String| ApiError::invalid(group, kind, "", &[FieldError::invalid("patch", "", why)]);
     let decoded = strict::decode_value(tree, ty).map_err(|e| refused(e.to_string()))?;
-    finish(decoded, validation, group, version, kind, |strict| ApiError::bad_request(strict))
-        .map(|d| (d.object, d.warnings))
+    let complaints = patch.complaints.iter().chain(&decoded.complaints).cloned().collect();
+    let decoded = strict::Decoded { complaints, ..decoded };
+    finish(decoded, validation, group, version, kind, |strict| patch.invalid(strict)).map(|d| (d.object, d.warnings))
 }
 
 /// DeleteOptions in any form.

@@ -126,7 +126,7 @@ pub async fn patch(call: &Call, target: &Target, request: Request) -> Result<Res
     let stored = change
         .apply(|current| {
             let patched = patch.apply(current)?;
-            let (object, said) = decode::patched(call, patched, res.group, res.version, res.kind)?;
+            let (object, said) = decode::patched(call, &patch, patched, res.group, res.version, res.kind)?;
             warnings = said;
             Ok(object)
         })

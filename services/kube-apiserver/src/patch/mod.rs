@@ -3,6 +3,7 @@
 use crate::errors::{ApiError, FieldError};
 use apimachinery::patch::{self, PatchError};
 use apimachinery::schema::{TypeRef, builtin};
+use apimachinery::strict;
 use serde_json::Value;
 
 /// The media types of patches this server applies.
@@ -43,18 +44,20 @@ pub struct Patch {
     kind: Kind,
     body: Value,
     ty: Option<TypeRef<'static>>,
+    /// Fields that stand twice in it, for clients who want to hear of that.
+    pub complaints: Vec<String>,
 }
 
 impl Patch {
     /// Parses a patch for objects of a kind.
     pub fn parse(kind: Kind, text: &[u8], group: &str, version: &str, object_kind: &str) -> Result<Self, ApiError> {
-        let body: Value =
-            serde_json::from_slice(text).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let decoded = strict::parse(text).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let (body, complaints) = (decoded.object, decoded.complaints);
         let ty = builtin().kind(group, version, object_kind);
         if kind == Kind::Strategic && ty.is_none() {
             return Err(ApiError::unsupported_media_type(&[ACCEPTED[0], ACCEPTED[1], ACCEPTED[3]]));
         }
-        Ok(Self { kind, body, ty })
+        Ok(Self { kind, body, ty, complaints })
     }
 
     /// The object after the patch.
@@ -65,6 +68,11 @@ impl Patch {
             (Kind::Merge | Kind::Strategic | Kind::Apply, _) => patch::merge(object.clone(), &self.body),
         };
         result.map_err(|e| self.refused(&e))
+    }
+
+    /// The 422 for a patch that a strict client does not want.
+    pub fn invalid(&self, why: &str) -> ApiError {
+        ApiError::invalid("", "", "", &[FieldError::invalid("patch", self.body.to_string(), why)])
     }
 
     fn refused(&self, error: &PatchError) -> ApiError {

@@ -45,7 +45,7 @@ pub async fn patch(call: &Call, target: &Target, request: Request) -> Result<Res
     let tracking = tracking_of_patch(call)?;
     let patch = patch::Patch::parse(kind, &text, GROUP, VERSION, KIND)?;
     write(call, target, tracking, |current| {
-        decode::patched(call, patch.apply(current)?, GROUP, VERSION, KIND).map(|(scale, _)| scale)
+        decode::patched(call, &patch, patch.apply(current)?, GROUP, VERSION, KIND).map(|(scale, _)| scale)
     })
     .await
 }
