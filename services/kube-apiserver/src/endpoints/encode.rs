@@ -53,6 +53,7 @@ pub fn one(
         }
     };
     respond::add_warnings(response.headers_mut(), warnings);
+    respond::add_warnings(response.headers_mut(), &call.warnings.lock());
     Ok(response)
 }
 
