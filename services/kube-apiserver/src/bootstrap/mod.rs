@@ -1,13 +1,15 @@
-//! What every cluster has from its first moment: the system's namespaces, the default roles and bindings, and the Service through which
-//! pods reach the API. Reconciled at every start; what people have added to it stays.
+//! What every cluster has from its first moment: the system's namespaces, the default roles and bindings, what the server says about itself,
+//! and the Service through which pods reach the API. Reconciled at every start; what people have added to it stays.
 
 mod kubernetes_service;
+mod objects;
 pub mod roles;
 mod rules;
 
 use std::sync::Arc;
 
 use apimachinery::time;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::authn::UserInfo;
@@ -22,7 +24,8 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Makes everything there is to make. Safe to repeat, and safe on several servers at once.
 pub async fn run(state: Shared) -> Result<(), ApiError> {
-    let writer = Writer { state: &state, user: UserInfo::loopback(), now: time::now_rfc3339() };
+    let writer =
+        Writer { state: &state, user: UserInfo::loopback(), now: time::now_rfc3339(), warnings: Mutex::default() };
     for name in NAMESPACES {
         writer
             .ensure("", "namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
@@ -34,6 +37,7 @@ pub async fn run(state: Shared) -> Result<(), ApiError> {
     for binding in roles::cluster_role_bindings() {
         writer.reconcile(RBAC, "clusterrolebindings", binding, roles::merge_binding).await?;
     }
+    objects::run(&writer).await?;
     alloc::sweep(&state, &writer.now).await?;
     kubernetes_service::reconcile(&writer).await
 }
@@ -43,11 +47,13 @@ struct Writer<'a> {
     state: &'a State,
     user: UserInfo,
     now: String,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Writer<'_> {
     fn context(&self) -> Context<'_> {
-        Context { user: &self.user, now: self.now.clone(), dry_run: false, state: self.state }
+        let (user, state, warnings) = (&self.user, self.state, &self.warnings);
+        Context { user, now: self.now.clone(), dry_run: false, state, warnings }
     }
 
     fn row(group: &str, plural: &str) -> Result<&'static Resource, ApiError> {
