@@ -14,6 +14,7 @@ const CREATE: &[Verb] = &[Create];
 const GET: &[Verb] = &[Get];
 const PART: &[Verb] = &[Get, Patch, Update];
 const CONNECT: &[Verb] = &[Create, Get];
+const PROXY: &[Verb] = &[Create, Delete, Get, Patch, Update];
 const IN_ALL: &[&str] = &["all"];
 
 static REVIEW: kind::Kind = kind::Kind::BASE;
@@ -112,6 +113,7 @@ static POD_SUBS: &[Subresource] = &[
     CORE.sub("exec", "PodExecOptions", CONNECT),
     CORE.sub("log", "Pod", GET),
     CORE.sub("portforward", "PodPortForwardOptions", CONNECT),
+    CORE.sub("proxy", "PodProxyOptions", PROXY),
     CORE.sub("status", "Pod", PART),
 ];
 
@@ -130,7 +132,7 @@ static TABLE: &[Resource] = &[
         .cluster()
         .short(&["no"])
         .at("minions")
-        .subs(&[CORE.sub("status", "Node", PART)]),
+        .subs(&[CORE.sub("proxy", "NodeProxyOptions", PROXY), CORE.sub("status", "Node", PART)]),
     CORE.row(
         "persistentvolumeclaims",
         "persistentvolumeclaim",
@@ -166,7 +168,7 @@ static TABLE: &[Resource] = &[
         .short(&["svc"])
         .in_all()
         .at("services/specs")
-        .subs(&[CORE.sub("status", "Service", PART)]),
+        .subs(&[CORE.sub("proxy", "ServiceProxyOptions", PROXY), CORE.sub("status", "Service", PART)]),
     // apps
     APPS.row("controllerrevisions", "controllerrevision", "ControllerRevision", &workload::CONTROLLER_REVISION),
     APPS.row("daemonsets", "daemonset", "DaemonSet", &workload::DAEMON_SET).short(&["ds"]).in_all().subs(&[APPS.sub(
