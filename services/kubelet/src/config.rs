@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Why the configuration cannot be used.
@@ -60,7 +60,7 @@ pub struct Flags {
 
 /// The fields of kubelet.config.k8s.io/v1beta1 KubeletConfiguration that Corten knows. An unknown field is an error, so
 /// that no setting is silently without effect.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct KubeletConfiguration {
@@ -103,7 +103,7 @@ pub struct KubeletConfiguration {
 }
 
 /// How clients of the kubelet's server prove who they are.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Authentication {
@@ -113,7 +113,7 @@ pub struct Authentication {
 }
 
 /// Client certificates.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct X509 {
@@ -122,7 +122,7 @@ pub struct X509 {
 }
 
 /// Bearer tokens, checked by TokenReview.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Webhook {
@@ -138,7 +138,7 @@ impl Default for Webhook {
 }
 
 /// Anonymous access; never granted whatever it says, but the field is common in configurations.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Anonymous {
@@ -146,7 +146,7 @@ pub struct Anonymous {
 }
 
 /// How requests are authorized: always by SubjectAccessReview.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Authorization {

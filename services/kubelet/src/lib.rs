@@ -142,5 +142,6 @@ fn build(
         network_ready,
         machine,
         cgroups,
+        probe_tally: probes::tally::Tally::default(),
     })
 }

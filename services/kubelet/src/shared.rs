@@ -13,6 +13,7 @@ use crate::images::Images;
 use crate::node_status::Machine;
 use crate::objects::Objects;
 use crate::pod::Pod;
+use crate::probes::tally::Tally;
 use crate::runtime::Cri;
 use crate::status::Publisher;
 use crate::sync::fields::Surroundings;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub machine: Machine,
     /// Pod cgroups, if there are any.
     pub cgroups: Option<Cgroups>,
+    /// How probes went.
+    pub probe_tally: Tally,
 }
 
 impl Shared {

@@ -4,7 +4,7 @@
 
 mod lease;
 pub mod machine;
-mod object;
+pub mod object;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::machine::{Machine, Pressure};
 
 /// The Kubernetes release whose kubelet this one stands in for.
-const VERSION: &str = "v1.35.0";
+pub const VERSION: &str = "v1.35.0";
 /// The status names at most this many images, the largest.
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
