@@ -95,9 +95,10 @@ fn predicate(name: &str, description: &str) -> Failure {
 fn sysctls(pod: &Pod, node: &Node) -> Result<(), Failure> {
     for sysctl in &pod.spec.security_context.sysctls {
         let name = sysctl.name.replace('/', ".");
-        let shared_with_host = (pod.spec.host_network && name.starts_with("net."))
-            .then_some("net")
-            .or((pod.spec.host_ipc && is_ipc(&name)).then_some("ipc"));
+        let shared_with_host =
+            (pod.spec.host_network && name.starts_with("net."))
+                .then_some("net")
+                .or((pod.spec.host_ipc && is_ipc(&name)).then_some("ipc"));
         if let Some(what) = shared_with_host {
             let message = format!("forbidden sysctl: {name:?} not allowed with host {what} enabled");
             return Err(rejected("SysctlForbidden", message));
@@ -114,8 +115,7 @@ fn sysctls(pod: &Pod, node: &Node) -> Result<(), Failure> {
 }
 
 fn is_ipc(name: &str) -> bool {
-    name == "kernel.sem"
-        || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
+    name == "kernel.sem" || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 // ---- resources ------------------------------------------------------------------------------------------------------
@@ -153,7 +153,11 @@ fn total(pod: &Pod, resource: &str, of: &dyn Fn(&Resources, &str) -> i128) -> i1
 /// Every resource that a pod asks for.
 fn requested(pod: &Pod) -> BTreeSet<&str> {
     let whole = pod.spec.resources.iter();
-    whole.chain(pod.all_containers().map(|c| &c.resources)).flat_map(|r| r.requests.keys()).map(String::as_str).collect()
+    whole
+        .chain(pod.all_containers().map(|c| &c.resources))
+        .flat_map(|r| r.requests.keys())
+        .map(String::as_str)
+        .collect()
 }
 
 /// Whether the node has what the pod asks for beside the others.

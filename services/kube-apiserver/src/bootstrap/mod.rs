@@ -2,16 +2,16 @@
 //! and the Service through which pods reach the API. Reconciled at every start; what people have added to it stays.
 
 mod kubernetes_service;
-mod objects;
 mod namespaced;
+mod objects;
 pub mod roles;
 mod rules;
 
 use std::sync::Arc;
 
 use apimachinery::time;
-use parking_lot::Mutex;
 use futures_util::{StreamExt, TryFutureExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::authn::UserInfo;
@@ -31,7 +31,7 @@ pub async fn run(state: Shared) -> Result<(), ApiError> {
     let writer =
         Writer { state: &state, user: UserInfo::loopback(), now: time::now_rfc3339(), warnings: Mutex::default() };
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    each(NAMESPACES, |name| writer.ensure("", "namespaces", namespace(name)).map_ok(drop)).await?;
+    each(NAMESPACES.map(namespace), |object| writer.ensure("", "namespaces", object).map_ok(drop)).await?;
     let roles = roles::cluster_roles();
     each(roles, |role| writer.reconcile(RBAC, "clusterroles", role, roles::merge_role)).await?;
     let bindings = roles::cluster_role_bindings();

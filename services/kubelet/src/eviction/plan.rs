@@ -147,7 +147,8 @@ fn short(amount: i128) -> String {
 /// (logs and writable layer) by name.
 pub fn over_limit(pod: &Pod, volumes: &BTreeMap<String, i128>, containers: &BTreeMap<String, i128>) -> Option<String> {
     for volume in &pod.spec.volumes {
-        let Some(limit) = volume.empty_dir.as_ref().and_then(|e| crate::volumes::payload::size_limit(e.size_limit.as_ref()))
+        let Some(limit) =
+            volume.empty_dir.as_ref().and_then(|e| crate::volumes::payload::size_limit(e.size_limit.as_ref()))
         else {
             continue;
         };

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::observed::{Instance, Observed, State};
 use super::patch;
+use crate::observed::{Instance, Observed, State};
 use crate::pod::{Container, Pod, QosClass};
+use crate::sync::plan::{Health, init_restarts, restarts};
 use crate::sync::resize::{Resize, shown};
 use crate::sync::resources;
-use crate::sync::plan::{Health, init_restarts, restarts};
 
 /// Why a container is not running, in the words of `state.waiting`.
 #[derive(Clone, Debug, PartialEq, Eq)]

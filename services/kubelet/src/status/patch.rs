@@ -3,8 +3,15 @@
 use serde_json::{Map, Value, json};
 
 /// The conditions that the kubelet owns; all others belong to someone else.
-const OURS: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled",
-    "PodResizePending", "PodResizeInProgress"];
+const OURS: &[&str] = &[
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 /// The reason of a DisruptionTarget that the kubelet itself set.
 pub const BY_KUBELET: &str = "TerminationByKubelet";

@@ -128,7 +128,8 @@ impl Consensus {
         deadline: Instant,
     ) -> Result<Answer<(Reply, u64)>, Error> {
         let Ok(mut peer) = self.transport.peer(leader, Lane::Requests) else { return Ok(Answer::NotLeader) };
-        let request = pb::ProposeRequest { route: Some(self.transport.route(leader)), proposal: command.encode().into() };
+        let request =
+            pb::ProposeRequest { route: Some(self.transport.route(leader)), proposal: command.encode().into() };
         match tokio::time::timeout_at(deadline, peer.propose(request)).await {
             Err(_) => Err(Refusal::Timeout.into()),
             Ok(Ok(answer)) => {
@@ -339,7 +340,10 @@ impl Consensus {
         }
         self.raft.trigger().transfer_leader(to).await.map_err(|_| Refusal::Stopped)?;
         let wait = self.raft.wait(Some(self.limit));
-        wait.metrics(|m| m.current_leader == Some(to), "the new leader").await.map(|_| ()).map_err(|_| Refusal::TransferTimeout.into())
+        wait.metrics(|m| m.current_leader == Some(to), "the new leader")
+            .await
+            .map(|_| ())
+            .map_err(|_| Refusal::TransferTimeout.into())
     }
 
     /// Ends orderly.
@@ -354,4 +358,3 @@ impl Consensus {
         &self.raft
     }
 }
-

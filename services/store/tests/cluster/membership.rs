@@ -14,7 +14,8 @@ async fn add(cluster: &Cluster, through: usize, member: usize, is_learner: bool)
 
 /// Learners by name as a member sees them.
 async fn list(cluster: &Cluster, through: usize) -> Vec<(String, bool)> {
-    let list = cluster.clients(through).cluster.member_list(pb::MemberListRequest { linearizable: true }).await.unwrap();
+    let list =
+        cluster.clients(through).cluster.member_list(pb::MemberListRequest { linearizable: true }).await.unwrap();
     let mut all: Vec<_> = list.into_inner().members.into_iter().map(|m| (m.name, m.is_learner)).collect();
     all.sort();
     all
@@ -29,7 +30,8 @@ async fn votes(cluster: &Cluster, through: usize, member: usize) {
         if cluster.id(leader).await == leader_id {
             return;
         }
-        let moved = cluster.clients(leader).maintenance.move_leader(pb::MoveLeaderRequest { target_id: leader_id }).await;
+        let moved =
+            cluster.clients(leader).maintenance.move_leader(pb::MoveLeaderRequest { target_id: leader_id }).await;
         if moved.is_ok() {
             return;
         }

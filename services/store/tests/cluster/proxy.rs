@@ -39,7 +39,10 @@ impl Network {
     /// Everything passes.
     pub fn new(members: usize) -> Self {
         let row = || (0..members).map(|_| watch::Sender::new(Rule::default())).collect();
-        Network { rules: Arc::new((0..members).map(|_| row()).collect()), pids: Arc::new(Mutex::new(vec![None; members])) }
+        Network {
+            rules: Arc::new((0..members).map(|_| row()).collect()),
+            pids: Arc::new(Mutex::new(vec![None; members])),
+        }
     }
 
     /// The process of a member.
