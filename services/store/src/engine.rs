@@ -150,6 +150,24 @@ impl Engine {
         Ok(())
     }
 
+    /// All families as of now, for reading them one after the other.
+    pub fn view(&self) -> View<'_> {
+        View { engine: self, snapshot: self.open.db.snapshot() }
+    }
+
+    /// Adds a sorted table file to a family.
+    ///
+    /// # Errors
+    /// The file is damaged, or the disk failed or is full.
+    pub fn ingest(
+        &self,
+        family: &'static str,
+        file: &Path,
+        options: &rocksdb::IngestExternalFileOptions,
+    ) -> Result<(), Error> {
+        Ok(self.open.db.ingest_external_file_cf_opts(&self.family(family), options, vec![file])?)
+    }
+
     /// A view that later writes and removals do not change.
     pub fn snapshot(&self) -> Records<'_> {
         Records { snapshot: self.open.db.snapshot(), family: self.family(schema::MVCC), tier: ReadTier::All }
@@ -211,6 +229,35 @@ fn found(revision: Revision, value: Option<Vec<u8>>) -> Result<KeyValue, Error> 
     }
 }
 
+/// All families as of one moment.
+pub struct View<'e> {
+    engine: &'e Engine,
+    snapshot: rocksdb::SnapshotWithThreadMode<'e, DB>,
+}
+
+impl View<'_> {
+    /// Calls `visit` with every key and raw value of a family, until it returns `false` or the family ends.
+    ///
+    /// # Errors
+    /// The disk failed, or `visit`'s own error.
+    pub fn scan<F>(&self, family: &'static str, mut visit: F) -> Result<(), Error>
+    where
+        F: FnMut(&[u8], Box<[u8]>) -> Result<bool, Error>,
+    {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut last: Box<[u8]> = Box::default();
+        for item in self.snapshot.iterator_cf_opt(&self.engine.family(family), options, IteratorMode::Start) {
+            let (key, value) = item.map_err(|e| damaged(family, &last, e))?;
+            if !visit(&key, value)? {
+                break;
+            }
+            last = key;
+        }
+        Ok(())
+    }
+}
+
 /// Key-value records as of one moment.
 pub struct Records<'e> {
     snapshot: rocksdb::SnapshotWithThreadMode<'e, DB>,
@@ -224,6 +271,8 @@ impl crate::mvcc::Load for Records<'_> {
         options.set_read_tier(self.tier);
         match self.snapshot.get_cf_opt(&self.family, revision.key(), options) {
             Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Err(Error::NotInMemory),
+            // Only who looks at everything can say that something is missing.
+            Ok(None) if self.tier != ReadTier::All => Err(Error::NotInMemory),
             value => found(revision, value?),
         }
     }

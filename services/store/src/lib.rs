@@ -9,6 +9,7 @@
 pub mod command;
 pub mod compactor;
 pub mod config;
+mod corruption;
 pub mod engine;
 pub mod error;
 pub mod lease;
@@ -46,29 +47,41 @@ pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outco
 pub async fn run_on(args: Vec<String>, shutdown: daemon::Shutdown, faults: Faults) -> daemon::Outcome {
     let config = Config::try_parse_from(args)?;
     config.validate()?;
-    let (urls, retention) = (config.listen_client_urls.clone(), config.retention()?);
+    let retention = config.retention()?;
+    let (urls, peers) = (config.listen_client_urls.clone(), config.peer_listeners());
     let fatal = Fatal::new();
     let (member, closing) = Member::open(config, fatal.clone(), faults).await?;
+    let mut tasks = JoinSet::new();
+    let server = Server::for_members(member.clone(), shutdown.clone());
+    for url in peers {
+        tasks.spawn(server.clone().serve(url));
+    }
+    drop(server);
+    tokio::select! {
+        reason = fatal.wait() => return Err(reason.into()),
+        () = shutdown.wait() => {
+            drop(member);
+            closing.close().await;
+            return Ok(());
+        }
+        failed = failure(&mut tasks) => return failed,
+        joined = member.join() => joined?,
+    }
     tracing::info!(
         member = %format!("{:x}", member.identity.member),
         cluster = %format!("{:x}", member.identity.cluster),
         revision = member.state.mvcc.revision(),
         "member is ready"
     );
-    let mut tasks = JoinSet::new();
-    let server = Server::new(member.clone(), shutdown.clone());
+    let server = Server::for_clients(member.clone(), shutdown.clone());
     for url in urls {
         tasks.spawn(server.clone().serve(url));
     }
     drop(server);
-    let compacting = compactor::run(member.clone(), retention, shutdown.clone());
+    let compact = compactor::run(member.clone(), retention, shutdown.clone());
+    let (lead, compare) = (member.clone().lead(shutdown.clone()), corruption::watch(member, shutdown));
     tasks.spawn(async move {
-        compacting.await;
-        Ok(())
-    });
-    let expiry = member.expire_leases(shutdown.clone());
-    tasks.spawn(async move {
-        expiry.await;
+        futures_util::future::join3(lead, compare, compact).await;
         Ok(())
     });
     let outcome = tokio::select! {
@@ -77,6 +90,14 @@ pub async fn run_on(args: Vec<String>, shutdown: daemon::Shutdown, faults: Fault
     };
     closing.close().await;
     outcome
+}
+
+/// Resolves when a task fails; never if none does.
+async fn failure(tasks: &mut JoinSet<daemon::Outcome>) -> daemon::Outcome {
+    match tasks.join_next().await {
+        Some(ended) => ended?,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for all tasks; the first failure counts.

@@ -458,6 +458,96 @@ async fn refusal(folder: &Path) -> String {
     store::run(arguments(folder, free_port()), shutdown).await.unwrap_err().to_string()
 }
 
+/// A small file system of its own; only root can have one.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn new(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status();
+        if mount.is_ok_and(|status| status.success()) {
+            return Some(Tmpfs(folder));
+        }
+        println!("left out: mounting a small file system needs root");
+        None
+    }
+
+    /// Leaves about so many bytes for others.
+    fn fill(&self, leave: u64) {
+        let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        let free = stat.blocks_available() * stat.fragment_size();
+        let bytes = usize::try_from(free.saturating_sub(leave)).unwrap();
+        std::fs::write(self.filler(), vec![1; bytes]).unwrap();
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.0.path().join("filler")
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_nearly_full_disk_refuses_puts_and_a_full_one_ends_the_member() {
+    let Some(disk) = Tmpfs::new("160m") else { return };
+    let folder = disk.0.path().join("data");
+    let store = Store::start(&folder);
+    let channel = connect(&store.url).await;
+    let (mut kv, mut leases) = (KvClient::new(channel.clone()), LeaseClient::new(channel.clone()));
+    for turn in 0..300 {
+        kv.put(put(&format!("/s/{turn:03}"), "kept")).await.unwrap();
+    }
+    let lease = leases.lease_grant(pb::LeaseGrantRequest { ttl: 3600, id: 5 }).await.unwrap().into_inner();
+
+    disk.fill(40 << 20);
+    let refused = tokio::time::timeout(LIMIT, async {
+        loop {
+            // A look at the file system is used for some milliseconds.
+            if let Err(status) = kv.put(put("/s/more", "x")).await {
+                return status;
+            }
+        }
+    });
+    let refused = refused.await.unwrap();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+    );
+    let delete = |key: &str| pb::DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
+    kv.delete_range(delete("/s/000")).await.unwrap();
+    leases.lease_revoke(pb::LeaseRevokeRequest { id: lease.id }).await.unwrap();
+    assert_eq!(kv.range(get("/s/001")).await.unwrap().into_inner().count, 1);
+    std::fs::remove_file(disk.filler()).unwrap();
+    tokio::time::timeout(LIMIT, async { while kv.put(put("/s/more", "x")).await.is_err() {} }).await.unwrap();
+
+    // No room at all: the next flush of the database fails, and the member ends instead of going on.
+    disk.fill(0);
+    let mut gone = Vec::new();
+    for turn in 1..300 {
+        let key = format!("/s/{turn:03}");
+        match kv.delete_range(delete(&key)).await {
+            Ok(_) => gone.push(key),
+            Err(_) => break,
+        }
+    }
+    let Store { task, trigger, .. } = store;
+    let reason = tokio::time::timeout(LIMIT, task).await.expect("the member ends").unwrap().unwrap_err().to_string();
+    assert!(reason.contains("No space left on device"), "{reason}");
+    drop(trigger);
+    std::fs::remove_file(disk.filler()).unwrap();
+    let store = Store::start(&folder);
+    let mut kv = KvClient::new(connect(&store.url).await);
+    let left = kv.range(prefix("/s/")).await.unwrap().into_inner().kvs;
+    assert!(left.iter().all(|kv| !gone.iter().any(|key| kv.key == key.as_bytes())), "an acknowledged delete is undone");
+    assert!(left.len() >= 300 - gone.len() - 1);
+    store.stop().await;
+}
+
 #[tokio::test]
 async fn a_failed_sync_ends_the_member_and_acknowledges_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -64,7 +64,7 @@ pub struct Index {
 
 impl Index {
     /// How many keys are known.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.keys.len()
     }
 

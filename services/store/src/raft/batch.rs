@@ -45,18 +45,27 @@ impl Proposer {
     }
 }
 
-/// Dropped as soon as the next entry may be proposed.
-pub type Committed = oneshot::Sender<std::convert::Infallible>;
+/// Set to `None` as soon as the next entry may be proposed.
+pub type Committed = Option<oneshot::Sender<std::convert::Infallible>>;
 
-/// Starts collecting; `submit` proposes one entry. Ends when the last [`Proposer`] is gone.
-pub fn start<S, F>(submit: S) -> Proposer
-where
-    S: Fn(Command, Committed) -> F + Send + 'static,
-    F: Future<Output = Result<Reply, Error>> + Send + 'static,
-{
+/// What was proposed and is not in an entry yet.
+pub struct Queue(mpsc::Receiver<Proposed>);
+
+/// Makes the queue; [`Queue::collect`] serves it.
+pub fn queue() -> (Proposer, Queue) {
     let (sender, queue) = mpsc::channel(QUEUE);
-    tokio::spawn(collect(queue, submit));
-    Proposer(sender)
+    (Proposer(sender), Queue(queue))
+}
+
+impl Queue {
+    /// Proposes entries with `submit`, one after the other. Ends when the last [`Proposer`] is gone.
+    pub async fn collect<S, F>(self, submit: S)
+    where
+        S: Fn(Command, Committed) -> F,
+        F: Future<Output = Result<Reply, Error>>,
+    {
+        collect(self.0, submit).await;
+    }
 }
 
 async fn collect<S, F>(mut queue: mpsc::Receiver<Proposed>, submit: S)
@@ -72,9 +81,12 @@ where
         if before.is_none() && running.len() < UNANSWERED && !waiting.is_empty() {
             let (operations, answers) = cut(&mut waiting);
             let (committed, on_its_way) = oneshot::channel();
-            let reply = submit(Command::batch(operations), committed);
-            running.push(async move { answer(answers, reply.await) });
-            before = Some(on_its_way);
+            if !operations.is_empty() {
+                let reply = submit(Command::batch(operations), Some(committed));
+                running.push(async move { answer(answers, reply.await) });
+                before = Some(on_its_way);
+            }
+            continue;
         }
         let room = QUEUE - waiting.len();
         tokio::select! {
@@ -103,7 +115,7 @@ async fn end(before: &mut Option<oneshot::Receiver<std::convert::Infallible>>) {
 
 type Answers = Vec<oneshot::Sender<Result<Outcome, Error>>>;
 
-/// Takes one entry's share from the front; never nothing.
+/// Takes one entry's share from the front, without those who do not wait any more.
 fn cut(waiting: &mut VecDeque<Proposed>) -> (Vec<Operation>, Answers) {
     let mut bytes = 0;
     let fits = |proposed: &&Proposed| {
@@ -111,7 +123,8 @@ fn cut(waiting: &mut VecDeque<Proposed>) -> (Vec<Operation>, Answers) {
         bytes <= ENTRY_BYTES
     };
     let count = waiting.iter().take(ENTRY_CHANGES).take_while(fits).count().max(1).min(waiting.len());
-    waiting.drain(..count).map(|proposed| (proposed.operation, proposed.answer)).unzip()
+    let wanted = waiting.drain(..count).filter(|proposed| !proposed.answer.is_closed());
+    wanted.map(|proposed| (proposed.operation, proposed.answer)).unzip()
 }
 
 fn answer(answers: Answers, reply: Result<Reply, Error>) {
@@ -155,7 +168,8 @@ mod tests {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let (gate, seen) = (Arc::new(tokio::sync::Semaphore::new(0)), sizes.clone());
         let opened = gate.clone();
-        let proposer = start(move |command: Command, committed| {
+        let (proposer, queue) = queue();
+        tokio::spawn(queue.collect(move |command: Command, committed| {
             seen.lock().push(command.operations().count());
             let gate = gate.clone();
             async move {
@@ -163,7 +177,7 @@ mod tests {
                 drop(committed);
                 Ok(reply_to(&command))
             }
-        });
+        }));
         let calls: Vec<_> = (0..10).map(|id| if id == 7 { -7 } else { id }).collect();
         let waiting: Vec<_> = calls
             .iter()
@@ -186,18 +200,22 @@ mod tests {
 
     #[test]
     fn an_entry_is_bounded_but_never_empty() {
-        let proposed = |bytes: usize| {
+        let mut receivers = Vec::new();
+        let mut proposed = |bytes: usize| {
             let put = pb::PutRequest { key: "k".into(), value: vec![0; bytes].into(), ..Default::default() };
-            Proposed { operation: Operation::Put(put), answer: oneshot::channel().0 }
+            let (answer, waiting) = oneshot::channel();
+            receivers.push(waiting);
+            Proposed { operation: Operation::Put(put), answer }
         };
         let mut waiting: VecDeque<_> =
-            [2 * ENTRY_BYTES, ENTRY_BYTES / 2, ENTRY_BYTES / 3, ENTRY_BYTES / 2, 0].map(proposed).into();
+            [2 * ENTRY_BYTES, ENTRY_BYTES / 2, ENTRY_BYTES / 3, ENTRY_BYTES / 2, 0].map(&mut proposed).into();
         let mut sizes = Vec::new();
         while !waiting.is_empty() {
             sizes.push(cut(&mut waiting).0.len());
         }
         assert_eq!(sizes, [1, 2, 2]);
         let mut many: VecDeque<_> = (0..ENTRY_CHANGES + 1).map(|_| proposed(1)).collect();
-        assert_eq!((cut(&mut many).0.len(), cut(&mut many).0.len()), (ENTRY_CHANGES, 1));
+        receivers.pop();
+        assert_eq!((cut(&mut many).0.len(), cut(&mut many).0.len()), (ENTRY_CHANGES, 0), "the last one hung up");
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::apply::Applier;
 use super::log::Tail;
+use super::transfer::Received;
 use super::{Entry, Types};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -66,6 +67,13 @@ pub enum Job {
         /// Applied and visible, not yet durable.
         done: Done,
     },
+    /// Replace the state machine by one from another member.
+    Install {
+        /// The snapshot.
+        received: Received,
+        /// Durable.
+        done: Done,
+    },
     /// Make everything that was applied durable without the log.
     Sync {
         /// Durable.
@@ -93,6 +101,11 @@ impl Fatal {
             first.get_or_insert_with(|| reason.to_owned());
             new
         });
+    }
+
+    /// Whether something failed.
+    pub fn raised(&self) -> bool {
+        self.0.borrow().is_some()
     }
 
     /// Resolves with the first failure.
@@ -124,6 +137,8 @@ struct Shared {
     compact: Notify,
     /// The log has grown by [`GROWN_BYTES`].
     grown: Notify,
+    /// See [`Writer::set_alone`].
+    alone: AtomicBool,
 }
 
 /// The log may be purged about this often.
@@ -171,7 +186,10 @@ impl Writer {
             *slot = None;
             return Ok(());
         }
-        work.handle(job);
+        match job {
+            Job::Append { records, callback } => work.append(&records, callback, self.0.alone.load(Ordering::Relaxed)),
+            job => work.handle(job),
+        }
         if work.grown > GROWN_BYTES {
             work.grown = 0;
             self.0.grown.notify_one();
@@ -203,6 +221,12 @@ impl Writer {
         let slot = self.0.work.lock();
         let work = slot.as_ref().ok_or_else(|| io::Error::other("the writer has stopped"))?;
         Ok(work.wal.stored(from, to))
+    }
+
+    /// Whether this member is the only one: then nobody is kept waiting when the consensus thread itself waits for the disk,
+    /// as it does for an entry that comes when there is nothing else to do. That saves such an entry two changes of threads.
+    pub fn set_alone(&self, alone: bool) {
+        self.0.alone.store(alone, Ordering::Relaxed);
     }
 
     /// Waits until the log has grown by a certain size.
@@ -261,12 +285,12 @@ pub fn start(disk: Disk, tail: Arc<Mutex<Tail>>, applier: Applier, fatal: Fatal)
     let (to_sync, waiting) = channel();
     let Disk { engine, wal, metrics, faults } = disk;
     let syncer = {
-        let (fatal, metrics) = (fatal.clone(), metrics.clone());
+        let (fatal, metrics, faults) = (fatal.clone(), metrics.clone(), faults.clone());
         let run = move || sync_loop(&waiting, &faults, &metrics, &fatal);
         std::thread::Builder::new().name("store-sync".into()).spawn(run)?
     };
-    let work = Mutex::new(Some(Work { engine, wal, metrics, tail, applier, to_sync, fatal, grown: 0 }));
-    let shared = Shared { work, compact: Notify::new(), grown: Notify::new() };
+    let work = Mutex::new(Some(Work { engine, wal, metrics, faults, tail, applier, to_sync, fatal, grown: 0 }));
+    let shared = Shared { work, compact: Notify::new(), grown: Notify::new(), alone: AtomicBool::new(false) };
     Ok((Writer(Arc::new(shared)), Threads(syncer)))
 }
 
@@ -295,6 +319,7 @@ struct Work {
     engine: Engine,
     wal: Wal,
     metrics: Arc<Metrics>,
+    faults: Faults,
     tail: Arc<Mutex<Tail>>,
     applier: Applier,
     to_sync: Sender<(Pending, Waiting)>,
@@ -306,16 +331,6 @@ struct Work {
 impl Work {
     fn handle(&mut self, job: Job) {
         match job {
-            Job::Append { records, callback } => {
-                let written = self.wal.append(&records);
-                if let (Ok(_), Some((last, _))) = (&written, records.last()) {
-                    self.tail.lock().written(*last);
-                }
-                let bytes = records.iter().map(|(_, record)| record.len()).sum::<usize>();
-                self.metrics.log_bytes.add(bytes as u64);
-                self.grown += bytes;
-                self.later(written, Waiting::Append(callback));
-            }
             Job::Vote { payload, done } => {
                 let written = self.wal.vote(payload);
                 self.later(written, Waiting::Done(done));
@@ -329,8 +344,43 @@ impl Work {
                 self.later(written, Waiting::Done(done));
             }
             Job::Apply { entries, done } => self.apply(entries, done),
+            Job::Install { received, done } => {
+                let result = self.applier.install(&received);
+                if let Err(error) = &result {
+                    self.fatal.raise(&format!("cannot install a snapshot: {error}"));
+                }
+                let _ = done.send(result);
+            }
             Job::Sync { done } => self.flush(done),
+            Job::Append { records, callback } => self.append(&records, callback, false),
             Job::Stop => {}
+        }
+    }
+
+    fn append(&mut self, records: &[(u64, Vec<u8>)], callback: IOFlushed<Types>, alone: bool) {
+        let written = self.wal.append(records);
+        let bytes = records.iter().map(|(_, record)| record.len()).sum::<usize>();
+        self.metrics.log_bytes.add(bytes as u64);
+        self.grown += bytes;
+        let mut idle = false;
+        if let (Ok(_), Some((first, _)), Some((last, _))) = (&written, records.first(), records.last()) {
+            let mut tail = self.tail.lock();
+            idle = alone && tail.has_applied_before(*first);
+            tail.written(*last);
+        }
+        match written {
+            Ok(pending) if idle => {
+                let start = Instant::now();
+                let result = self.faults.sync(&pending);
+                self.metrics.syncs.since(start);
+                if let Err(error) = &result {
+                    self.fatal.raise(&format!("cannot sync the log: {error}"));
+                    // A second try may succeed although the data is lost: nothing is acknowledged any more.
+                    self.to_sync = channel().0;
+                }
+                Waiting::Append(callback).answer(result);
+            }
+            written => self.later(written, Waiting::Append(callback)),
         }
     }
 
