@@ -11,6 +11,7 @@ mod machine;
 mod power;
 mod refusals;
 mod restarts;
+mod streams;
 mod workload;
 
 /// One scenario.
@@ -31,6 +32,7 @@ const EVERYWHERE: &[DriverName] = &[DriverName::Qemu, DriverName::Namespace];
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "machine", drivers: EVERYWHERE, why_not: "", run: machine::run },
     Scenario { name: "workload", drivers: EVERYWHERE, why_not: "", run: workload::run },
+    Scenario { name: "streams", drivers: EVERYWHERE, why_not: "", run: streams::run },
     Scenario { name: "refusals", drivers: EVERYWHERE, why_not: "", run: refusals::run },
     Scenario { name: "configuration", drivers: EVERYWHERE, why_not: "", run: configuration::run },
     Scenario { name: "restarts", drivers: EVERYWHERE, why_not: "", run: restarts::run },
