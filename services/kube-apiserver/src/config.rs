@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn identity_flags() {
         let base = "kube-apiserver --etcd-servers=e --tls-cert-file=c --tls-private-key-file=k --client-ca-file=a --service-account-key-file=p --service-account-signing-key-file=s";
-        let parse = |more: &str| Config::try_parse_from(base.split(' ').chain(more.split(' ').filter(|a| !a.is_empty())));
+        let parse =
+            |more: &str| Config::try_parse_from(base.split(' ').chain(more.split(' ').filter(|a| !a.is_empty())));
         let config = parse("").expect("defaults");
         assert!(config.anonymous_auth && !config.enable_bootstrap_token_auth);
         assert_eq!(config.front_proxy.requestheader_username_headers, ["X-Remote-User"]);

@@ -65,7 +65,8 @@ mod tests {
 
     fn secret(changes: &[(&str, &str)]) -> Value {
         let mut data = json!({});
-        let base = [("token-id", "abcdef"), ("token-secret", "0123456789abcdef"), ("usage-bootstrap-authentication", "true")];
+        let base =
+            [("token-id", "abcdef"), ("token-secret", "0123456789abcdef"), ("usage-bootstrap-authentication", "true")];
         for (key, value) in base.iter().chain(changes) {
             data[*key] = json!(STANDARD.encode(value));
         }

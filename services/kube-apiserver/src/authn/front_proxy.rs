@@ -35,8 +35,11 @@ pub fn user(headers: &HeaderMap, config: &FrontProxy) -> Option<UserInfo> {
 
 /// Takes out the headers: nobody behind this server may take them for the proxy's word.
 pub fn clear(headers: &mut HeaderMap, config: &FrontProxy) {
-    let lists =
-        [&config.requestheader_username_headers, &config.requestheader_uid_headers, &config.requestheader_group_headers];
+    let lists = [
+        &config.requestheader_username_headers,
+        &config.requestheader_uid_headers,
+        &config.requestheader_group_headers,
+    ];
     for name in lists.into_iter().flatten() {
         headers.remove(name.as_str());
     }

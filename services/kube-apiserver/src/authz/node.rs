@@ -142,10 +142,12 @@ mod tests {
             if node != "n1" || namespace != "d" {
                 return Vec::new();
             }
-            vec![json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "sa", "imagePullSecrets": [{"name": "pull"}],
+            vec![
+                json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "sa", "imagePullSecrets": [{"name": "pull"}],
                 "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}], "envFrom": [{"configMapRef": {"name": "env"}}]}],
                 "volumes": [{"secret": {"secretName": "vol"}}, {"projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}},
-                    {"persistentVolumeClaim": {"claimName": "data"}}, {"name": "scratch", "ephemeral": {}}]}})]
+                    {"persistentVolumeClaim": {"claimName": "data"}}, {"name": "scratch", "ephemeral": {}}]}}),
+            ]
         }
 
         fn object(&self, plural: &str, _namespace: &str, name: &str) -> Option<Value> {
@@ -190,7 +192,9 @@ mod tests {
         assert!(check("get", "", "configmaps", "d", "kube-root-ca.crt"));
         assert!(check("create", "", "serviceaccounts/token", "d", "sa"));
         assert!(!check("create", "", "serviceaccounts/token", "d", "other"));
-        for (volume, want) in [("pv-data", true), ("pv-scratch", true), ("pv-else", false), ("pv-free", false), ("no", false)] {
+        for (volume, want) in
+            [("pv-data", true), ("pv-scratch", true), ("pv-else", false), ("pv-free", false), ("no", false)]
+        {
             assert_eq!(check("get", "", "persistentvolumes", "", volume), want, "{volume}");
         }
     }
@@ -210,9 +214,13 @@ mod tests {
         assert!(!check("get", "", "nodes", "", "n2") && !check("list", "", "nodes", "", ""));
         assert!(check("get", "", "pods", "d", "mine") && check("get", "", "pods", "d", "gone"));
         assert!(!check("get", "", "pods", "d", "other"));
-        for (selector, want) in
-            [("spec.nodeName=n1", true), ("a=b,spec.nodeName==n1", true), ("spec.nodeName=n2", false), ("", false), ("spec.nodeName!=n1", false)]
-        {
+        for (selector, want) in [
+            ("spec.nodeName=n1", true),
+            ("a=b,spec.nodeName==n1", true),
+            ("spec.nodeName=n2", false),
+            ("", false),
+            ("spec.nodeName!=n1", false),
+        ] {
             let a = Attributes { field_selector: selector.into(), ..request("watch", "", "pods", "", "") };
             assert_eq!(allows("n1", &a, &World), want, "{selector}");
         }

@@ -85,11 +85,7 @@ const ROLES: &[Role] = &[
         ..role(
             PUBLIC,
             SIGNER,
-            &[
-                r(READ, CORE, &["configmaps"]),
-                named(&["update"], CORE, &["configmaps"], &["cluster-info"]),
-                EVENTS,
-            ],
+            &[r(READ, CORE, &["configmaps"]), named(&["update"], CORE, &["configmaps"], &["cluster-info"]), EVENTS],
         )
     },
 ];
@@ -124,8 +120,7 @@ impl Role {
         let users = self.users.iter().map(|u| roles::subject("User", u));
         let account = |a: &&str| json!({"kind": "ServiceAccount", "name": a, "namespace": SYSTEM});
         let subjects: Vec<Value> = users.chain(self.accounts.iter().map(account)).collect();
-        let body =
-            json!({"roleRef": {"apiGroup": RBAC, "kind": "Role", "name": self.name}, "subjects": subjects});
+        let body = json!({"roleRef": {"apiGroup": RBAC, "kind": "Role", "name": self.name}, "subjects": subjects});
         // Upstream's names of binding and role differ in this one case.
         let name = if self.name == READER { format!("system::{READER}") } else { self.name.to_owned() };
         let mut binding = roles::object("RoleBinding", &name, json!({}), body);

@@ -205,7 +205,10 @@ pub const ROLES: &[Role] = &[
         ],
     )
     .bound_to_users(&["system:pod-network"]),
-    role("system:node-problem-detector", &[r(&["get"], CORE, &["nodes"]), r(&["patch"], CORE, &["nodes/status"]), EVENTS]),
+    role(
+        "system:node-problem-detector",
+        &[r(&["get"], CORE, &["nodes"]), r(&["patch"], CORE, &["nodes/status"]), EVENTS],
+    ),
     role(
         "system:persistent-volume-provisioner",
         &[

@@ -1,18 +1,21 @@
 //! The verbs, once for every resource: a request that may proceed is matched to its row in the table and carried out.
 //!
-//! [`create`], [`read`], [`list`], [`watch`], [`update`] (PUT and PATCH), [`delete`]; [`sub`] has the subresources that are more than a part of
-//! their object. [`decode`] and [`encode`] stand at both ends.
+//! [`create`], [`read`], [`list`], [`watch`], [`update`] (PUT and PATCH), [`apply`], [`delete`]; [`sub`] has the subresources that are more than a part of
+//! their object. [`decode`] and [`encode`] stand at both ends, [`ownership`] keeps managedFields.
 
+pub mod apply;
 pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod encode;
 pub mod list;
+pub mod ownership;
 pub mod pages;
 pub mod read;
 pub mod sub;
 pub mod update;
 pub mod watch;
+pub mod yaml;
 
 use crate::errors::ApiError;
 use crate::proxy;

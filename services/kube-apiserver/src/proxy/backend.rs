@@ -68,9 +68,8 @@ impl Backends {
             None => None,
         };
         daemon::tls::install_provider();
-        let provider = CryptoProvider::get_default().ok_or_else(|| {
-            daemon::tls::TlsError::Config("no cryptography provider is installed".into())
-        })?;
+        let provider = CryptoProvider::get_default()
+            .ok_or_else(|| daemon::tls::TlsError::Config("no cryptography provider is installed".into()))?;
         let anything = Arc::new(AnyCertificate(provider.signature_verification_algorithms));
         let mut tls = rustls::ClientConfig::builder()
             .dangerous()
@@ -89,10 +88,9 @@ impl Backends {
             let tls = match place.scheme {
                 Scheme::Http => return speak(tcp, peer).await,
                 Scheme::Https => &self.unverified,
-                Scheme::Kubelet => self
-                    .kubelet
-                    .as_ref()
-                    .ok_or("kubelets cannot be reached without --kubelet-certificate-authority")?,
+                Scheme::Kubelet => {
+                    self.kubelet.as_ref().ok_or("kubelets cannot be reached without --kubelet-certificate-authority")?
+                }
             };
             let name = ServerName::IpAddress(place.address.into());
             let stream = tls.connect(name, tcp).await.map_err(|e| format!("tls to {peer}: {e}"))?;

@@ -216,10 +216,8 @@ mod tests {
             ("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.eA, chat"),
             ("x-mine", "1"),
         ];
-        let headers: HeaderMap = all
-            .iter()
-            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
-            .collect();
+        let headers: HeaderMap =
+            all.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
         for (upgrades, want) in [
             (false, vec!["sec-websocket-protocol", "x-mine"]),
             (true, vec!["connection", "sec-websocket-protocol", "upgrade", "x-mine"]),

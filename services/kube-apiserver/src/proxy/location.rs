@@ -68,14 +68,17 @@ pub fn pod(pod: &Value, wanted: Wanted<'_>) -> Result<Place, ApiError> {
         .flatten()
         .filter_map(|c| c["ports"].as_array())
         .flatten()
-        .filter_map(|p| Some((p["name"].as_str().unwrap_or_default(), u16::try_from(p["containerPort"].as_u64()?).ok()?)));
+        .filter_map(|p| {
+            Some((p["name"].as_str().unwrap_or_default(), u16::try_from(p["containerPort"].as_u64()?).ok()?))
+        });
     let default = if wanted.scheme == Scheme::Https { 443 } else { 80 };
     let port = match (wanted.port, wanted.port_number()) {
         ("", _) => Some(ports.next().map_or(default, |(_, number)| number)),
         (_, Some(number)) => Some(number),
         (name, None) => ports.find(|(n, _)| *n == name).map(|(_, number)| number),
     };
-    let port = port.ok_or_else(|| ApiError::bad_request(format!("pod {:?} has no port {:?}", wanted.name, wanted.port)))?;
+    let port =
+        port.ok_or_else(|| ApiError::bad_request(format!("pod {:?} has no port {:?}", wanted.name, wanted.port)))?;
     Ok(Place { scheme: wanted.scheme, address, port })
 }
 
@@ -124,11 +127,8 @@ fn candidate(address: &Value, port: u16, wanted: Wanted<'_>) -> Option<Candidate
     if target["kind"] != "Pod" {
         return None;
     }
-    let place = Place {
-        scheme: wanted.scheme,
-        address: address["ip"].as_str()?.parse().ok().filter(|a| allowed(*a))?,
-        port,
-    };
+    let place =
+        Place { scheme: wanted.scheme, address: address["ip"].as_str()?.parse().ok().filter(|a| allowed(*a))?, port };
     Some(Candidate { place, pod: (text(&target["namespace"])?, text(&target["name"])?) })
 }
 
@@ -139,8 +139,9 @@ pub fn none_available(id: &str) -> ApiError {
 
 /// A node: its kubelet, or whatever else listens there.
 pub fn node(node: &Value, wanted: Wanted<'_>) -> Result<Place, ApiError> {
-    let kubelet = kubelet(node)
-        .ok_or_else(|| ApiError::internal(format!("no preferred addresses found; known addresses: [] of node {}", meta::name(node))))?;
+    let kubelet = kubelet(node).ok_or_else(|| {
+        ApiError::internal(format!("no preferred addresses found; known addresses: [] of node {}", meta::name(node)))
+    })?;
     if wanted.port.is_empty() || wanted.port_number() == Some(kubelet.port) {
         return Ok(kubelet);
     }
@@ -226,7 +227,9 @@ mod tests {
             {"addresses": [{"ip": "10.0.0.2", "targetRef": of("c")}], "ports": [{"name": "web", "port": 8081}, {"port": 8443}]},
             {"notReadyAddresses": [{"ip": "10.0.0.3", "targetRef": of("d")}], "ports": [{"name": "web", "port": 1}]},
         ]});
-        let get = |id: &str| service(&object, &endpoints, id, wanted(id)).map(|c| c.iter().map(|c| c.place).collect::<Vec<_>>());
+        let get = |id: &str| {
+            service(&object, &endpoints, id, wanted(id)).map(|c| c.iter().map(|c| c.place).collect::<Vec<_>>())
+        };
         let (one, two) = (place(Scheme::Http, "10.0.0.1", 8080), place(Scheme::Http, "10.0.0.2", 8081));
         assert_eq!(get("s:web"), Ok(vec![one, two]), "pods only, ready ones only, no loopback");
         assert_eq!(get("s:80"), get("s:web"));
@@ -241,7 +244,10 @@ mod tests {
     fn an_endpoint_is_the_pods_own_or_nobodys() {
         let candidate = Candidate { place: place(Scheme::Http, "10.0.0.1", 1), pod: ("n".into(), "p".into()) };
         assert!(candidate.is_of(&json!({"status": {"podIP": "10.0.0.1"}})));
-        assert!(candidate.is_of(&json!({"status": {"podIP": "fd00::1", "podIPs": [{"ip": "fd00::1"}, {"ip": "10.0.0.1"}]}})));
+        assert!(
+            candidate
+                .is_of(&json!({"status": {"podIP": "fd00::1", "podIPs": [{"ip": "fd00::1"}, {"ip": "10.0.0.1"}]}}))
+        );
         assert!(!candidate.is_of(&json!({"status": {"podIP": "10.0.0.2"}})));
     }
 

@@ -158,7 +158,8 @@ impl Rewriter {
 
     /// A tag with its links changed, and its name.
     fn tag(&self, tag: &[u8]) -> (Vec<u8>, String) {
-        let name_end = tag.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>')).unwrap_or(tag.len());
+        let name_end =
+            tag.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>')).unwrap_or(tag.len());
         let name = String::from_utf8_lossy(&tag[1..name_end]).to_ascii_lowercase();
         let Some((_, links)) = LINKS.iter().find(|(element, _)| *element == name) else { return (tag.to_vec(), name) };
         let mut out = tag[..name_end].to_vec();
@@ -270,7 +271,10 @@ mod tests {
         let table = [
             (r#"<a href="/x">/x</a>"#, r#"<a href="/p/proxy/x">/x</a>"#),
             ("<A class=c HREF='/x' id=i>", "<A class=c HREF='/p/proxy/x' id=i>"),
-            ("<img src=/x alt=\"a > b\" usemap = \"/m\">", "<img src=/p/proxy/x alt=\"a > b\" usemap = \"/p/proxy/m\">"),
+            (
+                "<img src=/x alt=\"a > b\" usemap = \"/m\">",
+                "<img src=/p/proxy/x alt=\"a > b\" usemap = \"/p/proxy/m\">",
+            ),
             ("<input disabled src=\"/x\"/>", "<input disabled src=\"/p/proxy/x\"/>"),
             ("<p title=\"/x\">", "<p title=\"/x\">"),
             ("<!-- <a href=\"/x\"> --><a href=\"/y\">", "<!-- <a href=\"/x\"> --><a href=\"/p/proxy/y\">"),

@@ -25,7 +25,8 @@ pub async fn pass(kubelet: Connection, path: &str, request: Request) -> Result<R
         .body(full(bytes::Bytes::new()))
         .map_err(ApiError::internal)?;
     for (name, value) in request.headers() {
-        let handshake = [CONNECTION, UPGRADE, STREAM_PROTOCOL].contains(name) || name.as_str().starts_with("sec-websocket-");
+        let handshake =
+            [CONNECTION, UPGRADE, STREAM_PROTOCOL].contains(name) || name.as_str().starts_with("sec-websocket-");
         if handshake {
             onward.headers_mut().append(name, value.clone());
         }

@@ -28,9 +28,11 @@ pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 /// Whether a request asks for a WebSocket.
 pub fn is_requested(headers: &HeaderMap) -> bool {
     let has = |name, token: &str| {
-        headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).any(|v| {
-            v.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .any(|v| v.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
     };
     has(UPGRADE, "websocket") && has(CONNECTION, "upgrade")
 }
@@ -65,9 +67,8 @@ pub fn accept(
     }
     let upgraded = hyper::upgrade::on(request);
     let socket = async move {
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MESSAGE_LIMIT))
-            .max_frame_size(Some(MESSAGE_LIMIT));
+        let config =
+            WebSocketConfig::default().max_message_size(Some(MESSAGE_LIMIT)).max_frame_size(Some(MESSAGE_LIMIT));
         Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded.await?), Role::Server, Some(config)).await)
     };
     Ok((response, socket))
@@ -89,7 +90,11 @@ where
         [] => None,
         list => match list.iter().find(|p| ["binary.k8s.io", BASE64].contains(p)) {
             Some(known) => Some((*known).to_owned()),
-            None => return Err(ApiError::bad_request(format!("requested protocol(s) are not supported: {list:?}; supports [ binary.k8s.io {BASE64}]"))),
+            None => {
+                return Err(ApiError::bad_request(format!(
+                    "requested protocol(s) are not supported: {list:?}; supports [ binary.k8s.io {BASE64}]"
+                )));
+            }
         },
     };
     let (response, socket) = accept(request, protocol.as_deref())?;

@@ -13,6 +13,7 @@ use crate::errors::ApiError;
 use crate::registry::Context;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method};
+use parking_lot::Mutex;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The time every field this request sets shows.
     pub now: String,
+    /// What admission tells the client besides the answer.
+    pub warnings: Mutex<Vec<String>>,
 }
 
 impl Call {
@@ -66,7 +69,8 @@ impl Call {
 
     /// What strategies and admission see.
     pub fn context(&self, dry_run: bool) -> Context<'_> {
-        Context { user: &self.user, now: self.now.clone(), dry_run, state: &self.state }
+        let (user, state, warnings) = (&self.user, &self.state, &self.warnings);
+        Context { user, now: self.now.clone(), dry_run, state, warnings }
     }
 
     /// The request's attributes.
@@ -122,6 +126,7 @@ async fn chain(state: Shared, peer: Peer, mut request: Request) -> Result<Respon
         query,
         headers: request.headers().clone(),
         now: apimachinery::time::now_rfc3339(),
+        warnings: Mutex::default(),
         state,
     };
     if !routes::is_public(&call.path) {

@@ -27,7 +27,9 @@ struct Wanted {
 impl Wanted {
     fn parse(query: &str) -> Result<Wanted, String> {
         let mut wanted = Wanted::default();
-        let time = |key: &str, value: &str| value.parse().map(Some).map_err(|_| format!("{key}: {value:?} is not a time of RFC 3339"));
+        let time = |key: &str, value: &str| {
+            value.parse().map(Some).map_err(|_| format!("{key}: {value:?} is not a time of RFC 3339"))
+        };
         for (key, value) in pairs(query) {
             match key {
                 "query" if is_name(&value) => wanted.services.push(value),
@@ -36,7 +38,8 @@ impl Wanted {
                 "untilTime" => wanted.until = time(key, &value)?,
                 "tailLines" => {
                     let count = value.parse().ok().filter(|n| *n <= TAIL_LIMIT);
-                    wanted.tail = Some(count.ok_or(format!("tailLines: {value:?} is not a number from 0 to {TAIL_LIMIT}"))?);
+                    wanted.tail =
+                        Some(count.ok_or(format!("tailLines: {value:?} is not a number from 0 to {TAIL_LIMIT}"))?);
                 }
                 "pattern" => wanted.pattern = Some(value),
                 "boot" if matches!(value.as_str(), "" | "0") => {}
@@ -141,7 +144,8 @@ fn listing(folder: &Path) -> Result<Response, Refusal> {
 mod tests {
     use super::*;
 
-    const LOG: &str = "2026-01-01T00:00:00Z INFO a\n2026-01-01T00:00:01Z WARN b\n  more of b\n2026-01-01T00:00:02Z INFO c\n";
+    const LOG: &str =
+        "2026-01-01T00:00:00Z INFO a\n2026-01-01T00:00:01Z WARN b\n  more of b\n2026-01-01T00:00:02Z INFO c\n";
 
     fn select(query: &str) -> Vec<&'static str> {
         Wanted::parse(query).unwrap().select(LOG)

@@ -61,7 +61,9 @@ fn groups(claims: &Value, flags: &OidcFlags) -> Result<Vec<String>, String> {
     let names: Vec<&str> = match claims.get(claim).filter(|_| !claim.is_empty()) {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::String(one)) => vec![one],
-        Some(Value::Array(list)) if list.iter().all(Value::is_string) => list.iter().filter_map(Value::as_str).collect(),
+        Some(Value::Array(list)) if list.iter().all(Value::is_string) => {
+            list.iter().filter_map(Value::as_str).collect()
+        }
         Some(_) => return Err(format!("oidc: parse groups claim {claim:?}: neither a string nor a list of strings")),
     };
     names.into_iter().map(|n| ours_stay_ours(format!("{}{n}", flags.oidc_groups_prefix))).collect()
@@ -96,7 +98,10 @@ mod tests {
     #[test]
     fn claims_name_a_user() {
         let got = user(&claims(), &flags(), 50).expect("good");
-        assert_eq!((got.name.as_str(), got.groups.as_slice()), ("https://i#jane", &["o:a".to_owned(), "system:authenticated".into()][..]));
+        assert_eq!(
+            (got.name.as_str(), got.groups.as_slice()),
+            ("https://i#jane", &["o:a".to_owned(), "system:authenticated".into()][..])
+        );
         let email = OidcFlags { oidc_username_claim: "email".into(), ..flags() };
         assert_eq!(user(&claims(), &email, 50).map(|u| u.name), Ok("j@x.org".into()));
         let bare = OidcFlags { oidc_username_prefix: Some("-".into()), ..flags() };

@@ -37,8 +37,13 @@ impl Provider {
         for (file, text) in [("ca", ca.cert_pem()), ("crt", &issued.cert_pem), ("key", &issued.key_pem)] {
             std::fs::write(folder.join(file), text).expect("file");
         }
-        let tls =
-            daemon::tls::server_config(&folder.join("crt"), &folder.join("key"), None, ClientAuth::None, &[b"http/1.1"]);
+        let tls = daemon::tls::server_config(
+            &folder.join("crt"),
+            &folder.join("key"),
+            None,
+            ClientAuth::None,
+            &[b"http/1.1"],
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
         let issuer = format!("https://{}", listener.local_addr().expect("address"));
         let (newest, asked) = (Arc::new(Mutex::new(signer())), Arc::new(AtomicUsize::new(0)));

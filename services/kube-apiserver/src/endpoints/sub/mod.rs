@@ -17,10 +17,7 @@ use crate::tokens;
 
 /// Whether a subresource is answered here; the others are read and written like their object.
 pub fn is_special(name: &str) -> bool {
-    matches!(
-        name,
-        "scale" | "binding" | "eviction" | "token" | "finalize" | "log" | "exec" | "attach" | "portforward"
-    )
+    matches!(name, "scale" | "binding" | "eviction" | "token" | "finalize" | "log" | "exec" | "attach" | "portforward")
 }
 
 /// Carries out a request for a special subresource.

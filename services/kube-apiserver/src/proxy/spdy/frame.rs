@@ -1,7 +1,7 @@
 //! Frames.
 
-use super::headers::{Headers, Reader, Writer};
 use super::Error;
+use super::headers::{Headers, Reader, Writer};
 use bytes::{Buf, Bytes, BytesMut};
 
 const VERSION: u16 = 3;

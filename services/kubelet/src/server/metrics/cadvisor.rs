@@ -34,7 +34,9 @@ fn number(value: Option<u64>) -> Option<f64> {
 
 const USAGE: &[Family] = &[
     ("container_cpu_usage_seconds_total", Counter, "Cumulative cpu time consumed in seconds.", |u| u.cpu.map(seconds)),
-    ("container_memory_usage_bytes", Gauge, "Current memory usage in bytes, including all memory.", |u| number(u.memory)),
+    ("container_memory_usage_bytes", Gauge, "Current memory usage in bytes, including all memory.", |u| {
+        number(u.memory)
+    }),
     ("container_memory_working_set_bytes", Gauge, "Current working set in bytes.", |u| number(u.working_set)),
     ("container_memory_rss", Gauge, "Size of RSS in bytes.", |u| number(u.rss)),
     ("container_memory_swap", Gauge, "Container swap usage in bytes.", |u| number(u.swap)),
@@ -104,9 +106,11 @@ fn networks(page: &mut Page, pods: &[PodUse]) {
             i.received.1
         }),
         ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted.", |i| i.sent.0),
-        ("container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting.", |i| {
-            i.sent.1
-        }),
+        (
+            "container_network_transmit_errors_total",
+            "Cumulative count of errors encountered while transmitting.",
+            |i| i.sent.1,
+        ),
     ];
     for (name, help, read) in families {
         page.family(name, Counter, help);
@@ -144,9 +148,12 @@ mod tests {
         containers(&mut page, std::slice::from_ref(&pod));
         networks(&mut page, &[pod]);
         let cpu: Vec<&str> = page.0.lines().filter(|l| l.starts_with("container_cpu_usage")).collect();
-        let want = "container_cpu_usage_seconds_total{container=\"c\",image=\"\",name=\"i\",namespace=\"n\",pod=\"p\"} 1.5";
+        let want =
+            "container_cpu_usage_seconds_total{container=\"c\",image=\"\",name=\"i\",namespace=\"n\",pod=\"p\"} 1.5";
         assert_eq!(cpu, [want]);
-        assert!(page.0.contains("container_network_receive_bytes_total{interface=\"eth0\",name=\"\",namespace=\"n\",pod=\"p\"} 7\n"));
+        assert!(page.0.contains(
+            "container_network_receive_bytes_total{interface=\"eth0\",name=\"\",namespace=\"n\",pod=\"p\"} 7\n"
+        ));
         assert!(!page.0.contains("container_memory_rss{"));
     }
 }

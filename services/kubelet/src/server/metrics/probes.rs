@@ -11,7 +11,11 @@ use crate::shared::Shared;
 pub async fn serve(State(shared): State<Arc<Shared>>) -> Page {
     let mut page = Page::default();
     let name = "prober_probe_total";
-    page.family(name, Kind::Counter, "Cumulative number of a liveness, readiness or startup probe for a container by result.");
+    page.family(
+        name,
+        Kind::Counter,
+        "Cumulative number of a liveness, readiness or startup probe for a container by result.",
+    );
     // Pods that are gone are not counted any longer.
     let counts = shared.probe_tally.of(|namespace, pod| shared.pods.get(namespace, pod).is_some());
     for (probed, count) in counts {

@@ -239,7 +239,8 @@ fn complete(pod: &mut PodUse, object: &Value) {
     for volume in object["spec"]["volumes"].as_array().into_iter().flatten() {
         let ephemeral = ["emptyDir", "configMap", "secret", "downwardAPI", "projected"];
         let claim = volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned);
-        let ephemeral = ephemeral.iter().any(|kind| volume.get(kind).is_some()) && volume["emptyDir"]["medium"] != "Memory";
+        let ephemeral =
+            ephemeral.iter().any(|kind| volume.get(kind).is_some()) && volume["emptyDir"]["medium"] != "Memory";
         if ephemeral || claim.is_some() {
             pod.volumes.push(VolumeUse { name: text(&volume["name"]), claim, ephemeral, ..VolumeUse::default() });
         }
@@ -297,7 +298,10 @@ mod tests {
             }),
         );
         let container = &pod.containers[0];
-        assert_eq!((container.started_at.as_str(), container.image.as_str(), container.usage.cpu), ("t1", "i", Some(7)));
+        assert_eq!(
+            (container.started_at.as_str(), container.image.as_str(), container.usage.cpu),
+            ("t1", "i", Some(7))
+        );
         assert_eq!(container.usage.time, 5);
         let volumes: Vec<_> = pod.volumes.iter().map(|v| (v.name.as_str(), v.ephemeral)).collect();
         assert_eq!(volumes, [("e", true), ("d", false)]);

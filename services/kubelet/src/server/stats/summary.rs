@@ -25,7 +25,8 @@ pub async fn serve(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Ref
 
 fn node(name: &str, host: &Host, disk: Disk, now: &str) -> Value {
     let [all, free, available, anonymous] = host.memory;
-    let started = jiff::Timestamp::from_second(i64::try_from(host.booted_at).unwrap_or(0)).map(apimachinery::time::rfc3339);
+    let started =
+        jiff::Timestamp::from_second(i64::try_from(host.booted_at).unwrap_or(0)).map(apimachinery::time::rfc3339);
     json!({
         "nodeName": name,
         "startTime": started.unwrap_or_default(),
@@ -44,7 +45,11 @@ fn node(name: &str, host: &Host, disk: Disk, now: &str) -> Value {
 
 /// A file system with everything on it.
 fn whole(disk: Disk, now: &str) -> Value {
-    file_system(disk, (disk.capacity - disk.available.min(disk.capacity), disk.inodes - disk.inodes_free.min(disk.inodes)), now)
+    file_system(
+        disk,
+        (disk.capacity - disk.available.min(disk.capacity), disk.inodes - disk.inodes_free.min(disk.inodes)),
+        now,
+    )
 }
 
 fn file_system(disk: Disk, used: (u64, u64), now: &str) -> Value {
@@ -55,9 +60,7 @@ fn file_system(disk: Disk, used: (u64, u64), now: &str) -> Value {
 }
 
 fn network(interfaces: &[Interface], now: &str) -> Value {
-    let one = |i: &Interface| {
-        json!({"name": i.name, "rxBytes": i.received.0, "rxErrors": i.received.1, "txBytes": i.sent.0, "txErrors": i.sent.1})
-    };
+    let one = |i: &Interface| json!({"name": i.name, "rxBytes": i.received.0, "rxErrors": i.received.1, "txBytes": i.sent.0, "txErrors": i.sent.1});
     let Some(first) = interfaces.first() else { return Value::Null };
     let mut network = one(first);
     network["time"] = json!(now);
@@ -151,17 +154,27 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let usage = Usage { cpu: Some(5), ..Usage::default() };
-        let container = ContainerUse { name: "c".into(), layer: Some((10, 1)), logs: (20, 2), usage, ..ContainerUse::default() };
+        let container =
+            ContainerUse { name: "c".into(), layer: Some((10, 1)), logs: (20, 2), usage, ..ContainerUse::default() };
         let volume = VolumeUse { name: "v".into(), ephemeral: true, used: (30, 3), ..VolumeUse::default() };
         let data = VolumeUse { name: "d".into(), claim: Some("data".into()), used: (99, 9), ..VolumeUse::default() };
         let entry = pod(
-            &PodUse { name: "p".into(), namespace: "n".into(), containers: vec![container], volumes: vec![volume, data], ..PodUse::default() },
+            &PodUse {
+                name: "p".into(),
+                namespace: "n".into(),
+                containers: vec![container],
+                volumes: vec![volume, data],
+                ..PodUse::default()
+            },
             Disk { capacity: 100, available: 40, inodes: 9, inodes_free: 5 },
             "now",
         );
         assert_eq!(entry["containers"][0]["cpu"]["usageCoreNanoSeconds"], 5);
         assert!(entry["containers"][0].get("memory").is_none() && entry.get("network").is_none());
-        assert_eq!((&entry["ephemeral-storage"]["usedBytes"], &entry["ephemeral-storage"]["inodesUsed"]), (&json!(60), &json!(6)));
+        assert_eq!(
+            (&entry["ephemeral-storage"]["usedBytes"], &entry["ephemeral-storage"]["inodesUsed"]),
+            (&json!(60), &json!(6))
+        );
         assert_eq!(entry["volume"][1]["pvcRef"], json!({"name": "data", "namespace": "n"}));
     }
 

@@ -54,7 +54,8 @@ impl Ports {
     /// Something that is not a port.
     pub fn parse(query: &str) -> Result<Ports, String> {
         let values = pairs(query).filter(|(key, _)| matches!(*key, "port" | "ports"));
-        let texts: Vec<String> = values.flat_map(|(_, v)| v.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
+        let texts: Vec<String> =
+            values.flat_map(|(_, v)| v.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
         let port = |text: &String| match text.parse::<u16>() {
             Ok(port) if port > 0 => Ok(i32::from(port)),
             _ => Err(format!("unable to parse {text:?} as a port")),

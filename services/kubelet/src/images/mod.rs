@@ -1,4 +1,9 @@
 //! Makes sure that a container's image is there, by its pull policy and with growing pauses after failed pulls.
+//!
+//! [`keyring`] finds the credentials for a registry, [`gc`] removes images that nobody uses.
+
+pub mod gc;
+pub mod keyring;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,9 +13,10 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::backoff::{Backoffs, now};
-use crate::pod::{Container, Pod};
+use crate::pod::Pod;
 use crate::shared::Shared;
 use crate::status::compute::Waiting;
+use crate::sync::env::Kind;
 use crate::sync::security::ImageUser;
 
 /// An image that is there.
@@ -39,18 +45,18 @@ pub struct Images {
 }
 
 impl Images {
-    /// One pull at a time, or eight.
-    pub fn new(one_at_a_time: bool) -> Self {
-        Images { backoffs: Mutex::default(), slots: Semaphore::new(if one_at_a_time { 1 } else { 8 }) }
+    /// At most this many pulls at a time.
+    pub fn new(parallel: usize) -> Self {
+        Images { backoffs: Mutex::default(), slots: Semaphore::new(parallel) }
     }
 }
 
 /// The policy that applies where the object names none: `latest` moves, other tags do not.
-pub fn effective_policy(container: &Container) -> &str {
-    if !container.image_pull_policy.is_empty() {
-        return &container.image_pull_policy;
+pub fn effective_policy<'a>(image: &str, policy: &'a str) -> &'a str {
+    if !policy.is_empty() {
+        return policy;
     }
-    let name = container.image.rsplit('/').next().unwrap_or_default();
+    let name = image.rsplit('/').next().unwrap_or_default();
     if name.contains('@') {
         return "IfNotPresent";
     }
@@ -60,18 +66,18 @@ pub fn effective_policy(container: &Container) -> &str {
     }
 }
 
-/// Finds or pulls the image.
+/// Finds or pulls an image of a container or of a volume.
 ///
 /// # Errors
 /// It is not there; says what the container waits for.
 pub async fn ensure(
     shared: &Arc<Shared>,
     pod: &Pod,
-    container: &Container,
+    image: &str,
+    policy: &str,
     sandbox: &v1::PodSandboxConfig,
 ) -> Result<Present, Absent> {
-    let image = &container.image;
-    let policy = effective_policy(container);
+    let policy = effective_policy(image, policy);
     let found = shared
         .cri
         .image(image)
@@ -113,7 +119,7 @@ async fn pull(shared: &Arc<Shared>, pod: &Pod, image: &str, sandbox: &v1::PodSan
     let _slot = images.slots.acquire().await.ok();
     shared.event(pod, false, "Pulling", format!("Pulling image {image:?}"));
     let clock = Instant::now();
-    match shared.cri.pull(image, sandbox.clone()).await {
+    match pull_with_any(shared, pod, image, sandbox).await {
         Ok(()) => {
             images.backoffs.lock().reset(&key);
             let took = clock.elapsed();
@@ -130,6 +136,39 @@ async fn pull(shared: &Arc<Shared>, pod: &Pod, image: &str, sandbox: &v1::PodSan
             Err(absent("ErrImagePull", message, left))
         }
     }
+}
+
+/// Tries each of the credentials that fit the registry, or none if none fits.
+async fn pull_with_any(
+    shared: &Arc<Shared>,
+    pod: &Pod,
+    image: &str,
+    sandbox: &v1::PodSandboxConfig,
+) -> Result<(), String> {
+    let mut secrets = Vec::new();
+    for reference in &pod.spec.image_pull_secrets {
+        match shared.objects.get(Kind::Secret, &pod.metadata.namespace, &reference.name) {
+            Some(secret) => secrets.push(secret),
+            None => {
+                let message = format!(
+                    "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                    reference.name
+                );
+                shared.event(pod, true, "FailedToRetrieveImagePullSecret", message);
+            }
+        }
+    }
+    let mut last = Err(String::new());
+    let fitting = keyring::credentials(image, &secrets);
+    let attempts: Vec<Option<v1::AuthConfig>> =
+        if fitting.is_empty() { vec![None] } else { fitting.into_iter().map(Some).collect() };
+    for auth in attempts {
+        last = shared.cri.pull(image, auth, sandbox.clone()).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
 }
 
 /// Pull failures have no time of their own in the runtime: the pause counts from when it was set.
@@ -158,8 +197,8 @@ mod tests {
             ("host:5000/nginx", "Always"),
             ("nginx@sha256:00", "IfNotPresent"),
         ] {
-            let container = Container { image: image.into(), ..Container::default() };
-            assert_eq!(effective_policy(&container), policy, "{image}");
+            assert_eq!(effective_policy(image, ""), policy, "{image}");
         }
+        assert_eq!(effective_policy("nginx", "Never"), "Never");
     }
 }
