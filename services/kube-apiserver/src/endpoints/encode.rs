@@ -130,6 +130,9 @@ fn is_pretty(call: &Call) -> bool {
 /// A body, compressed if it is large and the client accepts that.
 fn send(call: &Call, status: u16, media_type: &'static str, body: impl Into<Bytes>) -> Response {
     let body = body.into();
+    if let Some(record) = &call.audit {
+        record.received(&body);
+    }
     let accepts = || call.header(ACCEPT_ENCODING).is_some_and(|list| list.split(',').any(is_gzip));
     let packed = (body.len() > COMPRESSED && accepts()).then(|| pack(&body)).flatten();
     let compressed = packed.is_some();

@@ -3,6 +3,7 @@
 //!
 //! [`paths`] turns rows into operations, [`definitions`] types into schemas; the two versions of OpenAPI differ only in their [`Dialect`].
 
+pub mod binary;
 mod definitions;
 mod dialect;
 mod operation;
@@ -67,6 +68,12 @@ fn rows() -> Vec<Row<'static>> {
 /// The OpenAPI 2.0 document.
 pub fn v2() -> Bytes {
     static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| serialise(&swagger(builtin(), &rows())));
+    DOCUMENT.clone()
+}
+
+/// The OpenAPI 2.0 document as protobuf.
+pub fn v2_binary() -> Bytes {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| binary::document(&swagger(builtin(), &rows())).into());
     DOCUMENT.clone()
 }
 

@@ -1,6 +1,7 @@
 //! Start order: flags, store, caches, listener, bootstrap, ready.
 
 use super::{Metrics, Shared, State, listener};
+use crate::audit::Auditor;
 use crate::authz::Authorizer;
 use crate::bootstrap;
 use crate::config::Config;
@@ -62,6 +63,7 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
         alloc: Allocators::new(&config)?,
         table: registry::table(),
         ready: AtomicBool::new(false),
+        audit: Auditor::new(&config)?,
         metrics: Metrics::default(),
         storage,
         config,
