@@ -133,8 +133,7 @@ fn send(call: &Call, status: u16, media_type: &'static str, body: impl Into<Byte
     if let Some(record) = &call.audit {
         record.received(&body);
     }
-    let accepts = || call.header(ACCEPT_ENCODING).is_some_and(|list| list.split(',').any(is_gzip));
-    let packed = (body.len() > COMPRESSED && accepts()).then(|| pack(&body)).flatten();
+    let packed = (body.len() > COMPRESSED && takes_gzip(call)).then(|| pack(&body)).flatten();
     let compressed = packed.is_some();
     let mut response = respond::with_type(status, media_type, full(packed.map_or(body, Bytes::from)));
     if compressed {
@@ -142,6 +141,11 @@ fn send(call: &Call, status: u16, media_type: &'static str, body: impl Into<Byte
         response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
     }
     response
+}
+
+/// Whether the client unpacks gzip.
+pub fn takes_gzip(call: &Call) -> bool {
+    call.header(ACCEPT_ENCODING).is_some_and(|list| list.split(',').any(is_gzip))
 }
 
 fn is_gzip(clause: &str) -> bool {

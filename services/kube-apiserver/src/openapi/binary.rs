@@ -22,7 +22,9 @@ pub fn document(doc: &Value) -> Vec<u8> {
         nested(&mut out, 12, |out| each(requirement, |name, list| named(out, 1, name, |out| scopes(out, list))));
     }
     nested(&mut out, 13, |out| {
-        each(&doc["securityDefinitions"], |name, key| named(out, 1, name, |out| nested(out, 2, |out| api_key(out, key))));
+        each(&doc["securityDefinitions"], |name, key| {
+            named(out, 1, name, |out| nested(out, 2, |out| api_key(out, key)))
+        });
     });
     extensions(&mut out, 16, doc);
     out.into_vec()
@@ -191,7 +193,8 @@ mod tests {
             "definitions": {"a": {"type": "object", "x-kubernetes-k": [1]}}});
         let bytes = document(&doc);
         assert!(bytes.starts_with(b"\x0a\x032.0\x12\x07\x0a\x01K\x12\x02v1"), "{bytes:x?}");
-        for part in [&b"\x0a\x01a\x12"[..], b"\xb2\x01\x08\x0a\x06object", b"\x0a\x0ex-kubernetes-k\x12\x05\x12\x03[1]"] {
+        for part in [&b"\x0a\x01a\x12"[..], b"\xb2\x01\x08\x0a\x06object", b"\x0a\x0ex-kubernetes-k\x12\x05\x12\x03[1]"]
+        {
             assert!(bytes.windows(part.len()).any(|w| w == part), "{part:x?} in {bytes:x?}");
         }
     }

@@ -1,14 +1,17 @@
 //! What is not an object: health, version, metrics, discovery, OpenAPI, token issuer documents.
 
-use super::body::{Response, full};
+use super::body::Response;
 use super::handler::Call;
 use super::{GIT_VERSION, metrics, respond};
+use crate::endpoints::encode;
 use crate::errors::ApiError;
+use crate::openapi::Document;
 use crate::{discovery, openapi};
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -44,7 +47,7 @@ pub async fn serve(call: &Call) -> Result<Response, ApiError> {
         ["openapi", "v2"] => openapi_v2(call),
         ["openapi", "v3"] => cached(call, openapi::v3_index()),
         ["openapi", "v3", gv @ ..] => match openapi::v3(&gv.join("/")) {
-            Some(document) => cached(call, document),
+            Some(document) => versioned(call, document),
             None => Err(ApiError::no_such_path()),
         },
         ["openid", "v1", "jwks"] => {
@@ -97,15 +100,42 @@ fn openapi_v2(call: &Call) -> Result<Response, ApiError> {
     Err(ApiError::not_acceptable(&["application/json", MEDIA_TYPE]))
 }
 
-/// A large constant document, with an entity tag so that it is sent once.
-fn cached(call: &Call, document: bytes::Bytes) -> Result<Response, ApiError> {
-    let tag = format!("\"{:X}\"", Sha256::digest(&document));
-    let known = call.header(IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|t| t.trim() == tag));
-    let mut response = respond::bytes(200, if known { bytes::Bytes::new() } else { document });
-    if known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.body_mut() = full(bytes::Bytes::new());
+/// A document whose address may carry its hash: then clients may keep it for good, and those with an old address are sent to the new one.
+fn versioned(call: &Call, document: &Document) -> Result<Response, ApiError> {
+    let hash = call.query.get("hash");
+    if hash.is_empty() {
+        return cached(call, document);
     }
+    if hash != document.hash {
+        let mut response = respond::text(301, "");
+        let address = format!("{}?hash={}", call.path, document.hash);
+        response.headers_mut().insert(LOCATION, HeaderValue::from_str(&address).map_err(ApiError::internal)?);
+        return Ok(response);
+    }
+    let mut response = cached(call, document)?;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    Ok(response)
+}
+
+/// A large constant document, with an entity tag so that it is sent once, and small to those who can unpack it.
+fn cached(call: &Call, document: &Document) -> Result<Response, ApiError> {
+    let tag = format!("\"{}\"", document.hash);
+    let known = call.header(IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|t| t.trim() == tag));
+    let packed = || encode::takes_gzip(call).then(|| document.packed()).flatten();
+    let mut response = match (known, (!known).then(packed).flatten()) {
+        (true, _) => {
+            let mut response = respond::bytes(200, bytes::Bytes::new());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        }
+        (false, Some(packed)) => {
+            let mut response = respond::bytes(200, packed);
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+        }
+        (false, None) => respond::bytes(200, document.bytes.clone()),
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, tag);
     }
