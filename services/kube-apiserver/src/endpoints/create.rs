@@ -92,6 +92,17 @@ async fn store(
 ) -> Result<Arc<Stored>, ApiError> {
     res.strategy.prepare_for_create(&call.context(dry_run), object)?;
     check(res, object)?;
+    let (namespace, name) = (meta::namespace(object).to_string(), meta::name(object).to_string());
+    let admission = AdmissionRequest {
+        operation: Operation::Create,
+        resource: res,
+        subresource: None,
+        namespace: &namespace,
+        name: &name,
+        object,
+        old: None,
+    };
+    admission::validate(&call.context(dry_run), admission).await?;
     if dry_run {
         return codec::stored(res, object.clone(), 0).map(Arc::new);
     }

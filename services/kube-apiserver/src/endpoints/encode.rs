@@ -71,6 +71,7 @@ pub fn one(
         (encoding, _) => write(call, status, encoding, &as_tree())?,
     };
     respond::add_warnings(response.headers_mut(), warnings);
+    respond::add_warnings(response.headers_mut(), &call.warnings.lock());
     Ok(response)
 }
 

@@ -19,6 +19,7 @@ pub mod watch_socket;
 pub mod yaml;
 
 use crate::errors::ApiError;
+use crate::proxy;
 use crate::registry::{Resource, Subresource, Verb, lookup};
 use crate::server::body::{Request, Response};
 use crate::server::handler::Call;
@@ -38,6 +39,10 @@ pub struct Target {
 /// Carries out a resource request.
 pub async fn dispatch(call: Call, request: Request) -> Result<Response, ApiError> {
     let target = resolve(&call)?;
+    // The methods are the backend's business, those that mean nothing here included.
+    if target.sub.is_some_and(|s| s.name == "proxy") {
+        return proxy::forward::serve(&call, &target, request).await;
+    }
     let verb = call.attributes().verb.as_str();
     let verb = verb_of(verb).ok_or_else(|| ApiError::method_not_allowed(target.res.group, target.res.plural))?;
     let supported = target.sub.map_or(target.res.verbs, |s| s.verbs);

@@ -260,22 +260,25 @@ impl<'a> Change<'a> {
         generic::keep_metadata(&mut new, old);
         decode::default(self.res.group, self.res.version, self.res.kind, &mut new);
         self.tracking.follow(self.call, self.res, self.sub, old, &mut new);
-        let admission = AdmissionRequest {
+        admission::admit(&cx, self.admission(&mut new, old)).await?;
+        self.res.strategy.prepare_for_update(&cx, self.sub, &mut new, old)?;
+        let errors = self.res.strategy.validate_update(self.sub, &new, old);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(self.res.group, self.res.kind, self.name, &errors));
+        }
+        admission::validate(&cx, self.admission(&mut new, old)).await?;
+        Ok(new)
+    }
+
+    fn admission<'r>(&'r self, new: &'r mut Value, old: &'r Value) -> AdmissionRequest<'r> {
+        AdmissionRequest {
             operation: Operation::Update,
             resource: self.res,
             subresource: self.sub,
             namespace: self.namespace,
             name: self.name,
-            object: &mut new,
+            object: new,
             old: Some(old),
-        };
-        admission::admit(&cx, admission).await?;
-        self.res.strategy.prepare_for_update(&cx, self.sub, &mut new, old)?;
-        let errors = self.res.strategy.validate_update(self.sub, &new, old);
-        if errors.is_empty() {
-            Ok(new)
-        } else {
-            Err(ApiError::invalid(self.res.group, self.res.kind, self.name, &errors))
         }
     }
 
