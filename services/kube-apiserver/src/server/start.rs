@@ -1,5 +1,6 @@
 //! Start order: flags, store, caches, listener, bootstrap, ready.
 
+use crate::audit::Auditor;
 use super::listener::{self, Peers};
 use super::{Metrics, Shared, State};
 use crate::authn::Oidc;
@@ -70,6 +71,7 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
         alloc: Allocators::new(&config)?,
         table: registry::table(),
         ready: AtomicBool::new(false),
+        audit: Auditor::new(&config)?,
         metrics: Metrics::default(),
         storage,
         config,

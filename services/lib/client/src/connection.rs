@@ -28,6 +28,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Connection {
     server: String,
     authorization: Option<HeaderValue>,
+    agent: HeaderValue,
     http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -57,7 +58,7 @@ impl Connection {
             .map(|token| HeaderValue::from_str(&format!("Bearer {token}")))
             .transpose()
             .map_err(|e| Error::Request(format!("token: {e}")))?;
-        Ok(Connection { server: access.server.trim_end_matches('/').to_owned(), authorization, http })
+        Ok(Connection { server: access.server.trim_end_matches('/').to_owned(), authorization, agent: agent(), http })
     }
 
     /// Sends one request and waits for the head of the answer.
@@ -71,7 +72,7 @@ impl Connection {
             .method(method)
             .uri(format!("{}{path}", self.server))
             .header(ACCEPT, "application/json")
-            .header(USER_AGENT, concat!("corten/", env!("CARGO_PKG_VERSION")));
+            .header(USER_AGENT, self.agent.clone());
         if let Some(value) = &self.authorization {
             builder = builder.header(AUTHORIZATION, value);
         }
@@ -85,6 +86,14 @@ impl Connection {
             .await
             .map_err(|error| Error::Connection { server: self.server.clone(), reason: with_causes(&error) })
     }
+}
+
+/// `kubelet/0.1.0`: the server records writes for the program that made them.
+fn agent() -> HeaderValue {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = program.as_deref().and_then(|p| p.file_name()).map_or_else(|| "corten".into(), |n| n.to_string_lossy());
+    HeaderValue::from_str(&format!("{name}/{}", env!("CARGO_PKG_VERSION")))
+        .unwrap_or(HeaderValue::from_static(concat!("corten/", env!("CARGO_PKG_VERSION"))))
 }
 
 fn tls_config(access: &Access) -> Result<rustls::ClientConfig, Error> {
