@@ -5,6 +5,7 @@ use qemu::DriverName;
 use crate::e2e::Run;
 
 mod configuration;
+mod controllers;
 mod kills;
 mod leftovers;
 mod machine;
@@ -31,6 +32,7 @@ const EVERYWHERE: &[DriverName] = &[DriverName::Qemu, DriverName::Namespace];
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "machine", drivers: EVERYWHERE, why_not: "", run: machine::run },
     Scenario { name: "workload", drivers: EVERYWHERE, why_not: "", run: workload::run },
+    Scenario { name: "controllers", drivers: EVERYWHERE, why_not: "", run: controllers::run },
     Scenario { name: "refusals", drivers: EVERYWHERE, why_not: "", run: refusals::run },
     Scenario { name: "configuration", drivers: EVERYWHERE, why_not: "", run: configuration::run },
     Scenario { name: "restarts", drivers: EVERYWHERE, why_not: "", run: restarts::run },
