@@ -43,7 +43,7 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
     let client = Client::from_kubeconfig(&config.kubeconfig)?;
     let mut leadership = None;
     if config.leader_elect {
-        let identity = identity();
+        let identity = client::leader::identity(NAME);
         tokio::select! {
             () = shutdown.wait() => return Ok(()),
             held = client::leader::acquire(&client, "kube-system", NAME, &identity) => leadership = Some(held),
@@ -59,22 +59,5 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
         () = shutdown.wait() => Ok(()),
         () = lost => Err("leadership was lost".into()),
         () = scheduler::run(client) => Err("the scheduler ended".into()),
-    }
-}
-
-/// The name in the Lease. One that the machine keeps lets a restarted process go on at once instead of waiting for its
-/// own Lease to expire; the lock file, held until the process ends, makes sure that only one process has it.
-fn identity() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-    let host = read("/proc/sys/kernel/hostname");
-    let machine = read("/etc/machine-id");
-    let lock = std::fs::File::create(format!("/run/{NAME}.lock")).ok().filter(|file| file.try_lock().is_ok());
-    match lock {
-        Some(lock) if !machine.is_empty() => {
-            // Dropping the file would free the lock.
-            std::mem::forget(lock);
-            format!("{host}_{machine}")
-        }
-        _ => format!("{host}_{}", uuid::Uuid::new_v4()),
     }
 }

@@ -87,6 +87,8 @@ fn kube_controller_manager(config: &Config) -> Vec<String> {
         "--kubeconfig=/etc/kubernetes/kube-controller-manager.conf".to_owned(),
         format!("--root-ca-file={PKI}/ca.crt"),
         format!("--service-account-private-key-file={PKI}/sa.key"),
+        format!("--cluster-signing-cert-file={PKI}/ca.crt"),
+        format!("--cluster-signing-key-file={PKI}/ca.key"),
         format!("--cluster-cidr={}", config.cluster.pod_subnet),
         format!("--service-cluster-ip-range={}", config.cluster.service_subnet),
         "--leader-elect".to_owned(),
