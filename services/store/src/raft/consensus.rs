@@ -128,7 +128,8 @@ impl Consensus {
         deadline: Instant,
     ) -> Result<Answer<(Reply, u64)>, Error> {
         let Ok(mut peer) = self.transport.peer(leader, Lane::Requests) else { return Ok(Answer::NotLeader) };
-        let request = pb::ProposeRequest { route: Some(self.transport.route(leader)), proposal: command.encode().into() };
+        let request =
+            pb::ProposeRequest { route: Some(self.transport.route(leader)), proposal: command.encode().into() };
         match tokio::time::timeout_at(deadline, peer.propose(request)).await {
             Err(_) => Err(Refusal::Timeout.into()),
             Ok(Ok(answer)) => {
@@ -323,6 +324,17 @@ impl Consensus {
         metrics.membership_config.get_joint_config().len() > 1
     }
 
+    /// Speaks to these members, so that one of them says if this one was removed.
+    pub async fn ask_whether_removed(&self, members: &[u64]) {
+        for id in members {
+            let Ok(mut peer) = self.transport.peer(*id, Lane::Requests) else { continue };
+            let request = pb::ReadIndexRequest { route: Some(self.transport.route(*id)) };
+            if let Ok(Err(status)) = tokio::time::timeout(self.limit / 4, peer.read_index(request)).await {
+                self.transport.judge(status);
+            }
+        }
+    }
+
     /// Hands the leadership to another voter.
     ///
     /// # Errors
@@ -339,7 +351,10 @@ impl Consensus {
         }
         self.raft.trigger().transfer_leader(to).await.map_err(|_| Refusal::Stopped)?;
         let wait = self.raft.wait(Some(self.limit));
-        wait.metrics(|m| m.current_leader == Some(to), "the new leader").await.map(|_| ()).map_err(|_| Refusal::TransferTimeout.into())
+        wait.metrics(|m| m.current_leader == Some(to), "the new leader")
+            .await
+            .map(|_| ())
+            .map_err(|_| Refusal::TransferTimeout.into())
     }
 
     /// Ends orderly.
@@ -354,4 +369,3 @@ impl Consensus {
         &self.raft
     }
 }
-

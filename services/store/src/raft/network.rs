@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use openraft::type_config::alias::SnapshotOf;
 use tonic::Status;
 
@@ -50,7 +50,11 @@ impl RaftNetworkFactory<Types> for Network {
 
 impl Peer {
     /// One call. A member that is away is left alone for a moment; any other failure is worth another try at once.
-    async fn call<T>(&self, limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, RPCError<Types>> {
+    async fn call<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, RPCError<Types>> {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Unreachable::from_string(format!("member {:x}: {error}", self.id)).into()),
@@ -163,4 +167,3 @@ impl RaftNetworkV2<Types> for Peer {
         Some(Backoff::new(std::iter::repeat(step)))
     }
 }
-

@@ -252,7 +252,10 @@ pub fn resume(engine: &Engine, data_dir: &Path) -> Result<(), Error> {
         let name = Path::new(&name).file_name().ok_or_else(|| bad("its folder has no name"))?.to_owned();
         let folder = data_dir.join(name);
         if !folder.is_dir() {
-            return Err(Error::Layout(format!("{}: half of this snapshot is installed, but it is gone", folder.display())));
+            return Err(Error::Layout(format!(
+                "{}: half of this snapshot is installed, but it is gone",
+                folder.display()
+            )));
         }
         tracing::warn!(folder = %folder.display(), "going on with a snapshot whose installation was interrupted");
         replace(engine, &folder)?;

@@ -155,13 +155,7 @@ impl Transport {
     pub fn route(&self, to: u64) -> pb::Route {
         let own = self.0.identity.get().copied().unwrap_or_default();
         let to_incarnation = self.0.members.read().get(&to).map_or(0, |node| node.incarnation);
-        pb::Route {
-            cluster: own.cluster,
-            from: own.member,
-            from_incarnation: own.incarnation,
-            to,
-            to_incarnation,
-        }
+        pb::Route { cluster: own.cluster, from: own.member, from_incarnation: own.incarnation, to, to_incarnation }
     }
 
     /// Refuses a message that is not for this member, or not from one.

@@ -22,9 +22,10 @@ macro_rules! on_leader {
         if forwarded && !$self.0.consensus.is_leader() {
             return Err(Error::from(Refusal::NotLeader).into());
         }
-        let there = $self.0.consensus.on_leader(async |_, channel| {
-            ClusterClient::new(channel).$call(super::forwarded(request.clone())).await
-        });
+        let there = $self
+            .0
+            .consensus
+            .on_leader(async |_, channel| ClusterClient::new(channel).$call(super::forwarded(request.clone())).await);
         if let Some(answer) = there.await? {
             let mut answer = answer.into_inner();
             answer.header = Some($self.0.header(0));

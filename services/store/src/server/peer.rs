@@ -153,8 +153,11 @@ impl pb::peer_server::Peer for Peer {
 
     async fn describe(&self, _: Request<pb::DescribeRequest>) -> Result<Response<pb::DescribeResponse>, Status> {
         let members = self.0.consensus.members().into_iter();
-        let member =
-            |(id, node, _): (u64, MemberNode, bool)| pb::Member { id, peer_urls: node.peer_urls, incarnation: node.incarnation };
+        let member = |(id, node, _): (u64, MemberNode, bool)| pb::Member {
+            id,
+            peer_urls: node.peer_urls,
+            incarnation: node.incarnation,
+        };
         Ok(Response::new(pb::DescribeResponse {
             cluster: self.0.identity.cluster,
             leader: self.0.consensus.leader().await.unwrap_or(0),

@@ -57,7 +57,8 @@ async fn every_member_serves_everything() {
     let leader = cluster.leader().await;
     let (to, other) = ((leader + 1) % 3, (leader + 2) % 3);
     let target_id = cluster.id(to).await;
-    let refused = cluster.clients(other).maintenance.move_leader(pb::MoveLeaderRequest { target_id }).await.unwrap_err();
+    let refused =
+        cluster.clients(other).maintenance.move_leader(pb::MoveLeaderRequest { target_id }).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, "etcdserver: not leader"));
     let mut maintenance = cluster.clients(leader).maintenance;
     let refused = maintenance.move_leader(pb::MoveLeaderRequest { target_id: 5 }).await.unwrap_err();

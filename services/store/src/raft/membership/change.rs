@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::{ChangeMembers, Instant};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant};
 
 use super::plan::{self, Known};
 use super::{MemberNode, random_id};
@@ -50,7 +50,12 @@ impl Changes {
             node: node.clone(),
             learner: learners.contains(id) && !node.to_vote,
             active: *id == metrics.id || heard(id),
-            matched: metrics.replication.as_ref().and_then(|all| all.get(id)).and_then(Option::as_ref).map_or(0, |l| l.index),
+            matched: metrics
+                .replication
+                .as_ref()
+                .and_then(|all| all.get(id))
+                .and_then(Option::as_ref)
+                .map_or(0, |l| l.index),
         };
         membership.nodes().map(known).collect()
     }

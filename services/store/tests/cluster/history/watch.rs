@@ -241,16 +241,33 @@ mod tests {
     #[test]
     fn every_broken_guarantee_is_named() {
         let events = |list: Vec<Event>| Response::Events(list);
-        let swapped = { let mut r = all(); r.swap(0, 1); r };
-        let twice = { let mut r = all(); r.insert(1, r[0].clone()); r[1] = events(vec![put("a", 2, 2, 1)]); r };
+        let swapped = {
+            let mut r = all();
+            r.swap(0, 1);
+            r
+        };
+        let twice = {
+            let mut r = all();
+            r.insert(1, r[0].clone());
+            r[1] = events(vec![put("a", 2, 2, 1)]);
+            r
+        };
         let cut = {
             let mut r = all();
             r[2] = events(vec![put("a", 4, 2, 2)]);
             r.insert(3, events(vec![put("b", 4, 3, 2)]));
             r
         };
-        let early = { let mut r = all(); r.insert(1, Response::Progress(3)); r };
-        let gap = { let mut r = all(); r.remove(1); r };
+        let early = {
+            let mut r = all();
+            r.insert(1, Response::Progress(3));
+            r
+        };
+        let gap = {
+            let mut r = all();
+            r.remove(1);
+            r
+        };
         let late = all()[1..].to_vec();
         let ahead = vec![Response::Progress(3)];
         let strange = vec![events(vec![put("a", 2, 1, 1)])];

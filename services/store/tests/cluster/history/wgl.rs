@@ -234,10 +234,7 @@ mod tests {
                 "reads that go back",
                 vec![put(0, 1, "a", 2), put(2, 20, "b", 3), get(4, 5, "b", 3, 2, 3), get(6, 7, "a", 2, 1, 2)],
             ),
-            (
-                "a lost answer whose write came before its call",
-                vec![get(0, 1, "a", 2, 1, 2), put(2, 3, "a", 0)],
-            ),
+            ("a lost answer whose write came before its call", vec![get(0, 1, "a", 2, 1, 2), put(2, 3, "a", 0)]),
         ];
         for (what, operations) in cases {
             assert!(!fits(&operations), "{what} was accepted");
@@ -260,7 +257,17 @@ mod tests {
         operations.push(get(7, 8, "kept", 3, 2, 3));
         let event = |revision: i64, value: &str| {
             let version = revision - 1;
-            (revision, vec![Event { key: "k".into(), value: value.into(), modified: revision, create: 2, version, ..Event::default() }])
+            (
+                revision,
+                vec![Event {
+                    key: "k".into(),
+                    value: value.into(),
+                    modified: revision,
+                    create: 2,
+                    version,
+                    ..Event::default()
+                }],
+            )
         };
         let seen = Some(Arc::new([event(2, "lost7"), event(3, "kept")].into()));
         assert!(check(&Store { seen: seen.clone() }, &operations).is_ok());
