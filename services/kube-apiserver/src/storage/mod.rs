@@ -66,8 +66,8 @@ pub enum Swap {
 
 struct Inner {
     store: Store,
-    /// By group and place: two groups may serve the same objects in their own versions.
-    caches: Mutex<HashMap<(&'static str, &'static str), Arc<Cacher>>>,
+    /// By group, version and place: two groups or versions may serve the same objects in their own shape.
+    caches: Mutex<HashMap<(&'static str, &'static str, &'static str), Arc<Cacher>>>,
     event_ttl: i64,
 }
 
@@ -189,7 +189,8 @@ impl Storage {
     /// The resource's watch cache, started on first use. It may not have read the store yet: see [`Cacher::synced`].
     pub fn cache(&self, res: &'static Resource) -> Arc<Cacher> {
         let mut caches = self.0.caches.lock();
-        caches.entry((res.group, res.storage)).or_insert_with(|| Cacher::start(self.0.store.clone(), res)).clone()
+        let key = (res.group, res.version, res.storage);
+        caches.entry(key).or_insert_with(|| Cacher::start(self.0.store.clone(), res)).clone()
     }
 
     /// Every cached object, without waiting: empty while the cache has not read the store. For decisions that tolerate a slightly old view.

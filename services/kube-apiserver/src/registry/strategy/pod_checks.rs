@@ -287,9 +287,7 @@ fn affinity(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
             errors.push(FieldError::required(path.clone(), "must have at least one node selector term"));
         }
         for (i, term) in terms.iter().enumerate() {
-            for (j, e) in items(term, &["matchExpressions"]).iter().enumerate() {
-                node_requirement(errors, &format!("{path}[{i}].matchExpressions[{j}]"), e);
-            }
+            node_term(errors, &format!("{path}[{i}]"), term);
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
@@ -303,6 +301,37 @@ fn affinity(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
                 label_selector(errors, &format!("{path}.labelSelector"), s);
             }
         }
+    }
+}
+
+/// One alternative of a node selector.
+pub fn node_term(errors: &mut Vec<FieldError>, path: &str, term: &Value) {
+    for (j, e) in items(term, &["matchExpressions"]).iter().enumerate() {
+        node_requirement(errors, &format!("{path}.matchExpressions[{j}]"), e);
+    }
+    for (j, e) in items(term, &["matchFields"]).iter().enumerate() {
+        node_field(errors, &format!("{path}.matchFields[{j}]"), e);
+    }
+}
+
+/// The one field there is to select nodes by is their name.
+fn node_field(errors: &mut Vec<FieldError>, path: &str, e: &Value) {
+    let values = items(e, &["values"]);
+    match str_at(e, &["operator"]) {
+        "In" | "NotIn" if values.len() != 1 => {
+            let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+            errors.push(FieldError::required(format!("{path}.values"), detail));
+        }
+        "In" | "NotIn" => {}
+        other => errors.push(FieldError::invalid(format!("{path}.operator"), other, "not a valid selector operator")),
+    }
+    match str_at(e, &["key"]) {
+        "metadata.name" => {
+            for (i, v) in values.iter().enumerate() {
+                named(errors, &format!("{path}.values[{i}]"), v.as_str().unwrap_or_default(), dns_subdomain);
+            }
+        }
+        other => errors.push(FieldError::invalid(format!("{path}.key"), other, "not a valid field selector key")),
     }
 }
 

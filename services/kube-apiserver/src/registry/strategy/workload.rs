@@ -8,7 +8,8 @@ use super::checks::{immutable, label_selector, labels, non_negative, one_of, req
 use super::kind::Kind;
 use super::pod_checks::pod_spec;
 use super::pod_defaults;
-use super::tree::{at, default, each, has, int_at, items, keep, map_at, object, same, set, str_at, within};
+use super::tree::{at, default, has, int_at, items, keep, map_at, object, same, set, str_at};
+use super::volume::claim_templates;
 use crate::errors::FieldError;
 
 /// Deployment.
@@ -28,7 +29,6 @@ pub static REPLICA_SET: Kind = Kind {
         template(errors, spec, &["Always"], "ReplicaSet");
     },
     check_update: selector_fixed,
-    fields: |rs| vec![("status.replicas", int_at(rs, &["status", "replicas"]).unwrap_or(0).to_string())],
     ..Kind::SPEC_STATUS
 };
 
@@ -299,12 +299,7 @@ fn stateful_defaults(ss: &mut Value) {
     let policy = object(spec, "persistentVolumeClaimRetentionPolicy");
     default(policy, "whenDeleted", "Retain");
     default(policy, "whenScaled", "Retain");
-    each(spec, "volumeClaimTemplates", |c| {
-        default(c, "apiVersion", "v1");
-        default(c, "kind", "PersistentVolumeClaim");
-        within(c, "spec", |s| default(s, "volumeMode", "Filesystem"));
-        default(object(c, "status"), "phase", "Pending");
-    });
+    claim_templates(spec);
     zero_status(ss, &["replicas", "availableReplicas"]);
 }
 
