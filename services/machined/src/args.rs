@@ -56,6 +56,10 @@ fn store(node: &Node) -> Vec<String> {
         format!("--key-file={PKI}/etcd/server.key"),
         format!("--trusted-ca-file={PKI}/etcd/ca.crt"),
         "--client-cert-auth".to_owned(),
+        format!("--peer-cert-file={PKI}/etcd/peer.crt"),
+        format!("--peer-key-file={PKI}/etcd/peer.key"),
+        format!("--peer-trusted-ca-file={PKI}/etcd/ca.crt"),
+        "--peer-client-cert-auth".to_owned(),
     ]
 }
 
