@@ -77,6 +77,9 @@ pub struct Config {
     /// Authorizers, in order; Node and RBAC.
     #[arg(long, value_delimiter = ',', default_value = "Node,RBAC", value_parser = ["Node", "RBAC"])]
     pub authorization_mode: Vec<String>,
+    /// What admission plugins are told: an AdmissionConfiguration.
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Shortest life of a watch that sets no timeout, in seconds.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,

@@ -1,6 +1,7 @@
 //! Start order: flags, store, caches, listener, bootstrap, ready.
 
 use super::{Metrics, Shared, State, listener};
+use crate::admission::config::Configuration;
 use crate::authz::Authorizer;
 use crate::bootstrap;
 use crate::config::Config;
@@ -60,6 +61,7 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
         tokens: Tokens::new(&config)?,
         kubelets: Kubelets::new(&config)?,
         alloc: Allocators::new(&config)?,
+        admission: Configuration::read(config.admission_control_config_file.as_deref())?,
         table: registry::table(),
         ready: AtomicBool::new(false),
         metrics: Metrics::default(),
