@@ -8,6 +8,7 @@
 
 pub mod command;
 pub mod config;
+mod corruption;
 pub mod engine;
 pub mod error;
 pub mod lease;
@@ -34,24 +35,39 @@ use server::Server;
 pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outcome {
     let config = Config::try_parse_from(args)?;
     config.validate()?;
-    let urls = config.listen_client_urls.clone();
+    let (urls, peers) = (config.listen_client_urls.clone(), config.peer_listeners());
     let fatal = Fatal::new();
     let (member, closing) = Member::open(config, fatal.clone()).await?;
+    let mut tasks = JoinSet::new();
+    let server = Server::for_members(member.clone(), shutdown.clone());
+    for url in peers {
+        tasks.spawn(server.clone().serve(url));
+    }
+    drop(server);
+    tokio::select! {
+        reason = fatal.wait() => return Err(reason.into()),
+        () = shutdown.wait() => {
+            drop(member);
+            closing.close().await;
+            return Ok(());
+        }
+        failed = failure(&mut tasks) => return failed,
+        joined = member.join() => joined?,
+    }
     tracing::info!(
         member = %format!("{:x}", member.identity.member),
         cluster = %format!("{:x}", member.identity.cluster),
         revision = member.state.mvcc.revision(),
         "member is ready"
     );
-    let mut tasks = JoinSet::new();
-    let server = Server::new(member.clone(), shutdown.clone());
+    let server = Server::for_clients(member.clone(), shutdown.clone());
     for url in urls {
         tasks.spawn(server.clone().serve(url));
     }
     drop(server);
-    let expiry = member.expire_leases(shutdown.clone());
+    let (lead, compare) = (member.clone().lead(shutdown.clone()), corruption::watch(member, shutdown));
     tasks.spawn(async move {
-        expiry.await;
+        futures_util::future::join(lead, compare).await;
         Ok(())
     });
     let outcome = tokio::select! {
@@ -60,6 +76,14 @@ pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outco
     };
     closing.close().await;
     outcome
+}
+
+/// Resolves when a task fails; never if none does.
+async fn failure(tasks: &mut JoinSet<daemon::Outcome>) -> daemon::Outcome {
+    match tasks.join_next().await {
+        Some(ended) => ended?,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for all tasks; the first failure counts.

@@ -59,7 +59,19 @@ fn attributes(spec: &Value) -> Result<Attributes, FieldError> {
         namespace: text(resource, "namespace"),
         name: text(resource, "name"),
         path: None,
+        field_selector: field_selector(&resource["fieldSelector"]),
     })
+}
+
+/// A review's requirements as a query would have them; only those that single out one value can allow anything.
+fn field_selector(selector: &Value) -> String {
+    let requirements = selector["requirements"].as_array().into_iter().flatten();
+    let terms = requirements.filter_map(|r| match (r["operator"].as_str(), list(&r["values"]).as_slice()) {
+        (Some("In"), [value]) => Some(format!("{}={value}", text(r, "key"))),
+        _ => None,
+    });
+    let terms: Vec<String> = terms.collect();
+    if terms.is_empty() { text(selector, "rawSelector") } else { terms.join(",") }
 }
 
 fn access(call: &Call, res: &Resource, user: &UserInfo, namespace: &str, spec: &Value) -> Result<Value, ApiError> {

@@ -26,7 +26,8 @@ pub struct Role {
     pub groups: &'static [&'static str],
 }
 
-const fn r(
+/// A rule about resources.
+pub const fn r(
     verbs: &'static [&'static str],
     groups: &'static [&'static str],
     resources: &'static [&'static str],
@@ -34,7 +35,8 @@ const fn r(
     Rule { verbs, groups, resources, names: &[] }
 }
 
-const fn named(
+/// A rule about certain objects.
+pub const fn named(
     verbs: &'static [&'static str],
     groups: &'static [&'static str],
     resources: &'static [&'static str],
@@ -86,9 +88,11 @@ const FOLLOW: &[&str] = &["list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 const BOTH: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
+const APPROVE: &[&str] = &["approve"];
 const CHANGE: &[&str] = &["patch", "update"];
 
-const EVENTS: Rule = r(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]);
+/// Writing events.
+pub const EVENTS: Rule = r(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]);
 const TOKEN_REVIEW: Rule = r(CREATE, AUTHN, &["tokenreviews"]);
 const ACCESS_REVIEW: Rule = r(CREATE, AUTHZ, &["subjectaccessreviews"]);
 
@@ -201,6 +205,44 @@ pub const ROLES: &[Role] = &[
         ],
     )
     .bound_to_users(&["system:pod-network"]),
+    role(
+        "system:node-problem-detector",
+        &[r(&["get"], CORE, &["nodes"]), r(&["patch"], CORE, &["nodes/status"]), EVENTS],
+    ),
+    role(
+        "system:persistent-volume-provisioner",
+        &[
+            r(&["create", "delete", "get", "list", "watch"], CORE, &["persistentvolumes"]),
+            r(&["get", "list", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+            r(READ, STORAGE, &["storageclasses"]),
+            r(&["watch"], CORE, &["events"]),
+            EVENTS,
+        ],
+    ),
+    role(
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &[r(CREATE, CERTS, &["certificatesigningrequests/nodeclient"])],
+    ),
+    role(
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &[r(CREATE, CERTS, &["certificatesigningrequests/selfnodeclient"])],
+    ),
+    role(
+        "system:certificates.k8s.io:kube-apiserver-client-approver",
+        &[named(APPROVE, CERTS, &["signers"], &["kubernetes.io/kube-apiserver-client"])],
+    ),
+    role(
+        "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver",
+        &[named(APPROVE, CERTS, &["signers"], &["kubernetes.io/kube-apiserver-client-kubelet"])],
+    ),
+    role(
+        "system:certificates.k8s.io:kubelet-serving-approver",
+        &[named(APPROVE, CERTS, &["signers"], &["kubernetes.io/kubelet-serving"])],
+    ),
+    role(
+        "system:certificates.k8s.io:legacy-unknown-approver",
+        &[named(APPROVE, CERTS, &["signers"], &["kubernetes.io/legacy-unknown"])],
+    ),
     role("system:aggregate-to-admin", ADMIN).in_role("admin"),
     role("system:aggregate-to-edit", EDIT).in_role("edit"),
     role("system:aggregate-to-view", VIEW).in_role("view"),

@@ -3,9 +3,14 @@
 use super::Shared;
 use super::body::{Request, Response};
 use super::handler;
+use crate::authn::front_proxy;
+use crate::config::{Config, FrontProxy};
+use daemon::tls::{self, TlsError};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,8 +28,43 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Peer {
     /// Their address.
     pub address: SocketAddr,
-    /// Their verified certificate, DER.
+    /// Their certificate, DER, verified by the authority of clients.
     pub certificate: Option<Arc<[u8]>>,
+    /// Whether they may say who their own clients are.
+    pub is_front_proxy: bool,
+}
+
+/// Tells clients from proxies in front of this server, which come over the same listener.
+pub struct Peers {
+    /// The authorities of clients and of proxies; without proxies TLS has judged already.
+    split: Option<[Arc<dyn ClientCertVerifier>; 2]>,
+    config: FrontProxy,
+}
+
+impl Peers {
+    /// Reads the authorities.
+    pub fn new(config: &Config) -> Result<Self, TlsError> {
+        let proxies = config.front_proxy.requestheader_client_ca_file.as_deref();
+        let split = match proxies {
+            Some(ca) => Some([tls::client_verifier(&config.client_ca_file)?, tls::client_verifier(ca)?]),
+            None => None,
+        };
+        Ok(Self { split, config: config.front_proxy.clone() })
+    }
+
+    fn judge(&self, address: SocketAddr, chain: &[CertificateDer<'_>]) -> Peer {
+        let own = chain.first().map(|c| -> Arc<[u8]> { c.as_ref().into() });
+        let Some([clients, proxies]) = &self.split else {
+            return Peer { address, certificate: own, is_front_proxy: false };
+        };
+        let name = own.as_ref().and_then(|der| pki::peer_identity(der).ok()).map(|i| i.common_name);
+        let allowed = name.is_some_and(|n| front_proxy::is_allowed(&self.config, &n));
+        Peer {
+            address,
+            certificate: own.filter(|_| tls::is_good(clients.as_ref(), chain)),
+            is_front_proxy: allowed && tls::is_good(proxies.as_ref(), chain),
+        }
+    }
 }
 
 /// Serves until shutdown, then waits for connections to drain.
@@ -42,8 +82,7 @@ pub async fn serve(state: Shared, listener: TcpListener, tls: Arc<rustls::Server
 }
 
 async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: SocketAddr) {
-    let certificate = daemon::accept::peer_certificate(&stream).map(Into::into);
-    let peer = Peer { address, certificate };
+    let peer = state.peers.judge(address, &daemon::accept::peer_chain(&stream));
     let shutdown = state.shutdown.clone();
     let service = service_fn(move |request: Request| {
         let (state, peer) = (state.clone(), peer.clone());

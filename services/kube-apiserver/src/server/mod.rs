@@ -15,13 +15,15 @@ mod start;
 
 pub use start::run;
 
+use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::config::Config;
-use crate::proxy::Kubelets;
+use crate::proxy::Backends;
 use crate::registry::alloc::Allocators;
 use crate::registry::{self, Resource};
 use crate::storage::Storage;
 use crate::tokens::Tokens;
+use listener::Peers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -38,10 +40,14 @@ pub struct State {
     pub table: &'static [Resource],
     /// Service-account tokens.
     pub tokens: Tokens,
+    /// The OpenID Connect provider, if there is one.
+    pub oidc: Option<Oidc>,
+    /// Who may connect as what.
+    pub peers: Peers,
     /// RBAC and Node rules.
     pub authorizer: Authorizer,
-    /// Connections to kubelets.
-    pub kubelets: Kubelets,
+    /// Connections to kubelets, pods and services.
+    pub backends: Backends,
     /// Service addresses and node ports.
     pub alloc: Allocators,
     /// What admission plugins are told.

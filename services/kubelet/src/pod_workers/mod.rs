@@ -19,6 +19,7 @@ use crate::pod::Pod;
 use crate::probes::Wake;
 use crate::runtime::Listed;
 use crate::shared::Shared;
+use crate::status::compute::Failure;
 use crate::sync::PodSync;
 use machine::{Action, Event, Machine, Stage};
 
@@ -34,6 +35,8 @@ enum Message {
     Vanished(i64),
     /// Look again.
     Wake,
+    /// The node itself ends it within this many seconds.
+    End(Failure, i64),
 }
 
 type Workers = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>>;
@@ -101,6 +104,14 @@ impl PodWorkers {
         }
     }
 
+    /// Ends a pod for the node's own sake.
+    pub fn end(&self, uid: &str, failure: Failure, grace: i64) {
+        let sender = self.workers.lock().get(uid).cloned();
+        if let Some(sender) = sender {
+            let _ = sender.send(Message::End(failure, grace));
+        }
+    }
+
     /// Whether the pod has a worker.
     pub fn knows(&self, uid: &str) -> bool {
         self.workers.lock().contains_key(uid)
@@ -135,7 +146,7 @@ impl PodWorkers {
         let worker = Worker {
             sync: PodSync::new(Arc::clone(&self.shared), wake),
             shared: Arc::clone(&self.shared),
-            life: Life { machine: Machine::default(), pod, known: false },
+            life: Life { machine: Machine::default(), pod, known: false, failure: None },
             backoff: retry(),
         };
         let workers = Arc::clone(&self.workers);
@@ -160,6 +171,8 @@ struct Life {
     pod: Arc<Pod>,
     /// Whether `pod` has been acted on.
     known: bool,
+    /// Why the node ends the pod, until the worker has been told.
+    failure: Option<Failure>,
 }
 
 /// What to do next and when.
@@ -173,6 +186,10 @@ impl Life {
         let event = match message {
             Message::Wake => Event::Woken,
             Message::Vanished(grace) => Event::Vanished(grace),
+            Message::End(failure, grace) => {
+                self.failure.get_or_insert(failure);
+                Event::Over(grace)
+            }
             Message::Pod(pod) => {
                 let old = std::mem::replace(&mut self.pod, pod);
                 if self.known && !matters(&old, &self.pod) {
@@ -219,6 +236,9 @@ impl Worker {
     /// Performs one action while messages keep coming in.
     async fn perform(&mut self, action: Action, messages: &mut mpsc::UnboundedReceiver<Message>) -> Next {
         let pod = Arc::clone(&self.life.pod);
+        if let Some(failure) = self.life.failure.take() {
+            self.sync.fail(failure);
+        }
         let mut queued: Option<Action> = None;
         let outcome = {
             let work = act(&mut self.sync, action, &pod);
