@@ -92,6 +92,9 @@ pub struct Config {
     /// Megabytes after which an audit log is set aside.
     #[arg(long, default_value_t = 100)]
     pub audit_log_maxsize: u64,
+    /// What admission plugins are told: an AdmissionConfiguration.
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Whether requests without credentials are answered at all; if so, only those about health and the version.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub anonymous_auth: bool,

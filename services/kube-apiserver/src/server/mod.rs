@@ -53,6 +53,8 @@ pub struct State {
     pub backends: Backends,
     /// Service addresses and node ports.
     pub alloc: Allocators,
+    /// What admission plugins are told.
+    pub admission: crate::admission::config::Configuration,
     /// The shutdown signal, for long-running responses.
     pub shutdown: daemon::Shutdown,
     /// Set once the caches the chain needs are filled and the bootstrap objects exist.

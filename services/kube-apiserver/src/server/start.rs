@@ -3,6 +3,7 @@
 use crate::audit::Auditor;
 use super::listener::{self, Peers};
 use super::{Metrics, Shared, State};
+use crate::admission::config::Configuration;
 use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::bootstrap;
@@ -69,6 +70,7 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
         peers: Peers::new(&config)?,
         backends: Backends::new(&config)?,
         alloc: Allocators::new(&config)?,
+        admission: Configuration::read(config.admission_control_config_file.as_deref())?,
         table: registry::table(),
         ready: AtomicBool::new(false),
         audit: Auditor::new(&config)?,
