@@ -65,6 +65,8 @@ pub struct Shared {
     pub network_ready: watch::Receiver<bool>,
     /// What runs short on the node.
     pub pressure: watch::Receiver<Pressure>,
+    /// Whether the static pods are known: before that nothing may be taken for a leftover.
+    pub static_pods_read: AtomicBool,
     /// Whether the machine is being switched off: no pod is let in any more.
     pub shutting_down: AtomicBool,
     /// Hardware and kernel.

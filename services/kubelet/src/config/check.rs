@@ -1,10 +1,15 @@
 //! What values the fields may have. Pure; the text of a refusal begins with the field's path.
 
+use std::time::Duration;
+
 use apimachinery::quantity::Quantity;
 
 use super::KubeletConfiguration;
 use crate::eviction::thresholds;
 use crate::pod::Map;
+
+/// What is left of the time that init gives a service, with room to tell the API server.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
 
 /// Refuses what cannot be kept.
 ///
@@ -27,6 +32,9 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
     reservation("kubeReserved", &config.kube_reserved)?;
     images(config)?;
     thresholds::parse(config).map(drop)?;
+    if config.shutdown_grace_period.0 > SHUTDOWN_MAX {
+        return Err(format!("shutdownGracePeriod: at most {}s: init ends a service after 30s", SHUTDOWN_MAX.as_secs()));
+    }
     if config.shutdown_grace_period_critical_pods > config.shutdown_grace_period {
         return Err("shutdownGracePeriodCriticalPods: must not be longer than shutdownGracePeriod".into());
     }

@@ -404,7 +404,7 @@ mod tests {
             ("evictionSoft: {memory.available: 1Mi}", "evictionSoftGracePeriod"),
             ("imageGCLowThresholdPercent: 90", "imageGCLowThresholdPercent"),
             ("nodeStatusUpdateFrequency: fast", "fast"),
-            ("kubeReserved: {gpu: 1}", "kubeReserved"),
+            ("kubeReserved: {gpu: '1'}", "kubeReserved"),
             ("cpuManagerPolicy: static", "cpuManagerPolicy"),
             ("memorySwap: {swapBehavior: Always}", "memorySwap.swapBehavior"),
             ("shutdownGracePeriodCriticalPods: 1m", "shutdownGracePeriodCriticalPods"),
@@ -419,11 +419,11 @@ mod tests {
         let text = format!(
             "{HEAD}syncFrequency: 0s\nfileCheckFrequency: 20s\nnodeStatusUpdateFrequency: 0s\nmemorySwap: {{}}\n\
              evictionHard: {{memory.available: 200Mi, nodefs.available: '5%'}}\nsystemReserved: {{memory: 100Mi, cpu: 50m}}\n\
-             runtimeRequestTimeout: 2m0s\nshutdownGracePeriod: 1m30s\nshutdownGracePeriodCriticalPods: 20s\n"
+             runtimeRequestTimeout: 2m0s\nshutdownGracePeriod: 0m25s\nshutdownGracePeriodCriticalPods: 20s\n"
         );
         let config = KubeletConfiguration::parse(&text).unwrap();
         assert_eq!(config.node_status_update_frequency, GoDuration::seconds(10));
-        assert_eq!(config.shutdown_grace_period, GoDuration::seconds(90));
+        assert_eq!(config.shutdown_grace_period, GoDuration::seconds(25));
         assert_eq!(config.reserved("cpu"), 50);
         assert_eq!(config.tuning.set(), ["fileCheckFrequency", "runtimeRequestTimeout"]);
         assert_eq!(config.parallel_pulls(), 1);
