@@ -126,6 +126,9 @@ fn build(
     if !machine.cgroup2 && config.fail_cgroup_v1 {
         return Err("the host has no cgroup v2 and failCgroupV1 is true".into());
     }
+    if config.fail_swap_on && machine.swap > 0 {
+        return Err("running with swap on is not supported, please disable swap or set failSwapOn to false".into());
+    }
     let cgroups = if config.cgroups_per_qos && machine.cgroup2 {
         let capacity = machine.capacity(&config);
         Some(Cgroups::new(Path::new(CGROUP_ROOT), &config, &capacity).map_err(|e| format!("{CGROUP_ROOT}: {e}"))?)
@@ -151,6 +154,7 @@ fn build(
         pods: Informer::start(client.clone(), resource::PODS, mine),
         node: Informer::start(client.clone(), resource::NODES, own),
         node_labels: flags.node_labels.clone(),
+        handlers: parking_lot::Mutex::default(),
         static_pods_read: AtomicBool::new(false),
         shutting_down: AtomicBool::new(false),
         pressure,

@@ -25,6 +25,21 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
     only("topologyManagerPolicy", &config.topology_manager_policy, &["", "none"])?;
     only("topologyManagerScope", &config.topology_manager_scope, &["", "container"])?;
     only("reservedSystemCPUs", &config.reserved_system_cpus, &[""])?;
+    // Certificates come with each boot from the machine's own PKI.
+    for (field, is_set) in
+        [("rotateCertificates", config.rotate_certificates), ("serverTLSBootstrap", config.server_tls_bootstrap)]
+    {
+        if is_set {
+            return Err(format!("{field}: true is not supported by this kubelet"));
+        }
+    }
+    if config.read_only_port != 0 {
+        return Err("readOnlyPort: an unauthenticated port is not supported, only 0".into());
+    }
+    let restart = config.crash_loop_back_off.max_container_restart_period.map(|p| p.0);
+    if restart.is_some_and(|p| p < Duration::from_secs(1) || p > Duration::from_secs(300)) {
+        return Err("crashLoopBackOff.maxContainerRestartPeriod: must be between 1s and 300s".into());
+    }
     for (index, value) in config.enforce_node_allocatable.iter().enumerate() {
         only(&format!("enforceNodeAllocatable[{index}]"), value, &["pods", "none"])?;
     }

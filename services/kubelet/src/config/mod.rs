@@ -149,10 +149,6 @@ pub struct KubeletConfiguration {
     pub shutdown_grace_period: GoDuration,
     pub shutdown_grace_period_critical_pods: GoDuration,
     pub crash_loop_back_off: CrashLoopBackOff,
-    #[serde(rename = "eventRecordQPS")]
-    pub event_record_qps: i64,
-    pub feature_gates: Value,
-    pub logging: Value,
     #[serde(flatten)]
     pub tuning: Tuning,
 }
@@ -294,9 +290,6 @@ impl Default for KubeletConfiguration {
             shutdown_grace_period: GoDuration::seconds(0),
             shutdown_grace_period_critical_pods: GoDuration::seconds(0),
             crash_loop_back_off: CrashLoopBackOff::default(),
-            event_record_qps: 50,
-            feature_gates: Value::Null,
-            logging: Value::Null,
             tuning: Tuning::default(),
         }
     }
@@ -407,6 +400,9 @@ mod tests {
             ("kubeReserved: {gpu: '1'}", "kubeReserved"),
             ("cpuManagerPolicy: static", "cpuManagerPolicy"),
             ("memorySwap: {swapBehavior: Always}", "memorySwap.swapBehavior"),
+            ("rotateCertificates: true", "rotateCertificates"),
+            ("readOnlyPort: 10255", "readOnlyPort"),
+            ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "crashLoopBackOff.maxContainerRestartPeriod"),
             ("shutdownGracePeriodCriticalPods: 1m", "shutdownGracePeriodCriticalPods"),
         ] {
             let error = KubeletConfiguration::parse(&format!("{HEAD}{line}\n")).unwrap_err();
