@@ -149,7 +149,9 @@ pub enum ConfigError {
         value: String,
     },
     /// A leader would give up only after others may have taken over.
-    #[error("--leader-elect-lease-duration must be greater than --leader-elect-renew-deadline, and that greater than --leader-elect-retry-period")]
+    #[error(
+        "--leader-elect-lease-duration must be greater than --leader-elect-renew-deadline, and that greater than --leader-elect-retry-period"
+    )]
     Election,
     /// A network that cannot be parsed.
     #[error("--cluster-cidr: {0}")]
@@ -243,7 +245,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, expected) in [("8760h0m0s", Some(31_536_000)), ("90s", Some(90)), ("1h30m", Some(5400)), ("5", None)] {
+        for (text, expected) in [("8760h0m0s", Some(31_536_000)), ("90s", Some(90)), ("1h30m", Some(5400)), ("5", None)]
+        {
             assert_eq!(seconds("--x", text).ok(), expected, "{text}");
         }
         for wrong in ["", "h", "1d", "0s", "-5s"] {

@@ -8,7 +8,11 @@ use tracing::info;
 
 use crate::context::Context;
 use crate::{
-    bootstrap_signer, clusterrole_aggregation, credentials, cronjob, csr_approving, csr_cleaner, csr_signing, daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume, garbage_collector, horizontal_pod_autoscaler, job, namespace, node_ipam, node_lifecycle, pod_gc, pv_binder, pv_protection, pvc_protection, replicaset, replicationcontroller, resource_quota, root_ca, service_account, service_cidrs, statefulset, taint_eviction, token_cleaner, ttl_after_finished, volume_expand,
+    bootstrap_signer, clusterrole_aggregation, credentials, cronjob, csr_approving, csr_cleaner, csr_signing,
+    daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume,
+    garbage_collector, horizontal_pod_autoscaler, job, namespace, node_ipam, node_lifecycle, pod_gc, pv_binder,
+    pv_protection, pvc_protection, replicaset, replicationcontroller, resource_quota, root_ca, service_account,
+    service_cidrs, statefulset, taint_eviction, token_cleaner, ttl_after_finished, volume_expand,
 };
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;

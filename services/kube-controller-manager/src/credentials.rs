@@ -70,7 +70,8 @@ async fn fetch_until_there(manager: &Client, account: &str) -> Token {
 }
 
 async fn fetch(manager: &Client, account: &str, now: Timestamp) -> Result<Token, Error> {
-    let object = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": NAMESPACE}});
+    let object =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": NAMESPACE}});
     match manager.create(SERVICEACCOUNTS, Some(NAMESPACE), &object).await {
         Ok(_) => {}
         Err(error) if error.is_already_exists() => {}

@@ -40,8 +40,12 @@ pub fn render() -> String {
         }
     };
     family("workqueue_adds_total", "counter", "Keys that were worked on", &|q| q.passes.to_string());
-    family("workqueue_retries_total", "counter", "Passes that failed and were tried again", &|q| q.failures.to_string());
-    family("workqueue_work_duration_seconds_sum", "counter", "Time spent in passes", &|q| q.busy.as_secs_f64().to_string());
+    family("workqueue_retries_total", "counter", "Passes that failed and were tried again", &|q| {
+        q.failures.to_string()
+    });
+    family("workqueue_work_duration_seconds_sum", "counter", "Time spent in passes", &|q| {
+        q.busy.as_secs_f64().to_string()
+    });
     family("workqueue_work_duration_seconds_count", "counter", "Passes", &|q| q.passes.to_string());
     family("workqueue_longest_work_seconds", "gauge", "The longest pass", &|q| q.longest.as_secs_f64().to_string());
     let requests = client::requests_sent();

@@ -65,7 +65,8 @@ impl Resources {
         let mut state = self.state.lock();
         let mut known = discovery.resources.clone();
         if !discovery.failures.is_empty() {
-            let silent = state.known.iter().filter(|old| !known.iter().any(|new| new.resource.group == old.resource.group));
+            let silent =
+                state.known.iter().filter(|old| !known.iter().any(|new| new.resource.group == old.resource.group));
             let silent: Vec<Discovered> = silent.cloned().collect();
             known.extend(silent);
         }

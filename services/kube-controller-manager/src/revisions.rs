@@ -119,18 +119,13 @@ impl History {
         let mut candidates = self.revisions.list_namespace(meta::namespace(owner));
         candidates.retain(|r| meta::controller_of(r).is_none_or(|c| c["uid"] == uid));
         let claim = owners::claim(owner, candidates, |r| selector.matches(meta::labels(r)));
-        let mut revisions =
-            owners::carry_out(&self.client, owner, self.owner, CONTROLLERREVISIONS, claim).await?;
+        let mut revisions = owners::carry_out(&self.client, owner, self.owner, CONTROLLERREVISIONS, claim).await?;
         sort(&mut revisions);
         Ok(revisions)
     }
 
     /// The revision of the owner's template, made or raised as needed, and the owner's new collision count.
-    pub async fn settle(
-        &self,
-        owner: &Value,
-        revisions: &[Arc<Value>],
-    ) -> Result<(Arc<Value>, Option<i64>), Error> {
+    pub async fn settle(&self, owner: &Value, revisions: &[Arc<Value>]) -> Result<(Arc<Value>, Option<i64>), Error> {
         let mut collisions = object::int(owner, "/status/collisionCount");
         let number = match choose(owner, revisions) {
             Choice::Keep(revision) => return Ok((revision, collisions)),

@@ -56,9 +56,7 @@ pub async fn start(config: &Config, client: Client, shutdown: Shutdown) -> Resul
     let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })?;
     let alpn: [&[u8]; 2] = [b"h2", b"http/1.1"];
     let tls = match (&config.tls_cert_file, &config.tls_private_key_file) {
-        (Some(cert), Some(key)) => {
-            daemon::tls::server_config(cert, key, None, daemon::tls::ClientAuth::None, &alpn)?
-        }
+        (Some(cert), Some(key)) => daemon::tls::server_config(cert, key, None, daemon::tls::ClientAuth::None, &alpn)?,
         _ => self_signed(config.bind_address, &alpn)?,
     };
     tokio::spawn(daemon::accept::tls(listener, tls, shutdown, move |stream, _| {

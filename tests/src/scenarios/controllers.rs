@@ -91,7 +91,8 @@ pub fn run(context: &Context) -> Result<()> {
     budget(context)?;
     daemon_set(context)?;
     jobs(context)?;
-    context.kubectl("delete statefulset/db service/db pdb/db daemonset/agent cronjob/often job/counted --timeout=120s")?;
+    context
+        .kubectl("delete statefulset/db service/db pdb/db daemonset/agent cronjob/often job/counted --timeout=120s")?;
     context.eventually("everything is gone", || {
         let left = context.get("pods,jobs,controllerrevisions")?;
         ensure!(left["items"].as_array().is_some_and(Vec::is_empty), "left behind: {}", names(&left));
@@ -164,7 +165,8 @@ fn jobs(context: &Context) -> Result<()> {
     ensure!(status["succeeded"] == 3 && status["completedIndexes"] == "0-2", "status: {status}");
     let pods = context.get("pods -l batch.kubernetes.io/job-name=counted")?;
     for pod in pods["items"].as_array().into_iter().flatten() {
-        let (name, index) = (&pod["metadata"]["name"], &pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]);
+        let (name, index) =
+            (&pod["metadata"]["name"], &pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]);
         let log = context.kubectl(&format!("logs {}", name.as_str().unwrap_or_default()))?;
         ensure!(*index == log.trim(), "{name} has index {index} but says {log:?}");
         ensure!(pod["metadata"]["finalizers"].is_null(), "{name} is still held");

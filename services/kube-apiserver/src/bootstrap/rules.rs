@@ -558,16 +558,9 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
     ),
     (
         "resourcequota-controller",
-        &[
-            r(&["list", "watch"], ANY, ANY),
-            r(&["update"], CORE, &["resourcequotas/status"]),
-            EVENTS,
-        ],
+        &[r(&["list", "watch"], ANY, ANY), r(&["update"], CORE, &["resourcequotas/status"]), EVENTS],
     ),
-    (
-        "ttl-after-finished-controller",
-        &[r(&["delete", "get", "list", "watch"], BATCH, &["jobs"]), EVENTS],
-    ),
+    ("ttl-after-finished-controller", &[r(&["delete", "get", "list", "watch"], BATCH, &["jobs"]), EVENTS]),
     (
         "certificate-controller",
         &[

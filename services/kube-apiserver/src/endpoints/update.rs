@@ -217,7 +217,11 @@ impl<'a> Change<'a> {
     }
 
     async fn write(&self, stored: &Stored, old: &Value, new: Value) -> Result<Swap, ApiError> {
-        if delete::is_finished(self.res, &new) { self.finish(stored, new).await } else { self.swap(stored, new, old).await }
+        if delete::is_finished(self.res, &new) {
+            self.finish(stored, new).await
+        } else {
+            self.swap(stored, new, old).await
+        }
     }
 
     async fn swap(&self, stored: &Stored, new: Value, old: &Value) -> Result<Swap, ApiError> {

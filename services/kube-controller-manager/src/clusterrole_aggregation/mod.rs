@@ -48,7 +48,9 @@ fn plan(role: &Value, mut all: Vec<Arc<Value>>) -> Result<Option<Vec<Value>>, Er
     for selector in object::list(role, "/aggregationRule/clusterRoleSelectors") {
         let selector = LabelSelector::from_object(selector)
             .map_err(|e| Error::Object(format!("ClusterRole {}: aggregationRule: {e}", meta::name(role))))?;
-        for part in all.iter().filter(|part| selector.matches(meta::labels(part)) && meta::name(part) != meta::name(role)) {
+        for part in
+            all.iter().filter(|part| selector.matches(meta::labels(part)) && meta::name(part) != meta::name(role))
+        {
             for rule in object::list(part, "/rules") {
                 if !rules.contains(rule) {
                     rules.push(rule.clone());

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{meta, time};
-use jiff::tz::TimeZone;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::schedule::{self, Schedule};
@@ -148,14 +148,7 @@ impl Plan {
         }
     }
 
-    fn start(
-        &mut self,
-        cron: &Value,
-        jobs: &[Arc<Value>],
-        schedule: &Schedule,
-        zone: &TimeZone,
-        now: Timestamp,
-    ) {
+    fn start(&mut self, cron: &Value, jobs: &[Arc<Value>], schedule: &Schedule, zone: &TimeZone, now: Timestamp) {
         self.next = schedule.next(now, zone).map(|next| clock::until(now, next));
         let (due, count) = missed(cron, schedule, zone, now);
         if count > MISSED_MAX {
@@ -215,11 +208,7 @@ fn job(cron: &Value, name: &str, due: Timestamp, zone: &TimeZone) -> Value {
         }
     }
     let local = due.to_zoned(zone.clone());
-    let offset = if zone == &TimeZone::UTC {
-        "Z".to_owned()
-    } else {
-        local.strftime("%:z").to_string()
-    };
+    let offset = if zone == &TimeZone::UTC { "Z".to_owned() } else { local.strftime("%:z").to_string() };
     meta::set_annotation(&mut job, SCHEDULED_AT, &format!("{}{offset}", local.strftime("%Y-%m-%dT%H:%M:%S")));
     job
 }

@@ -61,7 +61,15 @@ fn jobs_come_by_schedule_and_policy() {
         ("instead", cron(json!({"concurrencyPolicy": "Replace"})), running(), "00:20:00", true, 1, &["UnexpectedJob"]),
         ("no schedule", cron(json!({"schedule": "x"})), vec![], "00:20:00", false, 0, &["UnparseableSchedule"]),
         ("no zone", cron(json!({"timeZone": "Mars/Base"})), vec![], "00:20:00", false, 0, &["UnknownTimeZone"]),
-        ("elsewhere", cron(json!({"timeZone": "Asia/Kathmandu", "schedule": "5 6 * * *"})), vec![], "00:20:00", true, 0, &[]),
+        (
+            "elsewhere",
+            cron(json!({"timeZone": "Asia/Kathmandu", "schedule": "5 6 * * *"})),
+            vec![],
+            "00:20:00",
+            true,
+            0,
+            &[],
+        ),
     ];
     for (what, cron, jobs, now, creates, deletes, notes) in cases {
         let plan = plan(&cron, &jobs, time(now));
@@ -80,7 +88,10 @@ fn the_time_is_in_the_name() {
     assert_eq!((&made["metadata"]["labels"], &made["spec"]), (&json!({"a": "b"}), &json!({"x": 1})));
     assert_eq!(plan.next, Some(Duration::from_secs(300)));
     let status = with_new(plan.status, &made, due);
-    assert_eq!((&status["lastScheduleTime"], &status["active"][0]["kind"]), (&json!("2026-01-02T00:20:00Z"), &json!("Job")));
+    assert_eq!(
+        (&status["lastScheduleTime"], &status["active"][0]["kind"]),
+        (&json!("2026-01-02T00:20:00Z"), &json!("Job"))
+    );
 }
 
 #[test]

@@ -62,10 +62,7 @@ fn read(csr: &Value) -> Option<Requested> {
 /// node's first one.
 fn permissions(csr: &Value, requested: &Requested) -> Vec<(&'static str, &'static str)> {
     let for_itself = object::text(csr, "/spec/username") == requested.common_name;
-    let own = (
-        "selfnodeclient",
-        "Auto approving self kubelet client certificate after SubjectAccessReview.",
-    );
+    let own = ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
     let any = ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
     if for_itself { vec![own, any] } else { vec![any] }
 }

@@ -60,8 +60,7 @@ fn sign(signing: &Arc<Signing>, csr: &Value, now: Timestamp) -> Value {
         Ok(pem) => new["status"]["certificate"] = STANDARD.encode(pem).into(),
         Err((reason, message)) => {
             let now = time::rfc3339(now);
-            let condition =
-                json!({"type": "Failed", "status": "True", "reason": reason, "message": message, "lastUpdateTime": now});
+            let condition = json!({"type": "Failed", "status": "True", "reason": reason, "message": message, "lastUpdateTime": now});
             let mut conditions = object::list(csr, "/status/conditions").to_vec();
             object::set_condition(&mut conditions, condition, &now);
             new["status"]["conditions"] = conditions.into();

@@ -33,7 +33,9 @@ pub(super) fn lifetime(csr: &Value, limit: i64) -> i64 {
 pub(crate) fn permit(csr: &Value, requested: &Requested) -> Result<Uses, String> {
     let uses = uses(csr)?;
     match object::text(csr, "/spec/signerName") {
-        CLIENT if uses.server_auth || !uses.client_auth => Err("usages did not match expected usages: \"client auth\" and no \"server auth\"".to_owned()),
+        CLIENT if uses.server_auth || !uses.client_auth => {
+            Err("usages did not match expected usages: \"client auth\" and no \"server auth\"".to_owned())
+        }
         KUBELET_CLIENT => check_kubelet_client(requested, uses).map(|()| uses),
         KUBELET_SERVING => check_kubelet_serving(requested, uses).map(|()| uses),
         _ => Ok(uses),

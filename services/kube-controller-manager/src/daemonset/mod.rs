@@ -131,12 +131,7 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
 
 impl Controller {
     /// Moves ended pods whose turn has come to `victims`; returns when the next one's turn comes.
-    fn take_replaceable(
-        &self,
-        set: &Value,
-        ended: Vec<Arc<Value>>,
-        victims: &mut Vec<Arc<Value>>,
-    ) -> Option<Duration> {
+    fn take_replaceable(&self, set: &Value, ended: Vec<Arc<Value>>, victims: &mut Vec<Arc<Value>>) -> Option<Duration> {
         let now = Instant::now();
         let mut wait = None;
         for pod in ended {
@@ -157,8 +152,7 @@ impl Controller {
                 Some("Succeeded") => ("succeeded", "SucceededDaemonPod"),
                 _ => ("failed", "FailedDaemonPod"),
             };
-            let message =
-                format!("Found {phase} daemon pod {} on node {node}, will try to kill it", meta::key(&pod));
+            let message = format!("Found {phase} daemon pod {} on node {node}, will try to kill it", meta::key(&pod));
             self.events.note(set, "Warning", reason, message);
             victims.push(pod);
         }

@@ -142,7 +142,8 @@ impl Planner<'_> {
             if running.is_empty() && leaving == 0 && fit.should_run {
                 self.plan.create.push((*name).to_owned());
             }
-            let surplus = if surges { self.surplus_of_surge(&running) } else { running.get(1..).unwrap_or_default().to_vec() };
+            let surplus =
+                if surges { self.surplus_of_surge(&running) } else { running.get(1..).unwrap_or_default().to_vec() };
             self.plan.delete.extend(surplus);
         }
         // Nodes that are gone: pod-garbage-collector removes what ran there, so only the unscheduled are ours.

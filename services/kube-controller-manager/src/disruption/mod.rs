@@ -170,9 +170,8 @@ impl Controller {
     /// The uid and size of a pod's workload; of the Deployment for a ReplicaSet of one.
     async fn size_of(&self, namespace: &str, owner: &Value) -> Result<Option<(String, i64)>, Error> {
         let (kind, name) = (object::text(owner, "/kind"), object::text(owner, "/name"));
-        let size = |object: &Value| {
-            Some((meta::uid(object).to_owned(), object::int(object, "/spec/replicas").unwrap_or(1)))
-        };
+        let size =
+            |object: &Value| Some((meta::uid(object).to_owned(), object::int(object, "/spec/replicas").unwrap_or(1)));
         let found = match (meta::group_version(object::text(owner, "/apiVersion")).0, kind) {
             ("apps", "ReplicaSet") => {
                 let set = self.replica_sets.get(namespace, name);
@@ -191,13 +190,11 @@ impl Controller {
     }
 
     async fn size_by_subresource(&self, namespace: &str, owner: &Value) -> Result<Option<(String, i64)>, Error> {
-        let resource =
-            self.resources.of_kind(object::text(owner, "/apiVersion"), object::text(owner, "/kind")).await?;
+        let resource = self.resources.of_kind(object::text(owner, "/apiVersion"), object::text(owner, "/kind")).await?;
         let Some(resource) = resource else { return Ok(None) };
         let path = resource.path(Some(namespace), Some(object::text(owner, "/name")), Some("scale"));
         let scale = ignore_not_found(self.client.get_raw(&path).await)?;
-        Ok(scale.map(|scale| {
-            (object::text(owner, "/uid").to_owned(), object::int(&scale, "/spec/replicas").unwrap_or(0))
-        }))
+        Ok(scale
+            .map(|scale| (object::text(owner, "/uid").to_owned(), object::int(&scale, "/spec/replicas").unwrap_or(0))))
     }
 }

@@ -159,17 +159,22 @@ mod tests {
             .collect();
         assert_eq!(made.len(), 2);
         let four = made.iter().find(|slice| slice["addressType"] == "IPv4").unwrap();
-        assert_eq!(four["endpoints"], json!([
-            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
-            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "hostname": "h"},
-        ]));
+        assert_eq!(
+            four["endpoints"],
+            json!([
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "hostname": "h"},
+            ])
+        );
         assert_eq!(four["ports"], json!([{"name": "", "port": 5432, "protocol": "TCP"}]));
         assert_eq!(service_of(four).as_deref(), Some("n/db"));
         assert!(plan(Some(&ours), Some(&service), &made).is_empty(), "settled");
 
         let moved = endpoints(json!([{"addresses": [{"ip": "10.0.0.9"}], "ports": [{"port": 5432}]}]));
         let changes = plan(Some(&moved), Some(&service), &made);
-        assert!(changes.iter().any(|c| matches!(c, Change::Update(s) if s["endpoints"][0]["addresses"][0] == "10.0.0.9")));
+        assert!(
+            changes.iter().any(|c| matches!(c, Change::Update(s) if s["endpoints"][0]["addresses"][0] == "10.0.0.9"))
+        );
         assert!(changes.iter().any(|c| matches!(c, Change::Delete(s) if s["addressType"] == "IPv6")));
 
         for (endpoints, service) in [

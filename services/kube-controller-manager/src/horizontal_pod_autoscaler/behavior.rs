@@ -106,26 +106,60 @@ impl History {
             let allowed = self.bound(up, current, true, now).max(current);
             if stable > allowed.min(most) {
                 return if allowed < most {
-                    (allowed, ("True", "ScaleUpLimit", text("the desired replica count is increasing faster than the maximum scale rate")))
+                    (
+                        allowed,
+                        (
+                            "True",
+                            "ScaleUpLimit",
+                            text("the desired replica count is increasing faster than the maximum scale rate"),
+                        ),
+                    )
                 } else {
-                    (most, ("True", "TooManyReplicas", text("the desired replica count is more than the maximum replica count")))
+                    (
+                        most,
+                        (
+                            "True",
+                            "TooManyReplicas",
+                            text("the desired replica count is more than the maximum replica count"),
+                        ),
+                    )
                 };
             }
         } else if stable < current {
             let allowed = self.bound(down, current, false, now).min(current);
             if stable < allowed.max(least) {
                 return if allowed > least {
-                    (allowed, ("True", "ScaleDownLimit", text("the desired replica count is decreasing faster than the maximum scale rate")))
+                    (
+                        allowed,
+                        (
+                            "True",
+                            "ScaleDownLimit",
+                            text("the desired replica count is decreasing faster than the maximum scale rate"),
+                        ),
+                    )
                 } else {
-                    (least, ("True", "TooFewReplicas", text("the desired replica count is less than the minimum replica count")))
+                    (
+                        least,
+                        (
+                            "True",
+                            "TooFewReplicas",
+                            text("the desired replica count is less than the minimum replica count"),
+                        ),
+                    )
                 };
             }
         }
         if stable > most {
-            return (most, ("True", "TooManyReplicas", text("the desired replica count is more than the maximum replica count")));
+            return (
+                most,
+                ("True", "TooManyReplicas", text("the desired replica count is more than the maximum replica count")),
+            );
         }
         if stable < least {
-            return (least, ("True", "TooFewReplicas", text("the desired replica count is less than the minimum replica count")));
+            return (
+                least,
+                ("True", "TooFewReplicas", text("the desired replica count is less than the minimum replica count")),
+            );
         }
         (stable, ("False", "DesiredWithinRange", text("the desired count is within the acceptable range")))
     }

@@ -191,7 +191,9 @@ impl Controller {
         })?;
         let samples = metrics::resource_samples(&list, name, container, now);
         if samples.is_empty() {
-            return Err(format!("unable to get metrics for resource {name}: no metrics returned from resource metrics API"));
+            return Err(format!(
+                "unable to get metrics for resource {name}: no metrics returned from resource metrics API"
+            ));
         }
         let all = self.pods_of(hpa, selector)?;
         let goal = plan::goal(&source["target"])?;
@@ -227,9 +229,11 @@ impl Controller {
         };
         let name = object::text(about, "/name");
         let path = metrics::object_path(meta::namespace(hpa), &plural, name, metric, &selector_of(source)?);
-        let list = self.client.get_raw(&path).await.map_err(|e| {
-            format!("unable to get metric {metric}: {kind} on {} {name}/{e}", meta::namespace(hpa))
-        })?;
+        let list = self
+            .client
+            .get_raw(&path)
+            .await
+            .map_err(|e| format!("unable to get metric {metric}: {kind} on {} {name}/{e}", meta::namespace(hpa)))?;
         let samples = metrics::custom_samples(&list, Timestamp::UNIX_EPOCH);
         let value = samples.values().next().map(|sample| sample.milli);
         let value = value.ok_or_else(|| format!("unable to get metric {metric}: no metrics returned"))?;
@@ -243,12 +247,20 @@ impl Controller {
         let list = self.client.get_raw(&path).await.map_err(|e| {
             format!("unable to get external metric {namespace}/{metric}: unable to fetch metrics from external metrics API: {e}")
         })?;
-        let value = metrics::external_sum(&list)
-            .ok_or_else(|| format!("unable to get external metric {namespace}/{metric}: no metrics returned from external metrics API"))?;
+        let value = metrics::external_sum(&list).ok_or_else(|| {
+            format!("unable to get external metric {namespace}/{metric}: no metrics returned from external metrics API")
+        })?;
         self.of_whole(hpa, selector, source, current, value)
     }
 
-    fn of_whole(&self, hpa: &Value, selector: &str, source: &Value, current: i64, value: i128) -> Result<Proposal, String> {
+    fn of_whole(
+        &self,
+        hpa: &Value,
+        selector: &str,
+        source: &Value,
+        current: i64,
+        value: i128,
+    ) -> Result<Proposal, String> {
         let target = &source["target"];
         let average = target["averageValue"].is_string();
         let wanted = plan::amount(&target[if average { "averageValue" } else { "value" }]);

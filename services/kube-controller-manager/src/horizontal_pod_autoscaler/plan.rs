@@ -40,13 +40,30 @@ pub(super) fn condition(kind: &str, status: &str, reason: &str, message: &str) -
 }
 
 /// Decides. `outcomes` is empty where [`is_out_of_bounds`].
-pub(super) fn decide(hpa: &Value, current: i64, outcomes: Vec<Outcome>, history: &mut History, now: Timestamp) -> Decision {
+pub(super) fn decide(
+    hpa: &Value,
+    current: i64,
+    outcomes: Vec<Outcome>,
+    history: &mut History,
+    now: Timestamp,
+) -> Decision {
     let (least, most) = bounds(hpa);
-    let able = condition("AbleToScale", "True", "SucceededGetScale", "the HPA controller was able to get the target's current scale");
+    let able = condition(
+        "AbleToScale",
+        "True",
+        "SucceededGetScale",
+        "the HPA controller was able to get the target's current scale",
+    );
     if current == 0 && least != 0 {
         let message = "scaling is disabled since the replica count of the target is zero";
         let disabled = condition("ScalingActive", "False", "ScalingDisabled", message);
-        return Decision { rescale: None, desired: 0, conditions: vec![able, disabled], shown: Vec::new(), warning: None };
+        return Decision {
+            rescale: None,
+            desired: 0,
+            conditions: vec![able, disabled],
+            shown: Vec::new(),
+            warning: None,
+        };
     }
     if is_out_of_bounds(hpa, current) {
         let (desired, why) = if current > most {

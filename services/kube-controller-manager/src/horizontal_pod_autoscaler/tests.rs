@@ -138,19 +138,33 @@ fn decisions_and_what_they_say() {
         ("stays", 2, vec![proposal(2)], None, "ReadyForNewScale", "ValidMetricFound"),
         ("no metrics", 2, vec![missing()], None, "SucceededGetScale", "FailedGetResourceMetric"),
         ("one is missing: may grow", 2, vec![proposal(4), missing()], Some(4), "SucceededRescale", "ValidMetricFound"),
-        ("one is missing: not less", 4, vec![proposal(2), missing()], None, "SucceededGetScale", "FailedGetResourceMetric"),
+        (
+            "one is missing: not less",
+            4,
+            vec![proposal(2), missing()],
+            None,
+            "SucceededGetScale",
+            "FailedGetResourceMetric",
+        ),
         ("switched off", 0, vec![], None, "SucceededGetScale", "ScalingDisabled"),
         ("above", 20, vec![], Some(10), "SucceededRescale", ""),
     ];
     for (what, current, outcomes, expected, able, active) in cases {
         let decision = decide(&hpa(1, 10, json!({})), current, outcomes, &mut History::default(), now());
         assert_eq!(decision.rescale.as_ref().map(|r| r.0), expected, "{what}");
-        assert_eq!((reason(&decision, "AbleToScale").as_str(), reason(&decision, "ScalingActive").as_str()), (able, active), "{what}");
+        assert_eq!(
+            (reason(&decision, "AbleToScale").as_str(), reason(&decision, "ScalingActive").as_str()),
+            (able, active),
+            "{what}"
+        );
     }
     let mut settled = hpa(1, 10, json!({}));
     let decide = |hpa: &Value| decide(hpa, 2, vec![proposal(2)], &mut History::default(), now());
     let status = plan::status(&settled, Some(2), &decide(&settled), now()).unwrap();
-    assert_eq!(status["currentMetrics"][0]["resource"]["current"], json!({"averageUtilization": 80, "averageValue": "800m"}));
+    assert_eq!(
+        status["currentMetrics"][0]["resource"]["current"],
+        json!({"averageUtilization": 80, "averageValue": "800m"})
+    );
     settled["status"] = status;
     assert_eq!(plan::status(&settled, Some(2), &decide(&settled), now()), None);
 }

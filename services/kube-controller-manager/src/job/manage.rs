@@ -146,9 +146,7 @@ pub(super) fn deferred(count: &Count<'_>) -> HashSet<String> {
 /// How long the next pod has to wait, for failures since the last success.
 fn backoff(all: &[Arc<Value>], job: &Value, now: Timestamp) -> Duration {
     let ended = |outcome: Outcome| {
-        let of = move |pod: &&Arc<Value>| {
-            pod::outcome(job, pod) == outcome && pods::is_finished(pod)
-        };
+        let of = move |pod: &&Arc<Value>| pod::outcome(job, pod) == outcome && pods::is_finished(pod);
         all.iter().filter(of).filter_map(|pod| pod::ended_at(pod))
     };
     let last_success = ended(Outcome::Succeeded).max();

@@ -250,7 +250,10 @@ impl<'a> Count<'a> {
         }
         let failed = self.total(&self.failed_indexes);
         if object::int(self.job, "/spec/maxFailedIndexes").is_some_and(|max| failed > max) {
-            return ending("MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes");
+            return ending(
+                "MaxFailedIndexesExceeded",
+                "Job has exceeded the specified maximal number of failed indexes",
+            );
         }
         if failed > 0 && Some(failed + self.succeeded) >= self.completions {
             return ending("FailedIndexes", "Job has failed indexes");
@@ -268,9 +271,8 @@ impl<'a> Count<'a> {
     }
 
     fn success(&self) -> Option<Ending> {
-        let ending = |reason: &str, message: String| {
-            Some(Ending { succeeded: true, reason: reason.to_owned(), message })
-        };
+        let ending =
+            |reason: &str, message: String| Some(Ending { succeeded: true, reason: reason.to_owned(), message });
         if is_indexed(self.job)
             && let Some(message) = policy::success(self.job, &self.completed, self.completions.unwrap_or(0))
         {
@@ -324,9 +326,7 @@ impl<'a> Count<'a> {
     fn go_on(&self, conditions: &mut Vec<Value>, start: &mut Option<Value>, plan: &mut Plan) {
         let now = time::rfc3339(self.now);
         let stood_still = object::find_condition(conditions, "Suspended").map(|c| c["status"] == "True");
-        let suspended = |status: &str, reason: &str, message: &str| {
-            json!({"type": "Suspended", "status": status, "reason": reason, "message": message, "lastProbeTime": now})
-        };
+        let suspended = |status: &str, reason: &str, message: &str| json!({"type": "Suspended", "status": status, "reason": reason, "message": message, "lastProbeTime": now});
         if self.is_suspended() {
             plan.delete.clone_from(&self.active);
             if stood_still != Some(true) {
@@ -382,9 +382,8 @@ impl<'a> Count<'a> {
 fn same(new: &Value, old: &Value) -> bool {
     let count = |status: &Value, field: &str| status[field].as_i64().unwrap_or(0);
     let text = |status: &Value, field: &str| status[field].as_str().unwrap_or_default().to_owned();
-    let uncounted = |status: &Value, list: &str| {
-        object::list(status, &format!("/uncountedTerminatedPods/{list}")).to_vec()
-    };
+    let uncounted =
+        |status: &Value, list: &str| object::list(status, &format!("/uncountedTerminatedPods/{list}")).to_vec();
     ["active", "ready", "terminating", "succeeded", "failed"].iter().all(|f| count(new, f) == count(old, f))
         && ["completedIndexes", "failedIndexes", "startTime", "completionTime"]
             .iter()

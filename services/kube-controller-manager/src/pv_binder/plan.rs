@@ -306,7 +306,8 @@ fn remove_annotation(object: &mut Value, name: &str) {
 
 /// The claim is gone. Retained volumes wait for people; deleting is the business of whoever provisioned.
 fn released(volume: &Value) -> Vec<Step> {
-    let external = meta::annotation(volume, "pv.kubernetes.io/provisioned-by").is_some() || volume["spec"]["csi"].is_object();
+    let external =
+        meta::annotation(volume, "pv.kubernetes.io/provisioned-by").is_some() || volume["spec"]["csi"].is_object();
     let policy = object::text(volume, "/spec/persistentVolumeReclaimPolicy");
     if policy == "Retain" || policy.is_empty() || external {
         return with_phase(volume, "Released").map(Step::VolumeStatus).into_iter().collect();

@@ -70,7 +70,8 @@ fn the_smallest_volume_that_suits() {
 #[test]
 fn classes_wait_and_provision() {
     let waits = json!({"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"});
-    let here = json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]});
+    let here =
+        json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]});
     let local = [a_volume("local", "2Gi", |v| v["spec"]["nodeAffinity"]["required"] = here.clone())];
     let node = |name: &str| Some(json!({"metadata": {"name": name}}));
     let chosen = |node| outcome(&decide(&a_claim(|_| {}), &local, Some(waits.clone()), node));
@@ -79,8 +80,10 @@ fn classes_wait_and_provision() {
     assert_eq!(chosen(node("b")), "FailedBinding");
 
     let steps = decide(&a_claim(|_| {}), &[], Some(json!({"provisioner": "example.com/disk"})), None);
-    let annotated = |s: &Step| matches!(s, Step::Claim(c)
-        if c["metadata"]["annotations"]["volume.kubernetes.io/storage-provisioner"] == "example.com/disk");
+    let annotated = |s: &Step| {
+        matches!(s, Step::Claim(c)
+        if c["metadata"]["annotations"]["volume.kubernetes.io/storage-provisioner"] == "example.com/disk")
+    };
     assert!(steps.iter().any(annotated));
     assert_eq!(outcome(&steps), "ExternalProvisioning");
     assert_eq!(outcome(&decide(&a_claim(|_| {}), &[], None, None)), "ProvisioningFailed");
@@ -116,14 +119,18 @@ fn bindings_are_completed_from_any_point() {
 
 #[test]
 fn volumes_follow_their_claims() {
-    let held = |uid: &'static str| a_volume("v", "2Gi", move |v| {
-        v["spec"]["claimRef"] = json!({"name": "c", "namespace": "n", "uid": uid});
-        v["status"] = json!({});
-    });
-    let phase = |steps: Vec<Step>| steps.into_iter().find_map(|s| match s {
-        Step::VolumeStatus(v) => Some(v["status"]["phase"].as_str().unwrap().to_owned()),
-        _ => None,
-    });
+    let held = |uid: &'static str| {
+        a_volume("v", "2Gi", move |v| {
+            v["spec"]["claimRef"] = json!({"name": "c", "namespace": "n", "uid": uid});
+            v["status"] = json!({});
+        })
+    };
+    let phase = |steps: Vec<Step>| {
+        steps.into_iter().find_map(|s| match s {
+            Step::VolumeStatus(v) => Some(v["status"]["phase"].as_str().unwrap().to_owned()),
+            _ => None,
+        })
+    };
     let named = |name: &'static str| a_claim(move |c| c["spec"]["volumeName"] = name.into());
     assert_eq!(phase(volume(&a_volume("v", "1Gi", |v| v["status"] = json!({})), None)).as_deref(), Some("Available"));
     assert_eq!(phase(volume(&held(""), None)).as_deref(), Some("Available"));

@@ -11,7 +11,8 @@ fn text(usage: &usage::Usage) -> String {
 
 #[test]
 fn objects_use_what_they_ask_for() {
-    let container = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu, "example.com/x": "2"}, "limits": {"cpu": "1"}}});
+    let container =
+        |cpu: &str| json!({"resources": {"requests": {"cpu": cpu, "example.com/x": "2"}, "limits": {"cpu": "1"}}});
     let mut sidecar = container("100m");
     sidecar["restartPolicy"] = "Always".into();
     let pod = json!({"spec": {"containers": [container("200m"), container("300m")],
@@ -24,7 +25,11 @@ fn objects_use_what_they_ask_for() {
     let cases = [
         ("pods", pod, "cpu=900m limits.cpu=3 pods=1 requests.cpu=900m requests.example.com/x=6"),
         ("pods", finished, ""),
-        ("pods", json!({"spec": {"resources": {"requests": {"memory": "1Gi"}}, "containers": []}}), "memory=1Gi pods=1 requests.memory=1Gi"),
+        (
+            "pods",
+            json!({"spec": {"resources": {"requests": {"memory": "1Gi"}}, "containers": []}}),
+            "memory=1Gi pods=1 requests.memory=1Gi",
+        ),
         ("services", service(json!({"type": "ClusterIP", "ports": ports})), "services=1 services.nodeports=0"),
         ("services", service(json!({"type": "NodePort", "ports": ports})), "services=1 services.nodeports=2"),
         (
@@ -53,7 +58,8 @@ fn objects_use_what_they_ask_for() {
 #[test]
 fn scopes_choose_pods() {
     let ending = json!({"spec": {"activeDeadlineSeconds": 5, "containers": []}});
-    let busy = json!({"spec": {"priorityClassName": "high", "containers": [{"resources": {"requests": {"cpu": "1"}}}]}});
+    let busy =
+        json!({"spec": {"priorityClassName": "high", "containers": [{"resources": {"requests": {"cpu": "1"}}}]}});
     let select = |operator: &str, values: Value| {
         json!({"spec": {"scopeSelector": {"matchExpressions": [
             {"scopeName": "PriorityClass", "operator": operator, "values": values}]}}})
@@ -76,7 +82,8 @@ fn scopes_choose_pods() {
 
 #[test]
 fn status_follows_the_objects_and_undoes_what_users_write() {
-    let mut quota = json!({"spec": {"hard": {"pods": "5", "count/deployments.apps": "1", "services": "2", "configmaps": "3"}}});
+    let mut quota =
+        json!({"spec": {"hard": {"pods": "5", "count/deployments.apps": "1", "services": "2", "configmaps": "3"}}});
     let found: Vec<String> = kinds(&quota).iter().map(|(group, plural)| format!("{group}/{plural}")).collect();
     assert_eq!(found, ["/configmaps", "/pods", "/services", "apps/deployments"]);
     let of = |group: &str, plural: &str, count: usize| {

@@ -87,14 +87,8 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
     let current = revisions.iter().find(|r| meta::name(r) == object::text(&set, "/status/currentRevision"));
     let current = current.unwrap_or(&update);
     controller.keep_claims(&set, &pods).await?;
-    let plan = plan::plan(&Observed {
-        set: &set,
-        pods: &pods,
-        current,
-        update: &update,
-        collisions,
-        now: Timestamp::now(),
-    });
+    let plan =
+        plan::plan(&Observed { set: &set, pods: &pods, current, update: &update, collisions, now: Timestamp::now() });
     let done = controller.carry_out(&set, plan.actions).await;
     if let Some(status) = plan.status {
         let mut new = Value::clone(&set);

@@ -94,12 +94,8 @@ struct Planner<'a> {
 pub(super) fn plan(observed: &Observed<'_>) -> Plan {
     let name = meta::name(observed.set);
     let numbered = observed.pods.iter().filter_map(|p| Some((pod::ordinal(name, meta::name(p))?, Arc::clone(p))));
-    let mut planner = Planner {
-        observed,
-        shape: Shape::of(observed.set),
-        by_ordinal: numbered.collect(),
-        actions: Vec::new(),
-    };
+    let mut planner =
+        Planner { observed, shape: Shape::of(observed.set), by_ordinal: numbered.collect(), actions: Vec::new() };
     let status = planner.status();
     if meta::deletion_timestamp(observed.set).is_none() && planner.fill() && planner.shrink() {
         planner.roll();
@@ -223,9 +219,8 @@ impl Planner<'_> {
         let count = |matches: &dyn Fn(&Value) -> bool| {
             self.by_ordinal.values().filter(|pod| pods::is_created(pod) && matches(pod)).count()
         };
-        let of = |pod: &Value, revision: &str| {
-            !pods::is_terminating(pod) && meta::label(pod, HASH_LABEL) == Some(revision)
-        };
+        let of =
+            |pod: &Value, revision: &str| !pods::is_terminating(pod) && meta::label(pod, HASH_LABEL) == Some(revision);
         let (replicas, ready) = (count(&|_| true), count(&pods::is_running_and_ready));
         let mut status = json!({
             "observedGeneration": meta::generation(observed.set),

@@ -97,13 +97,13 @@ fn ordered_sets_grow_and_shrink_one_by_one() {
         ("a lower one halts shrinking", set(1, |_| {}), &[(0, "new-"), (1, "new+")], &[]),
         ("a condemned one halts", set(1, |_| {}), &[(0, "new+"), (1, "new-"), (2, "new-")], &[]),
         ("start ordinal", set(2, |s| s["spec"]["ordinals"]["start"] = 5.into()), &[(5, "new+")], &["+6new"]),
-        ("below the start", set(1, |s| s["spec"]["ordinals"]["start"] = 5.into()), &[(5, "new+"), (0, "new+")], &["-0"]),
         (
-            "ready but not for long enough",
-            set(2, |s| s["spec"]["minReadySeconds"] = 10.into()),
-            &[(0, "new+")],
-            &[],
+            "below the start",
+            set(1, |s| s["spec"]["ordinals"]["start"] = 5.into()),
+            &[(5, "new+"), (0, "new+")],
+            &["-0"],
         ),
+        ("ready but not for long enough", set(2, |s| s["spec"]["minReadySeconds"] = 10.into()), &[(0, "new+")], &[]),
     ]);
     let waits = decide(&set(2, |s| s["spec"]["minReadySeconds"] = 10.into()), &[(0, "new+")]);
     assert_eq!(waits.next, Some(std::time::Duration::from_secs(5)));
@@ -135,16 +135,21 @@ fn rollouts_go_down_to_the_partition() {
         ("not below the partition", partition(2), &[(0, "old+"), (1, "old+"), (2, "new+")], &[]),
         ("made anew as it was", partition(2), &[(1, "old+"), (2, "new+")], &["+0old"]),
         ("made anew as it will be", partition(1), &[(0, "old+"), (2, "new+")], &["+1new"]),
-        (
-            "only on delete",
-            set(1, |s| s["spec"]["updateStrategy"] = json!({"type": "OnDelete"})),
-            &[(0, "old+")],
-            &[],
-        ),
+        ("only on delete", set(1, |s| s["spec"]["updateStrategy"] = json!({"type": "OnDelete"})), &[(0, "old+")], &[]),
         ("two at a time", unavailable(json!(2)), old4, &["-3", "-2"]),
         ("half at a time", unavailable(json!("50%")), old4, &["-3", "-2"]),
-        ("one is missing already", unavailable(json!(2)), &[(0, "old+"), (1, "old+"), (2, "old+"), (3, "new-")], &["-2"]),
-        ("the broken cost nothing", unavailable(json!(2)), &[(0, "old-"), (1, "old+"), (2, "old+"), (3, "new-")], &["-0"]),
+        (
+            "one is missing already",
+            unavailable(json!(2)),
+            &[(0, "old+"), (1, "old+"), (2, "old+"), (3, "new-")],
+            &["-2"],
+        ),
+        (
+            "the broken cost nothing",
+            unavailable(json!(2)),
+            &[(0, "old-"), (1, "old+"), (2, "old+"), (3, "new-")],
+            &["-0"],
+        ),
     ]);
 }
 
@@ -152,9 +157,13 @@ fn rollouts_go_down_to_the_partition() {
 fn status_counts_and_completes() {
     let status = |pods| decide(&set(2, |_| {}), pods).status.unwrap();
     let rolling = status(&[(0, "old+"), (1, "new-")]);
-    for (field, expected) in
-        [("replicas", 2), ("readyReplicas", 1), ("currentReplicas", 1), ("updatedReplicas", 1), ("observedGeneration", 2)]
-    {
+    for (field, expected) in [
+        ("replicas", 2),
+        ("readyReplicas", 1),
+        ("currentReplicas", 1),
+        ("updatedReplicas", 1),
+        ("observedGeneration", 2),
+    ] {
         assert_eq!(rolling[field], expected, "{field}");
     }
     assert_eq!((&rolling["currentRevision"], &rolling["updateRevision"]), (&json!("old"), &json!("new")));
@@ -176,8 +185,13 @@ fn pods_have_names_and_storage_of_their_own() {
     let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data-web-3"}}]);
     assert_eq!(made["spec"]["volumes"], volumes);
     let claims = pod::claims(&set(1, |_| {}), "web-3");
-    assert_eq!((&claims[0]["metadata"]["name"], &claims[0]["metadata"]["labels"]["app"]), (&json!("data-web-3"), &json!("web")));
-    for (name, expected) in [("web-0", Some(0)), ("web-10", Some(10)), ("web-01", None), ("web-a", None), ("webs-1", None)] {
+    assert_eq!(
+        (&claims[0]["metadata"]["name"], &claims[0]["metadata"]["labels"]["app"]),
+        (&json!("data-web-3"), &json!("web"))
+    );
+    for (name, expected) in
+        [("web-0", Some(0)), ("web-10", Some(10)), ("web-01", None), ("web-a", None), ("webs-1", None)]
+    {
         assert_eq!(pod::ordinal("web", name), expected, "{name}");
     }
 }

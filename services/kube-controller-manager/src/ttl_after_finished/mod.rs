@@ -50,7 +50,8 @@ fn expiry(job: &Value) -> Option<Timestamp> {
         return None;
     }
     let ended = ["Complete", "Failed"].into_iter().filter_map(|kind| meta::condition(job, kind));
-    let ended = ended.filter(|c| c["status"] == "True").find_map(|c| clock::parse(c["lastTransitionTime"].as_str()?))?;
+    let ended =
+        ended.filter(|c| c["status"] == "True").find_map(|c| clock::parse(c["lastTransitionTime"].as_str()?))?;
     Some(clock::plus(ended, ttl))
 }
 

@@ -14,8 +14,7 @@ use crate::worker::{self, Next};
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let (claims, volumes) =
-        (context.informers.get(PERSISTENTVOLUMECLAIMS), context.informers.get(PERSISTENTVOLUMES));
+    let (claims, volumes) = (context.informers.get(PERSISTENTVOLUMECLAIMS), context.informers.get(PERSISTENTVOLUMES));
     claims.synced().await;
     volumes.synced().await;
     let queue = WorkQueue::new();
@@ -32,7 +31,11 @@ pub async fn run(context: Context) {
         let (kind, reason, message) = if volume["spec"]["csi"].is_object() {
             ("Normal", "ExternalExpanding", "waiting for an external controller to expand this PVC")
         } else {
-            ("Warning", "ExternalExpanding", "Ignoring the PVC: didn't find a plugin capable of expanding the volume; waiting for an external controller to process this PVC.")
+            (
+                "Warning",
+                "ExternalExpanding",
+                "Ignoring the PVC: didn't find a plugin capable of expanding the volume; waiting for an external controller to process this PVC.",
+            )
         };
         context.events.note(&claim, kind, reason, message.to_owned());
         Ok(Next::Done)

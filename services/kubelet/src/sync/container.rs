@@ -294,8 +294,12 @@ mod tests {
             ("/dev/vdb", "/dev/x")
         );
         assert!(build(json!({"name": "c", "volumeMounts": [{"name": "b", "mountPath": "/b"}]})).is_err());
-        let recursive = |how: &str| json!([{"name": "e", "mountPath": "/e", "readOnly": true, "recursiveReadOnly": how}]);
+        let recursive =
+            |how: &str| json!([{"name": "e", "mountPath": "/e", "readOnly": true, "recursiveReadOnly": how}]);
         assert!(build(json!({"name": "c", "volumeMounts": recursive("Enabled")})).unwrap_err().contains("recursive"));
-        assert!(!build(json!({"name": "c", "volumeMounts": recursive("IfPossible")})).unwrap().mounts[0].recursive_read_only);
+        assert!(
+            !build(json!({"name": "c", "volumeMounts": recursive("IfPossible")})).unwrap().mounts[0]
+                .recursive_read_only
+        );
     }
 }

@@ -418,7 +418,9 @@ mod tests {
         assert!(matches!(changes.try_recv(), Ok(Change::Applied { old: Some(_), .. })));
         shared.apply(with_uid("4", "second"));
         assert!(matches!(changes.try_recv(), Ok(Change::Deleted(o)) if o["metadata"]["uid"] == "first"));
-        assert!(matches!(changes.try_recv(), Ok(Change::Applied { old: None, new }) if new["metadata"]["uid"] == "second"));
+        assert!(
+            matches!(changes.try_recv(), Ok(Change::Applied { old: None, new }) if new["metadata"]["uid"] == "second")
+        );
     }
 
     #[test]

@@ -74,11 +74,7 @@ fn decide(lease: Option<&Value>, identity: &str, unchanged_for: Duration) -> Dec
     let holder = lease.and_then(|l| l["spec"]["holderIdentity"].as_str()).unwrap_or_default();
     let seconds = lease.and_then(|l| l["spec"]["leaseDurationSeconds"].as_u64());
     let respected = seconds.map_or(Times::default().lease, Duration::from_secs);
-    if holder.is_empty() || holder == identity || unchanged_for >= respected {
-        Decision::Take
-    } else {
-        Decision::Wait
-    }
+    if holder.is_empty() || holder == identity || unchanged_for >= respected { Decision::Take } else { Decision::Wait }
 }
 
 /// Waits until this process leads, then keeps the Lease renewed in the background.

@@ -7,6 +7,7 @@
 mod connection;
 mod error;
 pub mod events;
+pub mod follow;
 pub mod informer;
 mod kubeconfig;
 pub mod leader;
