@@ -91,7 +91,11 @@ async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: Socket
         async move { Ok::<Response, Infallible>(handler::handle(state, peer, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).max_buf_size(HEADERS as usize).header_read_timeout(Duration::from_secs(32));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(HEADERS as usize)
+        .header_read_timeout(Duration::from_secs(32));
     builder
         .http2()
         .timer(TokioTimer::new())
