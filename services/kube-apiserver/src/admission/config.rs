@@ -96,14 +96,21 @@ impl Configuration {
     fn parse(text: &str) -> Result<Self, String> {
         let file: File = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
         if (file.api_version.as_str(), file.kind.as_str()) != ("apiserver.config.k8s.io/v1", "AdmissionConfiguration") {
-            return Err(format!("expected apiserver.config.k8s.io/v1 AdmissionConfiguration, got {} {}", file.api_version, file.kind));
+            return Err(format!(
+                "expected apiserver.config.k8s.io/v1 AdmissionConfiguration, got {} {}",
+                file.api_version, file.kind
+            ));
         }
         let mut read = Self::default();
         for plugin in file.plugins {
             let inner = plugin.configuration;
-            let known = inner.api_version == "pod-security.admission.config.k8s.io/v1" && inner.kind == "PodSecurityConfiguration";
+            let known = inner.api_version == "pod-security.admission.config.k8s.io/v1"
+                && inner.kind == "PodSecurityConfiguration";
             if plugin.name != "PodSecurity" || !known {
-                return Err(format!("plugins: {} with a {} {} is not supported", plugin.name, inner.api_version, inner.kind));
+                return Err(format!(
+                    "plugins: {} with a {} {} is not supported",
+                    plugin.name, inner.api_version, inner.kind
+                ));
             }
             let defaults = inner.defaults;
             read.enforce = policy("enforce", defaults.enforce, defaults.enforce_version)?;
@@ -134,16 +141,24 @@ mod tests {
 
     #[test]
     fn pod_security_is_configured() {
-        let text = format!("{HEAD}    defaults:\n      enforce: baseline\n      warn: restricted\n      warn-version: v1.30\n    exemptions:\n      namespaces: [kube-system]\n");
+        let text = format!(
+            "{HEAD}    defaults:\n      enforce: baseline\n      warn: restricted\n      warn-version: v1.30\n    exemptions:\n      namespaces: [kube-system]\n"
+        );
         let read = Configuration::parse(&text).expect("valid");
-        assert_eq!((read.enforce.to_string(), read.warn.to_string()), ("baseline:latest".into(), "restricted:v1.30".into()));
+        assert_eq!(
+            (read.enforce.to_string(), read.warn.to_string()),
+            ("baseline:latest".into(), "restricted:v1.30".into())
+        );
         assert_eq!(read.exempt.namespaces, ["kube-system"]);
     }
 
     #[test]
     fn mistakes_are_named() {
         for (text, why) in [
-            (format!("{HEAD}    defaults:\n      enforce: tight\n"), "defaults.enforce: must be one of privileged, baseline, restricted"),
+            (
+                format!("{HEAD}    defaults:\n      enforce: tight\n"),
+                "defaults.enforce: must be one of privileged, baseline, restricted",
+            ),
             (format!("{HEAD}    defalts: {{}}\n"), "defalts"),
             ("apiVersion: v1\nkind: Pod\n".to_owned(), "expected apiserver.config.k8s.io/v1 AdmissionConfiguration"),
         ] {

@@ -64,7 +64,11 @@ fn pods() {
         &pod::POD,
         pod,
         vec![
-            (env, json!({"name": "a=b"}), "spec.containers[0].env[0].name: Invalid value: \"a=b\": a valid environment variable name must consist only of printable ASCII characters other than '='"),
+            (
+                env,
+                json!({"name": "a=b"}),
+                "spec.containers[0].env[0].name: Invalid value: \"a=b\": a valid environment variable name must consist only of printable ASCII characters other than '='",
+            ),
             (
                 env,
                 json!({"name": "E", "value": "x", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}),
@@ -85,7 +89,11 @@ fn pods() {
                 json!({"name": "e", "mountPath": "/e", "subPath": "/abs"}),
                 "spec.containers[0].volumeMounts[0].subPath: Invalid value: \"/abs\": must be a relative path",
             ),
-            (probe, json!(5), "spec.containers[0].readinessProbe.terminationGracePeriodSeconds: Invalid value: 5: must not be set for readinessProbes"),
+            (
+                probe,
+                json!(5),
+                "spec.containers[0].readinessProbe.terminationGracePeriodSeconds: Invalid value: 5: must not be set for readinessProbes",
+            ),
             (
                 context,
                 json!({"seccompProfile": {"type": "Localhost"}}),
@@ -101,13 +109,21 @@ fn pods() {
                 json!({"limits": {"disk": "1"}}),
                 "spec.containers[0].resources.limits[disk]: Invalid value: \"disk\": must be a standard resource type or fully qualified",
             ),
-            (port, json!(70_000), "spec.containers[0].ports[0].hostPort: Invalid value: 70000: must be between 1 and 65535, inclusive"),
+            (
+                port,
+                json!(70_000),
+                "spec.containers[0].ports[0].hostPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+            ),
             (
                 sleep,
                 json!(31),
                 "spec.containers[0].lifecycle.preStop.sleep.seconds: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30). Enable AllowPodLifecycleSleepActionZeroValue feature gate for zero sleep.",
             ),
-            ("/spec/volumes/1/hostPath/path", json!("/x/../y"), "spec.volumes[1].hostPath.path: Invalid value: \"/x/../y\": must not contain '..'"),
+            (
+                "/spec/volumes/1/hostPath/path",
+                json!("/x/../y"),
+                "spec.volumes[1].hostPath.path: Invalid value: \"/x/../y\": must not contain '..'",
+            ),
             ("/spec/volumes/1", json!({"name": "e", "emptyDir": {}}), "spec.volumes[1].name: Duplicate value: \"e\""),
             (
                 "/spec/volumes/1",
