@@ -219,7 +219,8 @@ where
         if let Some(bytes) = channels.client_says(&data)
             && sender.send(bytes).await.is_err()
         {
-            return;
+            // The kubelet's connection has ended; what is still to be said about that is the other direction's.
+            return std::future::pending().await;
         }
     }
 }

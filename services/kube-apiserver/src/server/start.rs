@@ -3,6 +3,7 @@
 use super::listener::{self, Peers};
 use super::{Metrics, Shared, State};
 use crate::admission::config::Configuration;
+use crate::audit::Auditor;
 use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::bootstrap;
@@ -72,6 +73,7 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
         admission: Configuration::read(config.admission_control_config_file.as_deref())?,
         table: registry::table(),
         ready: AtomicBool::new(false),
+        audit: Auditor::new(&config)?,
         metrics: Metrics::default(),
         storage,
         config,

@@ -149,10 +149,6 @@ pub struct KubeletConfiguration {
     pub shutdown_grace_period: GoDuration,
     pub shutdown_grace_period_critical_pods: GoDuration,
     pub crash_loop_back_off: CrashLoopBackOff,
-    #[serde(rename = "eventRecordQPS")]
-    pub event_record_qps: i64,
-    pub feature_gates: Value,
-    pub logging: Value,
     #[serde(flatten)]
     pub tuning: Tuning,
 }
@@ -294,9 +290,6 @@ impl Default for KubeletConfiguration {
             shutdown_grace_period: GoDuration::seconds(0),
             shutdown_grace_period_critical_pods: GoDuration::seconds(0),
             crash_loop_back_off: CrashLoopBackOff::default(),
-            event_record_qps: 50,
-            feature_gates: Value::Null,
-            logging: Value::Null,
             tuning: Tuning::default(),
         }
     }
@@ -404,9 +397,12 @@ mod tests {
             ("evictionSoft: {memory.available: 1Mi}", "evictionSoftGracePeriod"),
             ("imageGCLowThresholdPercent: 90", "imageGCLowThresholdPercent"),
             ("nodeStatusUpdateFrequency: fast", "fast"),
-            ("kubeReserved: {gpu: 1}", "kubeReserved"),
+            ("kubeReserved: {gpu: '1'}", "kubeReserved"),
             ("cpuManagerPolicy: static", "cpuManagerPolicy"),
             ("memorySwap: {swapBehavior: Always}", "memorySwap.swapBehavior"),
+            ("rotateCertificates: true", "rotateCertificates"),
+            ("readOnlyPort: 10255", "readOnlyPort"),
+            ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "crashLoopBackOff.maxContainerRestartPeriod"),
             ("shutdownGracePeriodCriticalPods: 1m", "shutdownGracePeriodCriticalPods"),
         ] {
             let error = KubeletConfiguration::parse(&format!("{HEAD}{line}\n")).unwrap_err();
@@ -419,11 +415,11 @@ mod tests {
         let text = format!(
             "{HEAD}syncFrequency: 0s\nfileCheckFrequency: 20s\nnodeStatusUpdateFrequency: 0s\nmemorySwap: {{}}\n\
              evictionHard: {{memory.available: 200Mi, nodefs.available: '5%'}}\nsystemReserved: {{memory: 100Mi, cpu: 50m}}\n\
-             runtimeRequestTimeout: 2m0s\nshutdownGracePeriod: 1m30s\nshutdownGracePeriodCriticalPods: 20s\n"
+             runtimeRequestTimeout: 2m0s\nshutdownGracePeriod: 0m25s\nshutdownGracePeriodCriticalPods: 20s\n"
         );
         let config = KubeletConfiguration::parse(&text).unwrap();
         assert_eq!(config.node_status_update_frequency, GoDuration::seconds(10));
-        assert_eq!(config.shutdown_grace_period, GoDuration::seconds(90));
+        assert_eq!(config.shutdown_grace_period, GoDuration::seconds(25));
         assert_eq!(config.reserved("cpu"), 50);
         assert_eq!(config.tuning.set(), ["fileCheckFrequency", "runtimeRequestTimeout"]);
         assert_eq!(config.parallel_pulls(), 1);

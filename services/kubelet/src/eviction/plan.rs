@@ -118,6 +118,16 @@ pub fn rank<'a, 'b>(pods: &'a [Usage<'b>], signal: Signal) -> Vec<&'a Usage<'b>>
     ranked
 }
 
+/// Whether ending the pod would help. On the disk that is known beforehand: a pod that holds less than a hundredth of what
+/// is missing would end for nothing, as when the system's own files fill it. (Upstream ends it all the same.)
+pub fn would_help(usage: &Usage<'_>, threshold: &Threshold, available: i128, all: i128) -> bool {
+    let missing = threshold.below.of(all) + threshold.reclaim.of(all) - available;
+    match threshold.signal {
+        Signal::Memory | Signal::Pids => true,
+        signal => usage.of(signal).0 * 100 >= missing,
+    }
+}
+
 /// What users read about the eviction.
 pub fn message(threshold: &Threshold, available: i128, all: i128, usage: &Usage<'_>) -> String {
     let resource = threshold.signal.resource();
