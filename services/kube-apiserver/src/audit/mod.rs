@@ -50,12 +50,7 @@ impl Auditor {
         }
         let mut event = request.to_event();
         event.insert("level".into(), verdict.level.name().into());
-        let record = Record {
-            auditor: self.clone(),
-            verdict,
-            event: Mutex::new(event),
-            code: AtomicU16::new(0),
-        };
+        let record = Record { auditor: self.clone(), verdict, event: Mutex::new(event), code: AtomicU16::new(0) };
         record.write(Stage::RequestReceived);
         Some(Arc::new(record))
     }
@@ -222,7 +217,8 @@ mod tests {
     fn a_request_leaves_its_trail() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.log");
-        let policy = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse, omitManagedFields: true}]";
+        let policy =
+            b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse, omitManagedFields: true}]";
         let limits = Limits { size: MEGABYTE, backups: 0, age: Duration::ZERO };
         let auditor = Arc::new(Auditor {
             policy: Policy::parse(policy).expect("a policy"),
@@ -230,9 +226,22 @@ mod tests {
         });
         let (who, what) = (
             UserInfo::authenticated("alice", []),
-            Attributes { verb: "create".into(), version: "v1".into(), resource: "pods".into(), namespace: "n".into(), ..Attributes::default() },
+            Attributes {
+                verb: "create".into(),
+                version: "v1".into(),
+                resource: "pods".into(),
+                namespace: "n".into(),
+                ..Attributes::default()
+            },
         );
-        let asked = Asked { id: "1", user: &who, attributes: &what, uri: "/api/v1/namespaces/n/pods".into(), source: "10.0.0.1".into(), agent: "kubectl" };
+        let asked = Asked {
+            id: "1",
+            user: &who,
+            attributes: &what,
+            uri: "/api/v1/namespaces/n/pods".into(),
+            source: "10.0.0.1".into(),
+            agent: "kubectl",
+        };
         let record = auditor.follow(&asked).expect("is recorded");
         record.sent(&json!({"metadata": {"name": "p", "managedFields": []}}));
         record.received(b"{\"kind\":\"Pod\"}");
@@ -240,9 +249,18 @@ mod tests {
         drop(record);
         let text = std::fs::read_to_string(&path).expect("reads");
         let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
-        assert_eq!(lines.iter().map(|l| l["stage"].as_str().unwrap_or_default()).collect::<Vec<_>>(), ["RequestReceived", "ResponseComplete"]);
-        assert_eq!(lines[1]["objectRef"], json!({"apiVersion": "v1", "name": "p", "namespace": "n", "resource": "pods"}));
+        assert_eq!(
+            lines.iter().map(|l| l["stage"].as_str().unwrap_or_default()).collect::<Vec<_>>(),
+            ["RequestReceived", "ResponseComplete"]
+        );
+        assert_eq!(
+            lines[1]["objectRef"],
+            json!({"apiVersion": "v1", "name": "p", "namespace": "n", "resource": "pods"})
+        );
         assert_eq!(lines[1]["requestObject"], json!({"metadata": {"name": "p"}}));
-        assert_eq!((&lines[1]["responseStatus"]["code"], &lines[1]["responseObject"]["kind"]), (&json!(201), &json!("Pod")));
+        assert_eq!(
+            (&lines[1]["responseStatus"]["code"], &lines[1]["responseObject"]["kind"]),
+            (&json!(201), &json!("Pod"))
+        );
     }
 }

@@ -129,7 +129,9 @@ impl Policy {
 
     /// The verdict on a request; nothing is recorded of what no rule matches.
     pub fn verdict(&self, user: &UserInfo, attributes: &Attributes) -> Verdict {
-        let Some(rule) = self.rules.iter().find(|rule| rule.matches(user, attributes)) else { return Verdict::default() };
+        let Some(rule) = self.rules.iter().find(|rule| rule.matches(user, attributes)) else {
+            return Verdict::default();
+        };
         let omit = rule.omit_stages.iter().chain(&self.omit_stages).copied().collect();
         Verdict {
             level: rule.level,

@@ -4,9 +4,7 @@ use crate::errors::ApiError;
 use crate::server::body::{Request, Response, full};
 use bytes::Bytes;
 use futures_util::{SinkExt, Stream, StreamExt};
-use http::header::{
-    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::pin::pin;
@@ -28,13 +26,16 @@ pub fn answer<S>(mut request: Request, pieces: S, binary: bool) -> Result<Respon
 where
     S: Stream<Item = Bytes> + Send + 'static,
 {
-    let key = request.headers().get(SEC_WEBSOCKET_KEY).ok_or_else(|| ApiError::bad_request("missing Sec-WebSocket-Key"))?;
+    let key =
+        request.headers().get(SEC_WEBSOCKET_KEY).ok_or_else(|| ApiError::bad_request("missing Sec-WebSocket-Key"))?;
     let accept = derive_accept_key(key.as_bytes());
     let protocol = protocol(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(io) => send(WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await, pieces, binary).await,
+            Ok(io) => {
+                send(WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await, pieces, binary).await
+            }
             Err(error) => tracing::debug!(%error, "an upgrade did not complete"),
         }
     });
@@ -118,7 +119,8 @@ mod tests {
     #[test]
     fn a_token_is_no_protocol() {
         let mut headers = HeaderMap::new();
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("base64url.bearer.authorization.k8s.io.eA, json"));
+        headers
+            .insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("base64url.bearer.authorization.k8s.io.eA, json"));
         assert_eq!(protocol(&headers), Some(HeaderValue::from_static("json")));
     }
 }

@@ -1,8 +1,8 @@
 //! Start order: flags, store, caches, listener, bootstrap, ready.
 
-use crate::audit::Auditor;
 use super::listener::{self, Peers};
 use super::{Metrics, Shared, State};
+use crate::audit::Auditor;
 use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::bootstrap;

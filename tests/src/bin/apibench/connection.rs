@@ -24,7 +24,8 @@ pub struct Access {
 impl Access {
     /// A server by its URL.
     pub fn new(url: &str, ca: &Path, identity: Option<(&Path, &Path)>, token: &str) -> Result<Self> {
-        let address = url.strip_prefix("https://").context("the server is to be https://HOST:PORT")?.trim_end_matches('/');
+        let address =
+            url.strip_prefix("https://").context("the server is to be https://HOST:PORT")?.trim_end_matches('/');
         let (host, _) = address.rsplit_once(':').context("the server's address lacks a port")?;
         let host = ServerName::try_from(host.trim_matches(['[', ']']).to_string())?;
         let tls = TlsConnector::from(daemon::tls::client_config(ca, identity)?);

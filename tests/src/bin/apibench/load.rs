@@ -51,7 +51,8 @@ impl Figures {
 }
 
 fn object(namespace: &str, n: usize, value: &str) -> String {
-    let metadata = json!({"name": format!("o{n}"), "namespace": namespace, "labels": {"shard": format!("s{}", n % 100)}});
+    let metadata =
+        json!({"name": format!("o{n}"), "namespace": namespace, "labels": {"shard": format!("s{}", n % 100)}});
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"value": value}}).to_string()
 }
 

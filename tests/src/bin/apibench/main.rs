@@ -67,7 +67,8 @@ async fn main() -> Result<()> {
     let identity = arguments.cert.as_deref().zip(arguments.key.as_deref());
     let access = Arc::new(Access::new(&arguments.server, &arguments.ca, identity, &arguments.token)?);
     let mark = std::process::id();
-    let (large, small, watched) = (format!("bench-{mark}-large"), format!("bench-{mark}-small"), format!("bench-{mark}-watch"));
+    let (large, small, watched) =
+        (format!("bench-{mark}-large"), format!("bench-{mark}-small"), format!("bench-{mark}-watch"));
     let mut first = Connection::open(&access).await?;
     for name in [&large, &small, &watched] {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string();
@@ -76,7 +77,9 @@ async fn main() -> Result<()> {
     println!("{:<28}{:>12}{:>12}{:>12}{:>12}", "", "rate/s", "p50 ms", "p99 ms", "MB/s");
     let outcome = measure(&arguments, &access, &large, &small, &watched).await;
     for name in [&large, &small, &watched] {
-        first.call(Method::DELETE, &format!("/api/v1/namespaces/{name}/configmaps"), "application/json", String::new()).await?;
+        first
+            .call(Method::DELETE, &format!("/api/v1/namespaces/{name}/configmaps"), "application/json", String::new())
+            .await?;
         first.call(Method::DELETE, &format!("/api/v1/namespaces/{name}"), "application/json", String::new()).await?;
     }
     outcome
