@@ -95,9 +95,10 @@ fn predicate(name: &str, description: &str) -> Failure {
 fn sysctls(pod: &Pod, node: &Node) -> Result<(), Failure> {
     for sysctl in &pod.spec.security_context.sysctls {
         let name = sysctl.name.replace('/', ".");
-        let shared_with_host = (pod.spec.host_network && name.starts_with("net."))
-            .then_some("net")
-            .or((pod.spec.host_ipc && is_ipc(&name)).then_some("ipc"));
+        let shared_with_host =
+            (pod.spec.host_network && name.starts_with("net."))
+                .then_some("net")
+                .or((pod.spec.host_ipc && is_ipc(&name)).then_some("ipc"));
         if let Some(what) = shared_with_host {
             let message = format!("forbidden sysctl: {name:?} not allowed with host {what} enabled");
             return Err(rejected("SysctlForbidden", message));
@@ -114,8 +115,7 @@ fn sysctls(pod: &Pod, node: &Node) -> Result<(), Failure> {
 }
 
 fn is_ipc(name: &str) -> bool {
-    name == "kernel.sem"
-        || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
+    name == "kernel.sem" || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 // ---- resources ------------------------------------------------------------------------------------------------------
@@ -153,7 +153,11 @@ fn total(pod: &Pod, resource: &str, of: &dyn Fn(&Resources, &str) -> i128) -> i1
 /// Every resource that a pod asks for.
 fn requested(pod: &Pod) -> BTreeSet<&str> {
     let whole = pod.spec.resources.iter();
-    whole.chain(pod.all_containers().map(|c| &c.resources)).flat_map(|r| r.requests.keys()).map(String::as_str).collect()
+    whole
+        .chain(pod.all_containers().map(|c| &c.resources))
+        .flat_map(|r| r.requests.keys())
+        .map(String::as_str)
+        .collect()
 }
 
 /// Whether the node has what the pod asks for beside the others.
@@ -230,7 +234,8 @@ pub fn holds(requirement: &Requirement, value: Option<&str>) -> bool {
 /// Ports of the node that a pod takes: address, protocol, number.
 fn host_ports(pod: &Pod) -> impl Iterator<Item = (&str, &str, i32)> + '_ {
     // With the host's network a port is the host's; the API server writes that down, a static pod's file need not.
-    let number = |p: &crate::pod::Port| if p.host_port == 0 && pod.spec.host_network { p.container_port } else { p.host_port };
+    let number =
+        |p: &crate::pod::Port| if p.host_port == 0 && pod.spec.host_network { p.container_port } else { p.host_port };
     let ports = pod.lasting_containers().flat_map(|c| &c.ports).map(move |p| (p, number(p)));
     ports.filter(|(_, number)| *number > 0).map(|(p, number)| {
         let ip = if p.host_ip.is_empty() { "0.0.0.0" } else { p.host_ip.as_str() };

@@ -11,7 +11,10 @@ fn node() -> Node {
     Node {
         name: "n1".into(),
         labels: Map::from([("zone".into(), "a".into()), ("cores".into(), "8".into())]),
-        taints: vec![("gone".into(), "x".into(), "NoExecute".into()), ("busy".into(), String::new(), "NoSchedule".into())],
+        taints: vec![
+            ("gone".into(), "x".into(), "NoExecute".into()),
+            ("busy".into(), String::new(), "NoSchedule".into()),
+        ],
         allocatable: amounts.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         unsafe_sysctls: vec!["kernel.msg*".into()],
         ..Node::default()
@@ -35,7 +38,8 @@ fn resources_must_suffice_beside_the_others() {
     assert_eq!(verdict(cpu("2"), &[]), "ok");
     assert_eq!(verdict(cpu("1500m"), &[pod(cpu("600m"))]), "OutOfcpu");
     let failure = admit(&pod(cpu("1500m")), &[&pod(cpu("600m"))], &node()).unwrap_err();
-    let expected = "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 600, capacity: 2000";
+    let expected =
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 600, capacity: 2000";
     assert_eq!(failure.message, expected);
     let memory = json!({"containers": [{"resources": {"requests": {"memory": "2Gi"}}}]});
     assert_eq!(verdict(memory, &[]), "OutOfmemory");
@@ -55,7 +59,8 @@ fn a_pods_request_is_its_peak() {
     assert_eq!(request_of(json!({"containers": [container("1"), container("500m")]})), 1500);
     let init = json!({"containers": [container("1")], "initContainers": [container("3")], "overhead": {"cpu": "100m"}});
     assert_eq!(request_of(init), 3100);
-    let mixed = json!({"containers": [container("1")], "initContainers": [container("2"), sidecar("500m"), container("1")]});
+    let mixed =
+        json!({"containers": [container("1")], "initContainers": [container("2"), sidecar("500m"), container("1")]});
     assert_eq!(request_of(mixed), 2000);
     let after = json!({"containers": [container("1")], "initContainers": [sidecar("500m"), container("2")]});
     assert_eq!(request_of(after), 2500);
@@ -67,9 +72,7 @@ fn a_pods_request_is_its_peak() {
 fn the_node_must_be_the_right_one() {
     assert_eq!(verdict(json!({"nodeSelector": {"zone": "a"}}), &[]), "ok");
     assert_eq!(verdict(json!({"nodeSelector": {"zone": "b"}}), &[]), "NodeAffinity");
-    let affinity = |terms: Value| {
-        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
-    };
+    let affinity = |terms: Value| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}});
     for (terms, expected) in [
         (json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]}]), "ok"),
         (json!([{"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["a"]}]}]), "NodeAffinity"),
@@ -78,7 +81,10 @@ fn the_node_must_be_the_right_one() {
         (json!([{"matchExpressions": [{"key": "cores", "operator": "Lt", "values": ["4"]}]}]), "NodeAffinity"),
         (json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]), "ok"),
         (json!([{}]), "NodeAffinity"),
-        (json!([{"matchExpressions": [{"key": "none", "operator": "Exists"}]}, {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]), "ok"),
+        (
+            json!([{"matchExpressions": [{"key": "none", "operator": "Exists"}]}, {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]),
+            "ok",
+        ),
     ] {
         assert_eq!(verdict(affinity(terms.clone()), &[]), expected, "{terms}");
     }
@@ -86,9 +92,7 @@ fn the_node_must_be_the_right_one() {
 
 #[test]
 fn ports_of_the_node_are_taken_once() {
-    let port = |ip: &str, protocol: &str, number: i32| {
-        json!({"containers": [{"ports": [{"containerPort": 80, "hostPort": number, "hostIP": ip, "protocol": protocol}]}]})
-    };
+    let port = |ip: &str, protocol: &str, number: i32| json!({"containers": [{"ports": [{"containerPort": 80, "hostPort": number, "hostIP": ip, "protocol": protocol}]}]});
     let other = [pod(port("127.0.0.1", "TCP", 54321))];
     assert_eq!(verdict(port("127.0.0.2", "TCP", 54321), &other), "ok");
     assert_eq!(verdict(port("127.0.0.1", "UDP", 54321), &other), "ok");

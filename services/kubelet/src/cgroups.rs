@@ -207,7 +207,8 @@ mod tests {
             Some(64),
             &[("2MB".into(), 4 << 20)],
         );
-        let expected = ["cpu.weight=39", "cpu.max=50000 100000", "memory.max=max", "pids.max=64", "hugetlb.2MB.max=4194304"];
+        let expected =
+            ["cpu.weight=39", "cpu.max=50000 100000", "memory.max=max", "pids.max=64", "hugetlb.2MB.max=4194304"];
         assert_eq!(pairs(all), expected);
     }
 
@@ -223,7 +224,9 @@ mod tests {
 
     #[test]
     fn limits_grow_before_they_shrink() {
-        for (old, new, wider) in [("100\n", "200", true), ("200", "100", false), ("100", "max", true), ("max 100000\n", "5 100000", false)] {
+        for (old, new, wider) in
+            [("100\n", "200", true), ("200", "100", false), ("100", "max", true), ("max 100000\n", "5 100000", false)]
+        {
             assert_eq!(is_wider(old, new), wider, "{old} {new}");
         }
     }

@@ -143,12 +143,15 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let log = folder.join("0.log");
         fs::write(&log, "current").unwrap();
-        for (stamp, text) in [("20260101-000000.gz", "x"), ("20260102-000000.gz", "x"), ("20260103-000000", "last words")] {
+        for (stamp, text) in
+            [("20260101-000000.gz", "x"), ("20260102-000000.gz", "x"), ("20260103-000000", "last words")]
+        {
             fs::write(folder.join(format!("0.log.{stamp}")), text).unwrap();
         }
         fs::write(folder.join("0.log.20260104-000000.tmp"), "half").unwrap();
         tidy(&log, 4).unwrap();
-        let names: Vec<String> = rotated(&log).unwrap().iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        let names: Vec<String> =
+            rotated(&log).unwrap().iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["0.log.20260102-000000.gz", "0.log.20260103-000000.gz"]);
         let mut text = String::new();
         let packed = File::open(folder.join("0.log.20260103-000000.gz")).unwrap();

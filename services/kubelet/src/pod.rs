@@ -272,7 +272,9 @@ impl Pod {
 
     /// Whether the node must run it before anything else: mirrors, static pods and the highest priorities.
     pub fn is_critical(&self) -> bool {
-        self.is_static() || self.metadata.annotations.contains_key(MIRROR) || self.spec.priority >= Some(CRITICAL_PRIORITY)
+        self.is_static()
+            || self.metadata.annotations.contains_key(MIRROR)
+            || self.spec.priority >= Some(CRITICAL_PRIORITY)
     }
 
     /// Whether deletion was asked for.

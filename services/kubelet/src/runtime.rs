@@ -239,12 +239,7 @@ impl Cri {
     }
 
     /// Pulls an image. Has no limit of its own: the registry's speed decides.
-    pub async fn pull(
-        &self,
-        name: &str,
-        auth: Option<v1::AuthConfig>,
-        sandbox: v1::PodSandboxConfig,
-    ) -> Answer<()> {
+    pub async fn pull(&self, name: &str, auth: Option<v1::AuthConfig>, sandbox: v1::PodSandboxConfig) -> Answer<()> {
         let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
         let call = v1::PullImageRequest { image, auth, sandbox_config: Some(sandbox) };
         self.0.images.clone().pull_image(call).await.map(drop).map_err(text)

@@ -204,7 +204,8 @@ fn working_set(stats: &v1::ContainerStats) -> Option<i128> {
 
 /// Whether anything limits what the pod may use of the disk.
 fn is_limited(pod: &Pod) -> bool {
-    let sized = |v: &crate::pod::Volume| v.empty_dir.as_ref().is_some_and(|e| e.medium.is_empty() && e.size_limit.is_some());
+    let sized =
+        |v: &crate::pod::Volume| v.empty_dir.as_ref().is_some_and(|e| e.medium.is_empty() && e.size_limit.is_some());
     pod.spec.volumes.iter().any(sized)
         || pod.all_containers().any(|c| c.resources.limits.contains_key("ephemeral-storage"))
 }

@@ -48,7 +48,8 @@ fn soft_thresholds_wait_for_their_grace() {
 
 fn pod(name: &str, priority: i64, request: &str) -> Pod {
     let container = json!({"name": "c", "resources": {"requests": {"memory": request, "ephemeral-storage": request}}});
-    Pod::from_value(&json!({"metadata": {"name": name}, "spec": {"priority": priority, "containers": [container]}})).unwrap()
+    Pod::from_value(&json!({"metadata": {"name": name}, "spec": {"priority": priority, "containers": [container]}}))
+        .unwrap()
 }
 
 #[test]
@@ -73,7 +74,9 @@ fn the_message_says_what_was_low_and_who_used_it() {
     let pod = pod("p", 0, "1Mi");
     let usage = Usage { pod: &pod, memory: 4 << 20, disk: 0, inodes: 0, pids: 0 };
     let text = message(&threshold(Signal::Memory, 100 << 20, None), 50 << 20, 1 << 30, &usage);
-    assert!(text.starts_with("The node was low on resource: memory. Threshold quantity: 102400Ki, available: 51200Ki. "));
+    assert!(
+        text.starts_with("The node was low on resource: memory. Threshold quantity: 102400Ki, available: 51200Ki. ")
+    );
     assert!(text.contains("was using 4096Ki, request is 1024Ki"));
 }
 
@@ -94,7 +97,8 @@ fn limits_on_local_storage_are_kept() {
     let pod = |spec: Value| Pod::from_value(&json!({"spec": spec})).unwrap();
     let used = |name: &str, bytes: i128| BTreeMap::from([(name.to_owned(), bytes)]);
     let none = BTreeMap::new();
-    let volume = pod(json!({"containers": [{"name": "c"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Ki"}}]}));
+    let volume =
+        pod(json!({"containers": [{"name": "c"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Ki"}}]}));
     assert_eq!(over_limit(&volume, &used("v", 1024), &none), None);
     let text = over_limit(&volume, &used("v", 1025), &none).unwrap();
     assert_eq!(text, "Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\". ");

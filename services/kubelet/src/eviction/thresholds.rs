@@ -74,7 +74,11 @@ impl Amount {
     pub fn of(self, capacity: i128) -> i128 {
         match self {
             Amount::Fixed(amount) => amount,
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a share of bytes needs no more")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_precision_loss,
+                reason = "a share of bytes needs no more"
+            )]
             Amount::Share(share) => (capacity as f64 * share) as i128,
         }
     }
@@ -135,7 +139,13 @@ fn signal(field: &str, name: &str) -> Result<Signal, String> {
 }
 
 /// Nothing if the threshold is switched off by zero.
-fn one(field: &str, name: &str, text: &str, grace: Option<Duration>, reclaim: &Map) -> Result<Option<Threshold>, String> {
+fn one(
+    field: &str,
+    name: &str,
+    text: &str,
+    grace: Option<Duration>,
+    reclaim: &Map,
+) -> Result<Option<Threshold>, String> {
     let signal = signal(field, name)?;
     let wrong = |text: &str| format!("{field}.{name}: {text:?} is neither a quantity nor a percentage");
     let below = Amount::parse(text).ok_or_else(|| wrong(text))?;

@@ -115,7 +115,9 @@ mod tests {
         history.note(&all, &set(&["old"]), start + second * 10);
         let in_use = set(&["used"]);
         let rules = Rules { minimum_age: second * 60, maximum_age: Duration::ZERO };
-        let at = |seconds: u32, wanted: u64, rules: &Rules| history.victims(&all, &in_use, wanted, rules, start + second * seconds);
+        let at = |seconds: u32, wanted: u64, rules: &Rules| {
+            history.victims(&all, &in_use, wanted, rules, start + second * seconds)
+        };
         assert!(at(30, 100, &rules).is_empty(), "all are too new");
         assert_eq!(at(90, 5, &rules), ["older"]);
         assert_eq!(at(90, 100, &rules), ["older", "old"]);

@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn the_most_specific_credentials_come_first() {
         let broad = secret(&json!({"auths": {"host.io": {"username": "u", "password": "p"}}}));
-        let narrow = secret(&json!({"auths": {"host.io/team": {"auth": encode("v:q:r")}, "other.io": {"username": "x"}}}));
+        let narrow =
+            secret(&json!({"auths": {"host.io/team": {"auth": encode("v:q:r")}, "other.io": {"username": "x"}}}));
         let found = credentials("host.io/team/a:1", &[broad, narrow]);
         let pairs: Vec<(&str, &str)> = found.iter().map(|a| (a.username.as_str(), a.password.as_str())).collect();
         assert_eq!(pairs, [("v", "q:r"), ("u", "p")]);

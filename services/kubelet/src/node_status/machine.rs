@@ -101,7 +101,8 @@ impl Machine {
             ("pods".to_owned(), pods.to_string()),
         ]);
         for (kibibytes, bytes) in &self.huge_pages {
-            let size = if *kibibytes >= 1 << 20 { format!("{}Gi", kibibytes >> 20) } else { format!("{}Mi", kibibytes >> 10) };
+            let size =
+                if *kibibytes >= 1 << 20 { format!("{}Gi", kibibytes >> 20) } else { format!("{}Mi", kibibytes >> 10) };
             let amount = if *bytes == 0 { "0".to_owned() } else { format!("{}Mi", bytes >> 20) };
             amounts.insert(format!("hugepages-{size}"), amount);
         }

@@ -20,7 +20,6 @@ use crate::config::Flags;
 use crate::shared::Shared;
 pub use lease::renew;
 
-
 /// While the node is not ready, the runtime is asked this often: power-on to Ready is what users wait for.
 const EAGER: Duration = Duration::from_millis(250);
 const CALM: Duration = Duration::from_secs(10);

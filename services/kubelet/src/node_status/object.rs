@@ -266,7 +266,10 @@ mod tests {
         assert_eq!(node["status"]["images"][0]["names"][0], "b:1");
         assert_eq!(node["status"]["runtimeHandlers"][0]["name"], "runc");
         assert_eq!(node["status"]["features"]["supplementalGroupsPolicy"], true);
-        assert_eq!((&node["status"]["capacity"]["cpu"], &node["status"]["allocatable"]["cpu"]), (&json!("2"), &json!("1")));
+        assert_eq!(
+            (&node["status"]["capacity"]["cpu"], &node["status"]["allocatable"]["cpu"]),
+            (&json!("2"), &json!("1"))
+        );
     }
 
     #[test]

@@ -178,8 +178,7 @@ impl PodWorkers {
         let waker = sender.clone();
         let wake: Wake = Arc::new(move || drop(waker.send(Message::Wake)));
         let _ = sender.send(message);
-        let static_name =
-            pod.is_static().then(|| format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
+        let static_name = pod.is_static().then(|| format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
         workers.insert(uid.clone(), Handle { sender, static_name });
         let worker = Worker {
             sync: PodSync::new(Arc::clone(&self.shared), wake),

@@ -109,8 +109,9 @@ impl World {
 
     fn exit_one(&mut self) {
         let code = [0, 1, 42][self.random.random_range(0..3)];
-        let running: Vec<usize> =
-            (0..self.observed.containers.len()).filter(|i| self.observed.containers[*i].state == State::Running).collect();
+        let running: Vec<usize> = (0..self.observed.containers.len())
+            .filter(|i| self.observed.containers[*i].state == State::Running)
+            .collect();
         if !running.is_empty() {
             let index = running[self.random.random_range(0..running.len())];
             self.exit(index, code);
@@ -281,7 +282,11 @@ fn invariants_hold_in_any_order_of_events() {
             world.perform();
         }
         assert_eq!(world.running(), 0, "seed {seed}: a deleted pod still runs");
-        assert!(matches!(world.machine.stage, Stage::Reporting | Stage::Gone), "seed {seed}: {:?}", world.machine.stage);
+        assert!(
+            matches!(world.machine.stage, Stage::Reporting | Stage::Gone),
+            "seed {seed}: {:?}",
+            world.machine.stage
+        );
         ended += usize::from(matches!(world.pod.phase(), "Succeeded" | "Failed"));
     }
     assert!(ended > 50, "the model hardly ever ends a pod: {ended}");

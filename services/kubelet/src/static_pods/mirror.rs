@@ -76,8 +76,7 @@ pub async fn create(client: &Client, name: &str, object: &Value) -> Result<(), c
 /// The server's.
 pub async fn delete(client: &Client, name: &str, uid: &str) -> Result<(), client::Error> {
     let (namespace, name) = split(name);
-    let params =
-        DeleteParams { grace_period_seconds: Some(0), uid: Some(uid.to_owned()), ..DeleteParams::default() };
+    let params = DeleteParams { grace_period_seconds: Some(0), uid: Some(uid.to_owned()), ..DeleteParams::default() };
     match client.delete(resource::PODS, Some(namespace), name, &params).await {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
         _ => Ok(()),
@@ -91,7 +90,8 @@ mod tests {
     #[test]
     fn mirrors_follow_their_pods() {
         let pod = |uid: &str| json!({"metadata": {"name": "p", "uid": uid, "annotations": {HASH: uid}}});
-        let mirror = |hash: &str| Arc::new(json!({"metadata": {"uid": format!("m-{hash}"), "annotations": {MIRROR: hash}}}));
+        let mirror =
+            |hash: &str| Arc::new(json!({"metadata": {"uid": format!("m-{hash}"), "annotations": {MIRROR: hash}}}));
         let pods = Manifests::from([("n/a".into(), pod("1")), ("n/b".into(), pod("2")), ("n/c".into(), pod("3"))]);
         let mirrors =
             BTreeMap::from([("n/a".into(), mirror("1")), ("n/b".into(), mirror("old")), ("n/z".into(), mirror("9"))]);

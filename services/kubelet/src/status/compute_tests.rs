@@ -49,7 +49,7 @@ impl Case {
             message_file: None,
             message_from_logs: false,
             log_path: String::new(),
-        resources: None,
+            resources: None,
         });
         self.observed.sort();
         self
@@ -222,7 +222,8 @@ fn a_lost_record_keeps_its_history() {
 fn a_pod_is_not_over_while_its_sidecar_runs() {
     let spec = json!({"restartPolicy": "Never", "containers": [{"name": "c"}],
         "initContainers": [{"name": "side", "restartPolicy": "Always"}]});
-    let mut case = Case::new(spec).sandbox().container("side", 0, State::Running, 0).container("c", 0, State::Exited, 0);
+    let mut case =
+        Case::new(spec).sandbox().container("side", 0, State::Running, 0).container("c", 0, State::Exited, 0);
     case.pod.status = json!({"phase": "Running"});
     let (resize, messages) = (crate::sync::resize::Resize::default(), HashMap::new());
     let input = Input {
@@ -273,5 +274,6 @@ fn what_the_kubelet_ended_for_its_own_sake_is_a_disruption() {
         now: "2026-01-01T00:00:00Z",
     });
     assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Evicted")));
+    assert!(status.get("containerStatuses").is_none(), "nothing of it ever was");
     assert_eq!(condition_status(&status, "DisruptionTarget"), "True");
 }

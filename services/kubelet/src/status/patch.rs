@@ -3,8 +3,15 @@
 use serde_json::{Map, Value, json};
 
 /// The conditions that the kubelet owns; all others belong to someone else.
-const OURS: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled",
-    "PodResizePending", "PodResizeInProgress"];
+const OURS: &[&str] = &[
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 /// The reason of a DisruptionTarget that the kubelet itself set.
 pub const BY_KUBELET: &str = "TerminationByKubelet";
@@ -16,8 +23,15 @@ pub fn is_ours(condition: &Value) -> bool {
 }
 
 /// Fields that the kubelet removes when they no longer apply.
-const REMOVED: &[&str] =
-    &["podIP", "podIPs", "reason", "message", "initContainerStatuses", "ephemeralContainerStatuses"];
+const REMOVED: &[&str] = &[
+    "podIP",
+    "podIPs",
+    "reason",
+    "message",
+    "initContainerStatuses",
+    "ephemeralContainerStatuses",
+    "containerStatuses",
+];
 
 /// The patch, bound to the pod's uid; nothing if nothing changes.
 pub fn build(base: &Value, wanted: &Value, uid: &str) -> Option<Value> {

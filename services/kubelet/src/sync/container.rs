@@ -289,10 +289,17 @@ mod tests {
         let mount = &config.mounts[0];
         assert_eq!((mount.image.as_ref().unwrap().image.as_str(), mount.image_sub_path.as_str()), ("sha256:2", "d"));
         assert!(mount.readonly && mount.host_path.is_empty());
-        assert_eq!((config.devices[0].host_path.as_str(), config.devices[0].container_path.as_str()), ("/dev/vdb", "/dev/x"));
+        assert_eq!(
+            (config.devices[0].host_path.as_str(), config.devices[0].container_path.as_str()),
+            ("/dev/vdb", "/dev/x")
+        );
         assert!(build(json!({"name": "c", "volumeMounts": [{"name": "b", "mountPath": "/b"}]})).is_err());
-        let recursive = |how: &str| json!([{"name": "e", "mountPath": "/e", "readOnly": true, "recursiveReadOnly": how}]);
+        let recursive =
+            |how: &str| json!([{"name": "e", "mountPath": "/e", "readOnly": true, "recursiveReadOnly": how}]);
         assert!(build(json!({"name": "c", "volumeMounts": recursive("Enabled")})).unwrap_err().contains("recursive"));
-        assert!(!build(json!({"name": "c", "volumeMounts": recursive("IfPossible")})).unwrap().mounts[0].recursive_read_only);
+        assert!(
+            !build(json!({"name": "c", "volumeMounts": recursive("IfPossible")})).unwrap().mounts[0]
+                .recursive_read_only
+        );
     }
 }

@@ -242,7 +242,9 @@ fn plan_main<'a>(
         }
         Some(c) => match c.state {
             State::Running => {
-                let Some(reason) = condemned(container, c, health).or_else(|| resize(container, c, plan)) else { return };
+                let Some(reason) = condemned(container, c, health).or_else(|| resize(container, c, plan)) else {
+                    return;
+                };
                 // A killed process ends with the code of SIGKILL or SIGTERM, which rules may mean.
                 if !restarts(pod, container, KILLED) && reason.is_failure() {
                     plan.kill.push(Kill { id: c.id.clone(), name: c.name.clone(), reason });

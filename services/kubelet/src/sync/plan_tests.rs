@@ -177,7 +177,8 @@ fn counts_go_on_from_the_published_status_when_records_are_lost() {
 
 #[test]
 fn ephemeral_containers_start_once_in_a_pod_that_runs() {
-    let mut pod = pod(json!({"containers": [{"name": "c"}], "ephemeralContainers": [{"name": "e", "targetContainerName": "c"}]}));
+    let mut pod =
+        pod(json!({"containers": [{"name": "c"}], "ephemeralContainers": [{"name": "e", "targetContainerName": "c"}]}));
     assert_eq!(names(&plan(&pod, &Observed::default(), &Health::default())), [("c", 0)]);
     let running = instance("1", "c", "s", 0, State::Running, 0);
     let seen = observed(vec![sandbox("s", 0, true)], vec![running.clone()]);

@@ -83,7 +83,8 @@ impl PodSync {
         let around = self.shared.surroundings(pod, &[]);
         let namespace = &pod.metadata.namespace;
         let lookup = |kind: Kind, name: &str| self.shared.objects.get(kind, namespace, name);
-        let sources = payload::Sources { pod, around: &around, lookup: &lookup, volumes: &self.claims, tokens: &tokens };
+        let sources =
+            payload::Sources { pod, around: &around, lookup: &lookup, volumes: &self.claims, tokens: &tokens };
         volumes::setup(&self.shared.root, pod, &sources)
     }
 
@@ -95,7 +96,11 @@ impl PodSync {
         let text = std::fs::read_to_string(&config.resolv_conf).unwrap_or_default();
         let (host_name, _) = dns::host_name(pod, &self.shared.node_name, &config.cluster_domain);
         if host_name.len() > dns::HOST_NAME_MAX {
-            return Err(format!("failed to construct FQDN from pod hostname and cluster domain, FQDN {host_name} is too long ({} characters is the max, {} characters requested)", dns::HOST_NAME_MAX, host_name.len()));
+            return Err(format!(
+                "failed to construct FQDN from pod hostname and cluster domain, FQDN {host_name} is too long ({} characters is the max, {} characters requested)",
+                dns::HOST_NAME_MAX,
+                host_name.len()
+            ));
         }
         let around = sandbox::Surroundings {
             host_name,

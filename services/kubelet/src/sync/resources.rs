@@ -177,7 +177,10 @@ mod tests {
         };
         assert_eq!(limit(json!({"requests": {"memory": "2Gi"}})), (1i64 << 30).to_string());
         assert_eq!(limit(json!({})), "0");
-        assert_eq!(limit(json!({"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}})), "0");
+        assert_eq!(
+            limit(json!({"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}})),
+            "0"
+        );
     }
 
     fn resources_of(pod: &Pod, node: &NodeFacts) -> v1::LinuxContainerResources {

@@ -80,11 +80,11 @@ pub struct NodeSecurity {
 /// The AppArmor profile: the container's, the pod's, or the runtime's choice. Localhost profiles are named, not files.
 fn apparmor(pod: &Pod, container: &Container) -> Option<v1::SecurityProfile> {
     use v1::security_profile::ProfileType;
-    let own = container
+    let own = container.security_context.app_armor_profile.as_ref().or(pod
+        .spec
         .security_context
         .app_armor_profile
-        .as_ref()
-        .or(pod.spec.security_context.app_armor_profile.as_ref())?;
+        .as_ref())?;
     Some(match own.kind.as_str() {
         "Localhost" => v1::SecurityProfile {
             profile_type: ProfileType::Localhost.into(),

@@ -105,7 +105,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(volume: Value) -> Pod {
-        Pod::from_value(&json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"volumes": [volume]}})).unwrap()
+        Pod::from_value(
+            &json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"volumes": [volume]}}),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -69,8 +69,10 @@ mod tests {
     #[test]
     fn memory_is_limited_by_the_volume_and_by_the_pod() {
         let size = |limit: Option<&str>, memory: &[Option<&str>]| {
-            let containers: Vec<_> =
-                memory.iter().map(|m| m.map_or(json!({}), |m| json!({"resources": {"limits": {"memory": m}}}))).collect();
+            let containers: Vec<_> = memory
+                .iter()
+                .map(|m| m.map_or(json!({}), |m| json!({"resources": {"limits": {"memory": m}}})))
+                .collect();
             let pod = Pod::from_value(&json!({"spec": {"containers": containers}})).unwrap();
             memory_size(&pod, &EmptyDir { medium: "Memory".into(), size_limit: limit.map(Into::into) })
         };

@@ -57,7 +57,9 @@ mod tests {
         assert!(at("d", "DirectoryOrCreate").unwrap().is_dir());
         assert!(at("f", "FileOrCreate").unwrap().is_file());
         assert!(at("f", "File").is_ok() && at("d", "Directory").is_ok());
-        for (name, kind) in [("f", "Directory"), ("d", "File"), ("f", "Socket"), ("f", "CharDevice"), ("f", "BlockDevice")] {
+        for (name, kind) in
+            [("f", "Directory"), ("d", "File"), ("f", "Socket"), ("f", "CharDevice"), ("f", "BlockDevice")]
+        {
             assert!(at(name, kind).is_err(), "{name} {kind}");
         }
         assert!(at("f", "Sock").unwrap_err().contains("unknown"));
