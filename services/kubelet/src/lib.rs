@@ -171,5 +171,6 @@ fn build(
         network_ready,
         machine,
         cgroups,
+        probe_tally: probes::tally::Tally::default(),
     })
 }

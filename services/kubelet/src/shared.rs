@@ -19,6 +19,7 @@ use crate::node_status::machine::{Machine, Pressure};
 use crate::node_status::object;
 use crate::objects::Objects;
 use crate::pod::Pod;
+use crate::probes::tally::Tally;
 use crate::runtime::Cri;
 use crate::status::Publisher;
 use crate::sync::fields::Surroundings;
@@ -77,6 +78,8 @@ pub struct Shared {
     pub machine: Machine,
     /// Pod cgroups, if there are any.
     pub cgroups: Option<Cgroups>,
+    /// How probes went.
+    pub probe_tally: Tally,
 }
 
 impl Shared {

@@ -7,7 +7,7 @@ use super::machine::{Machine, Pressure};
 use crate::pod::Map as Amounts;
 
 /// The Kubernetes release whose kubelet this one stands in for.
-const VERSION: &str = "v1.35.0";
+pub const VERSION: &str = "v1.35.0";
 const MAX_NAMES: usize = 5;
 
 /// An image on the node.
