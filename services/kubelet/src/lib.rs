@@ -55,10 +55,11 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Wrong flags or configuration, or an address that is taken.
 pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     let flags = Flags::try_parse_from(args)?;
-    let config = match &flags.config {
+    let mut config = match &flags.config {
         Some(path) => KubeletConfiguration::load(path)?,
         None => KubeletConfiguration::default(),
     };
+    config.override_by(&flags)?;
     let (network, network_ready) = watch::channel(false);
     let (pressure, low) = watch::channel(Pressure::default());
     let (wake, mut woken) = mpsc::unbounded_channel();

@@ -84,11 +84,11 @@ pub struct Shared {
 
 impl Shared {
     /// Records an event about a pod without waiting for it.
-    pub fn event(self: &Arc<Self>, pod: &Pod, warning: bool, reason: &'static str, message: impl Into<String>) {
+    pub fn event(self: &Arc<Self>, pod: &Pod, warning: bool, reason: impl Into<String>, message: impl Into<String>) {
         let object = reference(pod);
-        let (shared, message) = (Arc::clone(self), message.into());
+        let (shared, reason, message) = (Arc::clone(self), reason.into(), message.into());
         let kind = if warning { "Warning" } else { "Normal" };
-        tokio::spawn(async move { shared.recorder.event(&object, kind, reason, &message).await });
+        tokio::spawn(async move { shared.recorder.event(&object, kind, &reason, &message).await });
     }
 
     /// What the pod's fields can refer to.

@@ -58,6 +58,9 @@ pub struct Flags {
     /// folder for pods' volumes and state
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
+    /// hard eviction thresholds, `signal<quantity,...`; replaces evictionHard of the file
+    #[arg(long)]
+    pub eviction_hard: Option<String>,
     /// labels the node is registered with, `key=value,...`
     #[arg(long, value_delimiter = ',')]
     pub node_labels: Vec<String>,
@@ -336,6 +339,19 @@ impl KubeletConfiguration {
         }
     }
 
+    /// Takes the flags that stand above the file.
+    ///
+    /// # Errors
+    /// The flag and what is wrong with it.
+    pub fn override_by(&mut self, flags: &Flags) -> Result<(), String> {
+        let Some(text) = &flags.eviction_hard else { return Ok(()) };
+        let pair = |part: &str| part.split_once('<').map(|(signal, value)| (signal.to_owned(), value.to_owned()));
+        let wrong = || format!("--eviction-hard: {text:?} is not of the form signal<quantity,...");
+        let pairs: Option<Map> = text.split(',').filter(|part| !part.is_empty()).map(pair).collect();
+        self.eviction_hard = Some(pairs.ok_or_else(wrong)?);
+        check::check(self).map_err(|e| format!("--eviction-hard: {e}"))
+    }
+
     /// How many pulls may run at a time; without a limit a number that nobody reaches.
     pub fn parallel_pulls(&self) -> usize {
         if self.serialize_image_pulls {
@@ -408,6 +424,19 @@ mod tests {
             let error = KubeletConfiguration::parse(&format!("{HEAD}{line}\n")).unwrap_err();
             assert!(error.contains(field), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn the_eviction_flag_stands_above_the_file() {
+        let flag = |value: &str| {
+            let arguments = ["kubelet", "--kubeconfig=/k", &format!("--eviction-hard={value}")];
+            let mut config = KubeletConfiguration::default();
+            config.override_by(&Flags::try_parse_from(arguments).unwrap()).map(|()| config.eviction_hard.unwrap())
+        };
+        let map = flag("nodefs.available<1Gi,memory.available<5%").unwrap();
+        assert_eq!((map["nodefs.available"].as_str(), map.len()), ("1Gi", 2));
+        assert!(flag("nodefs.available=1Gi").unwrap_err().starts_with("--eviction-hard"));
+        assert!(flag("disk<1Gi").unwrap_err().contains("disk"));
     }
 
     #[test]

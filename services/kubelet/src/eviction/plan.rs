@@ -163,7 +163,8 @@ pub fn over_limit(pod: &Pod, volumes: &BTreeMap<String, i128>, containers: &BTre
             continue;
         };
         if volumes.get(&volume.name).is_some_and(|used| *used > i128::from(limit)) {
-            let text = short(i128::from(limit));
+            let written = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref());
+            let text = written.map_or(String::new(), |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
             return Some(format!("Usage of EmptyDir volume {:?} exceeds the limit {text:?}. ", volume.name));
         }
     }

@@ -210,10 +210,12 @@ impl Inner {
         let found = self.client.get(resource::PODS, namespace.as_deref(), name).await;
         match found {
             Ok(found) if found["metadata"]["uid"] == object => Err(error),
-            Ok(_) => Ok(self.lost(uid, object)),
-            Err(other) if other.is_not_found() => Ok(self.lost(uid, object)),
-            Err(other) => Err(other),
+            Ok(_) => {}
+            Err(other) if other.is_not_found() => {}
+            Err(other) => return Err(other),
         }
+        self.lost(uid, object);
+        Ok(())
     }
 }
 

@@ -124,7 +124,8 @@ impl PodSync {
         if observed.sandboxes.is_empty() && observed.containers.is_empty() {
             let node = self.shared.node_view(pod)?;
             if let Err(failure) = self.shared.admitted.admit(pod, &self.shared.pods.list(), &node) {
-                self.shared.event(pod, true, "Rejected", failure.message.clone());
+                let message = failure.message.replacen("Pod was rejected: ", "", 1);
+                self.shared.event(pod, true, failure.reason.clone(), message);
                 self.failure = Some(failure);
                 return Ok(());
             }
