@@ -4,21 +4,23 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use client::Client;
 use client::follow::{Identity, News, Part, follow};
 use client::resource::{NAMESPACES, PODS};
+use client::{Client, Resource};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::hollow::{create_all, register};
-use super::shapes::{Shape, pod};
+use super::shapes::{IMPORTANT, Shape, pod};
 use super::sizes::Sizes;
 use super::stack::Stack;
 
 /// Clients, each with a connection of its own, as many users have.
 const CONNECTIONS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(600);
+const PRIORITYCLASSES: Resource<'static> =
+    Resource::new("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false);
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -64,6 +66,12 @@ pub async fn run(shape: &Shape, sizes: &Sizes, kubeconfig: Option<&Path>, corten
     register(&clients, nodes).await?;
     create_all(&clients, 1, |_| {
         (NAMESPACES, None, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}}))
+    })
+    .await?;
+    create_all(&clients, 1, |_| {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000,
+                           "metadata": {"name": IMPORTANT}});
+        (PRIORITYCLASSES, None, class)
     })
     .await?;
     let (sender, mut news) = mpsc::channel(256);
