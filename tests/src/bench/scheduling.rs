@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use client::follow::{Identity, News, Part, follow};
-use client::resource::{NAMESPACES, PODS};
+use client::resource::{NAMESPACES, PODS, SERVICEACCOUNTS};
 use client::{Client, Resource};
 use serde::Deserialize;
 use serde_json::json;
@@ -68,6 +68,12 @@ pub async fn run(shape: &Shape, sizes: &Sizes, kubeconfig: Option<&Path>, corten
         (NAMESPACES, None, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}}))
     })
     .await?;
+    // What a controller manager would have made.
+    create_all(&clients, 1, |_| {
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        (SERVICEACCOUNTS, Some("bench"), account)
+    })
+    .await?;
     create_all(&clients, 1, |_| {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000,
                            "metadata": {"name": IMPORTANT}});
@@ -78,24 +84,20 @@ pub async fn run(shape: &Shape, sizes: &Sizes, kubeconfig: Option<&Path>, corten
     let watching = tokio::spawn(follow(client()?, PODS, "metadata.namespace=bench", sender, |news: News<Placed>| news));
     let (before_pod, measured_pod) = (shape.before_pod, shape.pod);
     let bound_before = if shape.name == "Unschedulable" { 0 } else { before };
-    let creator = clients.clone();
-    let creating = tokio::spawn(async move {
-        create_all(&creator, before, move |n| (PODS, Some("bench"), without_uid(pod("before", n, before_pod)))).await
-    });
-    until_bound(&mut news, "before-", bound_before).await?;
-    creating.await.context("creating pods")??;
+    let creating =
+        create_all(&clients, before, move |n| (PODS, Some("bench"), without_uid(pod("before", n, before_pod))));
+    tokio::try_join!(creating, until_bound(&mut news, "before-", bound_before))?;
 
     let used = stack.as_ref().map(Stack::processor);
     let start = Instant::now();
-    let creating = tokio::spawn(async move {
+    let creating = async {
         let done = create_all(&clients, measured, move |n| {
             (PODS, Some("bench"), without_uid(pod("measured", n, measured_pod)))
         });
         done.await.map(|()| start.elapsed())
-    });
-    let bound = until_bound(&mut news, "measured-", measured).await?;
+    };
+    let (created, bound) = tokio::try_join!(creating, until_bound(&mut news, "measured-", measured))?;
     let elapsed = start.elapsed();
-    let created = creating.await.context("creating pods")??;
     watching.abort();
     report(shape, (nodes, before, measured), (created, elapsed), &bound);
     if let (Some(stack), Some(used)) = (&stack, used) {
