@@ -48,7 +48,7 @@ const NODE: &[Step] = &[
     machine_only("drivers", |_| modules::load("drivers")),
     machine_only("module loader", modules::start_loading_the_rest),
     everywhere("kernel parameters", |_| Ok(hostfiles::kernel_parameters())),
-    everywhere("control groups", |_| mounts::control_groups()),
+    everywhere("control groups", |booted| mounts::control_groups(booted.cmdline.in_namespace)),
     machine_only("data disk", disks::mount_data),
     everywhere("data folders", |_| mounts::data_folders()),
     everywhere("host files", |_| hostfiles::write()),

@@ -27,7 +27,8 @@ impl Artifacts {
     /// # Errors
     /// A tool is missing and cannot be installed, or a build failed.
     pub fn build() -> Result<Artifacts> {
-        image::ensure_tools(TOOLS)?;
+        // All at once: whoever has to install them by hand should be asked once.
+        image::ensure_tools(&[TOOLS, image::COMPILERS, image::TOOLS].concat())?;
         ensure_kubectl()?;
         let programs = image::host_binaries()?;
         let corten = Some(programs.join("corten"));
@@ -57,7 +58,8 @@ fn ensure_kubectl() -> Result<()> {
     image::install_program("kubectl", "kubectl")?;
     match kubectl_minor() {
         Some(minor) if minor >= KUBECTL_MINOR => Ok(()),
-        found => bail!("kubectl 1.{KUBECTL_MINOR} or later is needed; found minor version {found:?}"),
+        Some(minor) => bail!("kubectl 1.{KUBECTL_MINOR} or later is needed; PATH finds 1.{minor} first"),
+        None => bail!("kubectl was installed into /usr/local/bin, but PATH finds none"),
     }
 }
 

@@ -94,14 +94,7 @@ impl Cluster {
     /// # Errors
     /// The name is unusable, the folder cannot be made or no port is free.
     pub fn create(name: &str, driver: DriverName, nodes: u8) -> Result<Cluster> {
-        let usable =
-            !name.is_empty() && name.len() <= 20 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if !usable {
-            bail!("--name {name}: a cluster's name has 1 to 20 lower-case letters and digits");
-        }
-        if nodes == 0 || (driver == DriverName::Qemu && nodes > 1) {
-            bail!("--nodes {nodes}: the {driver:?} driver cannot run that many nodes");
-        }
+        check(name, driver, nodes)?;
         let folder = folder(name);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let mut list = Vec::new();
@@ -162,6 +155,22 @@ impl Cluster {
     pub fn machine_config(&self, node: &Node) -> PathBuf {
         self.folder.join(format!("{}.yaml", node.name))
     }
+}
+
+/// Whether a cluster of this kind can be made.
+///
+/// # Errors
+/// Names the option that is wrong.
+pub fn check(name: &str, driver: DriverName, nodes: u8) -> Result<()> {
+    let usable =
+        !name.is_empty() && name.len() <= 20 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if !usable {
+        bail!("--name {name}: a cluster's name has 1 to 20 lower-case letters and digits");
+    }
+    if nodes == 0 || (driver == DriverName::Qemu && nodes > 1) {
+        bail!("--nodes {nodes}: the {driver:?} driver cannot run that many nodes");
+    }
+    Ok(())
 }
 
 /// QEMU's user-mode network gives every machine the same address; namespaces share one segment.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::artifacts::Artifacts;
 use anyhow::{Context, Result, bail};
 
-use crate::cluster::{Cluster, DriverName};
+use crate::cluster::{self, Cluster, DriverName};
 use crate::driver::driver;
 use crate::kubectl::{cortenctl, kubectl, output};
 use crate::setup;
@@ -21,6 +21,8 @@ const READY_LIMIT: Duration = Duration::from_secs(600);
 /// # Errors
 /// Anything on the way; names the step.
 pub fn up(name: &str, driver_name: DriverName, nodes: u8) -> Result<Cluster> {
+    // Before the build, which takes minutes and replaces the image of clusters that run.
+    cluster::check(name, driver_name, nodes)?;
     if let Some(running) = already_running(name)? {
         return Ok(running);
     }

@@ -6,7 +6,9 @@
 
 mod bench;
 mod context;
+mod docker_save;
 mod e2e;
+mod inspector;
 mod scenarios;
 mod verify;
 

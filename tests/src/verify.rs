@@ -1,10 +1,12 @@
 //! Everything that continuous integration runs, cheapest first.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use image::Tool;
-use qemu::DriverName;
+use qemu::{Artifacts, DriverName};
 
 /// What the checks themselves need: the list of files comes from git.
 const TOOLS: &[Tool] = &[Tool::new("git", "git")];
@@ -29,6 +31,8 @@ pub fn run() -> Result<()> {
             bail!("{name}: cargo {} failed", arguments.join(" "));
         }
     }
+    step(start, "the same image twice");
+    same_bytes()?;
     step(start, "end-to-end tests in QEMU");
     crate::e2e::run(DriverName::Qemu, false, &[])?;
     step(start, "end-to-end tests in namespaces");
@@ -39,6 +43,27 @@ pub fn run() -> Result<()> {
     }
     step(start, "all checks passed");
     Ok(())
+}
+
+/// Builds the image twice from the same input; every file must have the same bytes.
+fn same_bytes() -> Result<()> {
+    let build = || -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let built = Artifacts::build()?.image;
+        let files = [built.kernel, built.initramfs, built.root_image, built.test_web, built.sbom];
+        files
+            .into_iter()
+            .map(|file| {
+                let bytes = fs::read(&file).with_context(|| file.display().to_string())?;
+                Ok((file, bytes))
+            })
+            .collect()
+    };
+    let (first, second) = (build()?, build()?);
+    let differ = first.iter().zip(&second).find(|(a, b)| a != b);
+    match differ {
+        Some(((file, _), _)) => bail!("{} differs between two builds from the same input", file.display()),
+        None => Ok(()),
+    }
 }
 
 fn is_root() -> Result<bool> {

@@ -77,9 +77,97 @@ pub struct Config {
     /// Authorizers, in order; Node and RBAC.
     #[arg(long, value_delimiter = ',', default_value = "Node,RBAC", value_parser = ["Node", "RBAC"])]
     pub authorization_mode: Vec<String>,
+    /// Which requests are recorded in the audit log.
+    #[arg(long, requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// The audit log.
+    #[arg(long, requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days that old audit logs are kept; 0 for ever.
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxage: u32,
+    /// How many old audit logs are kept; 0 all.
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+    /// Megabytes after which an audit log is set aside.
+    #[arg(long, default_value_t = 100)]
+    pub audit_log_maxsize: u64,
+    /// What admission plugins are told: an AdmissionConfiguration.
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
+    /// Whether requests without credentials are answered at all; if so, only those about health and the version.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub anonymous_auth: bool,
+    /// Whether secrets of type bootstrap.kubernetes.io/token in kube-system authenticate.
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_bootstrap_token_auth: bool,
+    #[command(flatten)]
+    pub front_proxy: FrontProxy,
+    #[command(flatten)]
+    pub oidc: OidcFlags,
     /// Shortest life of a watch that sets no timeout, in seconds.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,
+}
+
+/// A proxy in front of this server that says who its clients are.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct FrontProxy {
+    /// Authorities the proxy's client certificate is checked against; without it no proxy is believed.
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of proxies; any that the authority has signed if empty.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers with the user's name; the first that is there counts.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-User")]
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers with the user's uid.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Uid")]
+    pub requestheader_uid_headers: Vec<String>,
+    /// Headers with the user's groups; all count.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Group")]
+    pub requestheader_group_headers: Vec<String>,
+    /// What headers with more about the user begin with.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+}
+
+/// Tokens of an OpenID Connect provider.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct OidcFlags {
+    /// The provider; an https URL. Without it there is none.
+    #[arg(long, requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+    /// The audience tokens must have.
+    #[arg(long)]
+    pub oidc_client_id: Option<String>,
+    /// Authorities the provider's certificate is checked against; the machine's own if unset.
+    #[arg(long)]
+    pub oidc_ca_file: Option<PathBuf>,
+    /// The claim that names the user.
+    #[arg(long, default_value = "sub")]
+    pub oidc_username_claim: String,
+    /// What user names are prefixed with; the issuer and # if unset (unless the claim is email), nothing for `-`.
+    #[arg(long)]
+    pub oidc_username_prefix: Option<String>,
+    /// The claim that names groups, a string or a list.
+    #[arg(long, default_value = "")]
+    pub oidc_groups_claim: String,
+    /// What group names are prefixed with.
+    #[arg(long, default_value = "")]
+    pub oidc_groups_prefix: String,
+    /// key=value pairs that tokens must have; may repeat.
+    #[arg(long, value_delimiter = ',', value_parser = pair)]
+    pub oidc_required_claim: Vec<(String, String)>,
+    /// Signature algorithms that are accepted.
+    #[arg(long, value_delimiter = ',', default_value = "RS256")]
+    pub oidc_signing_algs: Vec<jsonwebtoken::Algorithm>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not key=value"))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// Go's duration syntax as far as flags use it: hours, minutes, seconds, milliseconds in that order.
@@ -127,6 +215,21 @@ mod tests {
         }
         assert!(duration("5").is_err());
         assert!(duration("x").is_err());
+    }
+
+    #[test]
+    fn identity_flags() {
+        let base = "kube-apiserver --etcd-servers=e --tls-cert-file=c --tls-private-key-file=k --client-ca-file=a --service-account-key-file=p --service-account-signing-key-file=s";
+        let parse =
+            |more: &str| Config::try_parse_from(base.split(' ').chain(more.split(' ').filter(|a| !a.is_empty())));
+        let config = parse("").expect("defaults");
+        assert!(config.anonymous_auth && !config.enable_bootstrap_token_auth);
+        assert_eq!(config.front_proxy.requestheader_username_headers, ["X-Remote-User"]);
+        let config = parse("--anonymous-auth=false --enable-bootstrap-token-auth --oidc-issuer-url=https://i --oidc-client-id=c --oidc-required-claim=a=b --oidc-signing-algs=ES256").expect("flags");
+        assert!(!config.anonymous_auth && config.enable_bootstrap_token_auth);
+        assert_eq!(config.oidc.oidc_required_claim, [("a".to_owned(), "b".to_owned())]);
+        assert!(parse("--oidc-issuer-url=https://i").is_err(), "without a client id");
+        assert!(parse("--oidc-signing-algs=XX").is_err());
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
         let namespace = election.resource_namespace.as_ref().unwrap_or(&flags.leader_elect_resource_namespace);
         // A standby is ready as soon as it can take over.
         metrics.synced();
-        let held = client::leader::acquire(&client, namespace, name, &identity()).await;
+        let held = client::leader::acquire(&client, namespace, name, &client::leader::identity(NAME)).await;
         tokio::select! {
             () = held.lost() => "leadership was lost",
             () = scheduler::run(client.clone(), settings, Arc::clone(&metrics)) => "the scheduler ended",
@@ -131,21 +131,4 @@ async fn serve(
         client_ca: flags.client_ca_file.clone(),
     };
     server::run(settings, client.clone(), Arc::clone(metrics), shutdown.clone()).await
-}
-
-/// The name in the Lease. One that the machine keeps lets a restarted process go on at once instead of waiting for its
-/// own Lease to expire; the lock file, held until the process ends, makes sure that only one process has it.
-fn identity() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-    let host = read("/proc/sys/kernel/hostname");
-    let machine = read("/etc/machine-id");
-    let lock = std::fs::File::create(format!("/run/{NAME}.lock")).ok().filter(|file| file.try_lock().is_ok());
-    match lock {
-        Some(lock) if !machine.is_empty() => {
-            // Dropping the file would free the lock.
-            std::mem::forget(lock);
-            format!("{host}_{machine}")
-        }
-        _ => format!("{host}_{}", uuid::Uuid::new_v4()),
-    }
 }

@@ -7,10 +7,15 @@
 //! [`sync::plan`] (how it decides). [`pleg`] wakes workers when the runtime has news; [`status`] publishes.
 
 mod actions;
+mod admission;
+mod admitted;
 mod backoff;
 mod cgroups;
 mod config;
+mod eviction;
 mod images;
+mod log_rotation;
+mod node_shutdown;
 mod node_status;
 mod objects;
 mod observed;
@@ -21,6 +26,7 @@ mod probes;
 mod runtime;
 mod server;
 mod shared;
+mod static_pods;
 mod status;
 mod sync;
 mod tokens;
@@ -28,6 +34,7 @@ mod volumes;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use client::{Client, EventRecorder, Informer, InformerParams, resource};
@@ -36,7 +43,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use cgroups::Cgroups;
 use config::{Flags, KubeletConfiguration};
-use node_status::Machine;
+use node_status::machine::{Machine, Pressure};
 use pod_workers::PodWorkers;
 use shared::Shared;
 
@@ -53,8 +60,9 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
         None => KubeletConfiguration::default(),
     };
     let (network, network_ready) = watch::channel(false);
+    let (pressure, low) = watch::channel(Pressure::default());
     let (wake, mut woken) = mpsc::unbounded_channel();
-    let shared = Arc::new(build(&flags, config, network_ready, wake)?);
+    let shared = Arc::new(build(&flags, config, network_ready, low, wake)?);
     let workers = PodWorkers::new(Arc::clone(&shared));
     let mut tasks = tokio::task::JoinSet::<Outcome>::new();
     tasks.spawn(server::healthz(Arc::clone(&shared), shutdown.clone()));
@@ -62,6 +70,10 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     spawn(&mut tasks, node_status::run(Arc::clone(&shared), flags, network, shutdown.clone()));
     spawn(&mut tasks, node_status::renew(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
+    spawn(&mut tasks, eviction::run(Arc::clone(&shared), workers.clone(), pressure, shutdown.clone()));
+    spawn(&mut tasks, log_rotation::run(Arc::clone(&shared), shutdown.clone()));
+    spawn(&mut tasks, static_pods::run(Arc::clone(&shared), workers.clone(), shutdown.clone()));
+    let (ends_with, ended) = (Arc::clone(&shared), workers.clone());
     let followed = workers.clone();
     let ends = shutdown.clone();
     spawn(&mut tasks, async move { followed.follow(ends).await });
@@ -80,8 +92,11 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     // The first task that fails ends the process; init starts it again.
     loop {
         tokio::select! {
-            () = shutdown.wait() => return Ok(()),
-            ended = tasks.join_next() => match ended {
+            () = shutdown.wait() => {
+                node_shutdown::run(&ends_with, &ended).await;
+                return Ok(());
+            }
+            over = tasks.join_next() => match over {
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(failure))) => return Err(failure),
                 Some(Err(error)) => return Err(error.into()),
@@ -102,6 +117,7 @@ fn build(
     flags: &Flags,
     config: KubeletConfiguration,
     network_ready: watch::Receiver<bool>,
+    pressure: watch::Receiver<Pressure>,
     wake: mpsc::UnboundedSender<String>,
 ) -> Result<Shared, daemon::Failure> {
     let node_name = config::node_name(flags);
@@ -110,8 +126,12 @@ fn build(
     if !machine.cgroup2 && config.fail_cgroup_v1 {
         return Err("the host has no cgroup v2 and failCgroupV1 is true".into());
     }
+    if config.fail_swap_on && machine.swap > 0 {
+        return Err("running with swap on is not supported, please disable swap or set failSwapOn to false".into());
+    }
     let cgroups = if config.cgroups_per_qos && machine.cgroup2 {
-        Some(Cgroups::new(Path::new(CGROUP_ROOT)).map_err(|e| format!("{CGROUP_ROOT}: {e}"))?)
+        let capacity = machine.capacity(&config);
+        Some(Cgroups::new(Path::new(CGROUP_ROOT), &config, &capacity).map_err(|e| format!("{CGROUP_ROOT}: {e}"))?)
     } else {
         None
     };
@@ -123,13 +143,21 @@ fn build(
     };
     let cri = runtime::Cri(cri_api::Runtime::connect(cri_api::socket_path(endpoint)));
     let mine = InformerParams { field_selector: format!("spec.nodeName={node_name}"), ..InformerParams::default() };
+    let own = InformerParams { field_selector: format!("metadata.name={node_name}"), ..InformerParams::default() };
     let host_ips: Vec<String> = config::node_ip(flags).iter().map(ToString::to_string).collect();
     Ok(Shared {
-        objects: objects::Objects::new(client.clone(), wake),
+        objects: objects::Objects::new(client.clone(), wake.clone()),
+        admitted: admitted::Admitted::new(wake),
         tokens: tokens::Tokens::new(client.clone()),
-        images: images::Images::new(config.serialize_image_pulls),
+        images: images::Images::new(config.parallel_pulls()),
         services: Informer::start(client.clone(), resource::SERVICES, InformerParams::default()),
         pods: Informer::start(client.clone(), resource::PODS, mine),
+        node: Informer::start(client.clone(), resource::NODES, own),
+        node_labels: flags.node_labels.clone(),
+        handlers: parking_lot::Mutex::default(),
+        static_pods_read: AtomicBool::new(false),
+        shutting_down: AtomicBool::new(false),
+        pressure,
         recorder: EventRecorder::new(client.clone(), "kubelet", Some(&node_name)),
         publisher: status::Publisher::start(client.clone()),
         container_events: broadcast::channel(64).0,
@@ -142,5 +170,6 @@ fn build(
         network_ready,
         machine,
         cgroups,
+        probe_tally: probes::tally::Tally::default(),
     })
 }

@@ -113,7 +113,7 @@ pub fn references(pod: &Pod) -> BTreeSet<Key> {
             set.insert((kind, namespace.clone(), name.to_owned()));
         }
     };
-    for container in pod.all_containers() {
+    for container in pod.every_container() {
         for source in &container.env_from {
             source.config_map_ref.iter().for_each(|r| add(Kind::ConfigMap, &r.name));
             source.secret_ref.iter().for_each(|r| add(Kind::Secret, &r.name));
@@ -123,6 +123,7 @@ pub fn references(pod: &Pod) -> BTreeSet<Key> {
             source.secret_key_ref.iter().for_each(|r| add(Kind::Secret, &r.name));
         }
     }
+    pod.spec.image_pull_secrets.iter().for_each(|r| add(Kind::Secret, &r.name));
     for volume in &pod.spec.volumes {
         volume.config_map.iter().for_each(|v| add(Kind::ConfigMap, &v.name));
         volume.secret.iter().for_each(|v| add(Kind::Secret, &v.secret_name));

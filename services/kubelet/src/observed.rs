@@ -90,6 +90,19 @@ pub struct Instance {
     pub message_from_logs: bool,
     /// Log file.
     pub log_path: String,
+    /// The resources it has, if the runtime tells.
+    pub resources: Option<Amounts>,
+}
+
+/// Resources in the kernel's terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// CPU shares.
+    pub shares: i64,
+    /// CPU time in each period; zero without a limit.
+    pub quota: i64,
+    /// Bytes of memory; zero without a limit.
+    pub memory: i64,
 }
 
 /// Everything the runtime has of a pod.
@@ -158,6 +171,11 @@ impl Instance {
             reason: status.reason,
             message: status.message,
             log_path: status.log_path,
+            resources: status.resources.and_then(|r| r.linux).map(|r| Amounts {
+                shares: r.cpu_shares,
+                quota: r.cpu_quota.max(0),
+                memory: r.memory_limit_in_bytes.max(0),
+            }),
             id: status.id,
         }
     }

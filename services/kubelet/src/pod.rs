@@ -17,6 +17,15 @@ macro_rules! model {
     )*};
 }
 
+/// Annotation: where a pod came from: `file` or `api`.
+pub const SOURCE: &str = "kubernetes.io/config.source";
+/// Annotation of a static pod's object at the API server: the hash of the static pod.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Annotation of a static pod: its hash.
+pub const HASH: &str = "kubernetes.io/config.hash";
+/// The priority of system-cluster-critical.
+pub const CRITICAL_PRIORITY: i64 = 2_000_000_000;
+
 /// String maps: labels, annotations, limits.
 pub type Map = BTreeMap<String, String>;
 
@@ -28,19 +37,36 @@ model! {
         name: String, namespace: String, uid: String, resource_version: String, generation: i64,
         labels: Map, annotations: Map,
         deletion_timestamp: Option<String>, deletion_grace_period_seconds: Option<i64>,
+        creation_timestamp: String, owner_references: Vec<Value>,
     }
     /// Pod specification.
     PodSpec {
         node_name: String, service_account_name: String, restart_policy: RestartPolicy,
-        init_containers: Vec<Container>, containers: Vec<Container>, volumes: Vec<Volume>,
+        init_containers: Vec<Container>, containers: Vec<Container>, ephemeral_containers: Vec<Container>,
+        volumes: Vec<Volume>, image_pull_secrets: Vec<ObjectRef>,
+        node_selector: Map, affinity: Affinity, tolerations: Vec<Toleration>,
+        priority: Option<i64>, priority_class_name: String, overhead: Map, resources: Option<Resources>,
         termination_grace_period_seconds: Option<i64>, active_deadline_seconds: Option<i64>,
         dns_policy: String, dns_config: Option<DnsConfig>, enable_service_links: Option<bool>,
         host_network: bool, #[serde(rename = "hostPID")] host_pid: bool, #[serde(rename = "hostIPC")] host_ipc: bool,
         share_process_namespace: Option<bool>, hostname: String, subdomain: String,
         #[serde(rename = "setHostnameAsFQDN")] set_hostname_as_fqdn: Option<bool>,
+        hostname_override: Option<String>, host_users: Option<bool>,
         host_aliases: Vec<HostAlias>, security_context: PodSecurityContext, readiness_gates: Vec<ReadinessGate>,
         runtime_class_name: Option<String>,
     }
+    /// Where a pod wants to run; only the node's part matters to a kubelet.
+    Affinity { node_affinity: NodeAffinity }
+    /// The required terms, one of which must match.
+    NodeAffinity { required_during_scheduling_ignored_during_execution: Option<NodeSelector> }
+    /// Terms, one of which must match.
+    NodeSelector { node_selector_terms: Vec<NodeSelectorTerm> }
+    /// Requirements that must all hold.
+    NodeSelectorTerm { match_expressions: Vec<Requirement>, match_fields: Vec<Requirement> }
+    /// One requirement.
+    Requirement { key: String, operator: String, values: Vec<String> }
+    /// A taint that the pod puts up with.
+    Toleration { key: String, operator: String, value: String, effect: String }
     /// An extra line in /etc/hosts.
     HostAlias { ip: String, hostnames: Vec<String> }
     /// A condition that others set and Ready waits for.
@@ -53,20 +79,31 @@ model! {
     PodSecurityContext {
         run_as_user: Option<i64>, run_as_group: Option<i64>, run_as_non_root: Option<bool>, fs_group: Option<i64>,
         supplemental_groups: Vec<i64>, sysctls: Vec<Sysctl>, seccomp_profile: Option<SeccompProfile>,
+        app_armor_profile: Option<SeccompProfile>, supplemental_groups_policy: Option<String>,
+        fs_group_change_policy: Option<String>, se_linux_options: Option<SeLinuxOptions>,
     }
+    /// SELinux label.
+    SeLinuxOptions { user: String, role: String, #[serde(rename = "type")] kind: String, level: String }
     /// A kernel parameter of the pod.
     Sysctl { name: String, value: String }
-    /// Which system calls are allowed.
+    /// A seccomp or AppArmor profile: both have one shape.
     SeccompProfile { #[serde(rename = "type")] kind: String, localhost_profile: Option<String> }
     /// A container.
     Container {
         name: String, image: String, image_pull_policy: String, command: Vec<String>, args: Vec<String>,
         working_dir: String, env: Vec<EnvVar>, env_from: Vec<EnvFrom>, resources: Resources,
-        volume_mounts: Vec<VolumeMount>, ports: Vec<Port>, lifecycle: Option<Lifecycle>,
+        volume_mounts: Vec<VolumeMount>, volume_devices: Vec<VolumeDevice>, ports: Vec<Port>, lifecycle: Option<Lifecycle>,
         liveness_probe: Option<Probe>, readiness_probe: Option<Probe>, startup_probe: Option<Probe>,
         security_context: SecurityContext, termination_message_path: String, termination_message_policy: String,
-        restart_policy: Option<String>, stdin: bool, stdin_once: bool, tty: bool,
+        restart_policy: Option<String>, restart_policy_rules: Vec<RestartRule>, resize_policy: Vec<ResizePolicy>,
+        target_container_name: String, stdin: bool, stdin_once: bool, tty: bool,
     }
+    /// What to do when the container ends with certain codes.
+    RestartRule { action: String, exit_codes: Option<ExitCodes> }
+    /// A set of exit codes.
+    ExitCodes { operator: String, values: Vec<i32> }
+    /// Whether a change of one resource's amount restarts the container.
+    ResizePolicy { resource_name: String, restart_policy: String }
     /// Requests and limits.
     Resources { limits: Map, requests: Map }
     /// An environment variable.
@@ -89,8 +126,10 @@ model! {
     /// A volume inside a container.
     VolumeMount {
         name: String, mount_path: String, sub_path: String, sub_path_expr: String, read_only: bool,
-        mount_propagation: Option<String>,
+        mount_propagation: Option<String>, recursive_read_only: Option<String>,
     }
+    /// A volume as a block device.
+    VolumeDevice { name: String, device_path: String }
     /// A port of a container.
     Port { name: String, container_port: i32, host_port: i32, #[serde(rename = "hostIP")] host_ip: String, protocol: String }
     /// Hooks.
@@ -122,6 +161,7 @@ model! {
         run_as_user: Option<i64>, run_as_group: Option<i64>, run_as_non_root: Option<bool>, privileged: Option<bool>,
         read_only_root_filesystem: Option<bool>, allow_privilege_escalation: Option<bool>,
         capabilities: Capabilities, seccomp_profile: Option<SeccompProfile>, proc_mount: Option<String>,
+        app_armor_profile: Option<SeccompProfile>, se_linux_options: Option<SeLinuxOptions>,
     }
     /// Capabilities to add and drop.
     Capabilities { add: Vec<String>, drop: Vec<String> }
@@ -129,7 +169,12 @@ model! {
     Volume {
         name: String, empty_dir: Option<EmptyDir>, host_path: Option<HostPath>, config_map: Option<ConfigMapVolume>,
         secret: Option<SecretVolume>, #[serde(rename = "downwardAPI")] downward_api: Option<DownwardVolume>, projected: Option<ProjectedVolume>,
+        persistent_volume_claim: Option<ClaimVolume>, ephemeral: Option<Value>, image: Option<ImageVolume>,
     }
+    /// A claim on a persistent volume.
+    ClaimVolume { claim_name: String, read_only: bool }
+    /// The files of an image.
+    ImageVolume { reference: String, pull_policy: String }
     /// Scratch space.
     EmptyDir { medium: String, size_limit: Option<Value> }
     /// A path of the node.
@@ -183,8 +228,16 @@ pub enum QosClass {
 
 impl Pod {
     /// Reads a pod object. An explicit null means the same as a missing field.
+    ///
+    /// A mirror stands for the static pod that runs here, so it has that one's uid.
     pub fn from_value(value: &Value) -> Result<Pod, serde_json::Error> {
-        Pod::deserialize(without_nulls(value))
+        let mut pod = Pod::deserialize(without_nulls(value))?;
+        if pod.metadata.annotations.contains_key(MIRROR)
+            && let Some(uid) = pod.metadata.annotations.get(HASH)
+        {
+            pod.metadata.uid.clone_from(uid);
+        }
+        Ok(pod)
     }
 
     /// `name_namespace(uid)`, the form of upstream's messages.
@@ -192,14 +245,36 @@ impl Pod {
         format!("{}_{}({})", self.metadata.name, self.metadata.namespace, self.metadata.uid)
     }
 
-    /// Init containers first, then the others.
+    /// Init containers first, then the others; without the ephemeral ones, which have no part in what the pod needs.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
         self.spec.init_containers.iter().chain(&self.spec.containers)
     }
 
-    /// A container of either kind.
+    /// As above, with the ephemeral ones.
+    pub fn every_container(&self) -> impl Iterator<Item = &Container> {
+        self.all_containers().chain(&self.spec.ephemeral_containers)
+    }
+
+    /// A container of any kind.
     pub fn container(&self, name: &str) -> Option<&Container> {
-        self.all_containers().find(|c| c.name == name)
+        self.every_container().find(|c| c.name == name)
+    }
+
+    /// Sidecars and main containers: those that run side by side.
+    pub fn lasting_containers(&self) -> impl Iterator<Item = &Container> {
+        self.spec.init_containers.iter().filter(|c| c.is_sidecar()).chain(&self.spec.containers)
+    }
+
+    /// Where the kubelet itself found the pod, if not at the API server.
+    pub fn is_static(&self) -> bool {
+        self.metadata.annotations.get(SOURCE).is_some_and(|source| source != "api")
+    }
+
+    /// Whether the node must run it before anything else: mirrors, static pods and the highest priorities.
+    pub fn is_critical(&self) -> bool {
+        self.is_static()
+            || self.metadata.annotations.contains_key(MIRROR)
+            || self.spec.priority >= Some(CRITICAL_PRIORITY)
     }
 
     /// Whether deletion was asked for.
@@ -227,8 +302,13 @@ impl Pod {
     pub fn qos(&self) -> QosClass {
         let mut any = false;
         let mut guaranteed = true;
-        for container in self.all_containers() {
-            let r = &container.resources;
+        // Amounts of the pod as a whole stand above those of its containers.
+        let whole = self.spec.resources.as_ref().filter(|r| !r.limits.is_empty() || !r.requests.is_empty());
+        let parts: Vec<&Resources> = match whole {
+            Some(whole) => vec![whole],
+            None => self.all_containers().map(|c| &c.resources).collect(),
+        };
+        for r in parts {
             for resource in ["cpu", "memory"] {
                 let (limit, request) = (amount(&r.limits, resource), amount(&r.requests, resource));
                 any |= limit > 0 || request > 0;
@@ -276,6 +356,14 @@ fn without_nulls(value: &Value) -> Value {
 /// A resource amount in thousandths; zero when it is missing or unreadable.
 pub fn amount(amounts: &Map, resource: &str) -> i128 {
     amounts.get(resource).and_then(|text| apimachinery::quantity::Quantity::parse(text).ok()).map_or(0, |q| q.milli())
+}
+
+/// A pod's limits of huge pages in bytes, by the kernel's name of their size: `2MB`, `1GB`.
+pub fn huge_pages(pod: &Pod) -> Vec<(String, i128)> {
+    let names: std::collections::BTreeSet<&String> =
+        pod.all_containers().flat_map(|c| c.resources.limits.keys()).filter(|k| k.starts_with("hugepages-")).collect();
+    let size = |name: &str| name.trim_start_matches("hugepages-").replace('i', "B");
+    names.into_iter().map(|name| (size(name), crate::admission::limit(pod, name) / 1000)).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The CRI calls that the kubelet makes, with errors as the text that events and statuses show.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use cri_api::{Runtime, v1};
@@ -115,8 +115,9 @@ impl Cri {
     }
 
     /// Makes a sandbox with its network; returns its id.
-    pub async fn run_sandbox(&self, config: v1::PodSandboxConfig) -> Answer<String> {
-        let call = request(v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() }, SLOW);
+    /// `handler` is the runtime class's; empty for the runtime's default.
+    pub async fn run_sandbox(&self, config: v1::PodSandboxConfig, handler: String) -> Answer<String> {
+        let call = request(v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler }, SLOW);
         Ok(self.0.runtime.clone().run_pod_sandbox(call).await.map_err(text)?.into_inner().pod_sandbox_id)
     }
 
@@ -179,11 +180,42 @@ impl Cri {
         self.0.runtime.clone().reopen_container_log(call).await.map(drop).map_err(text)
     }
 
-    /// The runtime's and the network's readiness with the reason if not.
-    pub async fn readiness(&self) -> Answer<Vec<v1::RuntimeCondition>> {
+    /// Gives a running container other resources.
+    pub async fn update(&self, id: &str, resources: v1::LinuxContainerResources) -> Answer<()> {
+        let message = v1::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(resources),
+            ..Default::default()
+        };
+        self.0.runtime.clone().update_container_resources(request(message, SLOW)).await.map(drop).map_err(text)
+    }
+
+    /// The runtime's and the network's readiness with the reason if not, and what the runtime can.
+    pub async fn status(&self) -> Answer<v1::StatusResponse> {
         let call = request(v1::StatusRequest { verbose: false }, QUICK);
-        let answer = self.0.runtime.clone().status(call).await.map_err(text)?.into_inner();
-        Ok(answer.status.map(|s| s.conditions).unwrap_or_default())
+        Ok(self.0.runtime.clone().status(call).await.map_err(text)?.into_inner())
+    }
+
+    /// Every name by which a container's image is known.
+    pub async fn images_in_use(&self) -> Answer<BTreeSet<String>> {
+        let list = request(v1::ListContainersRequest::default(), QUICK);
+        let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
+        let names = containers.into_iter().flat_map(|c| [c.image_ref, c.image_id, c.image.unwrap_or_default().image]);
+        Ok(names.filter(|name| !name.is_empty()).collect())
+    }
+
+    /// Removes an image with all its names.
+    pub async fn remove_image(&self, id: &str) -> Answer<()> {
+        let image = Some(v1::ImageSpec { image: id.to_owned(), ..Default::default() });
+        let call = request(v1::RemoveImageRequest { image }, SLOW);
+        self.0.images.clone().remove_image(call).await.map(drop).map_err(text)
+    }
+
+    /// Where the runtime keeps images, as a mount point or folder.
+    pub async fn image_folder(&self) -> Answer<Option<String>> {
+        let call = request(v1::ImageFsInfoRequest {}, QUICK);
+        let answer = self.0.images.clone().image_fs_info(call).await.map_err(text)?.into_inner();
+        Ok(answer.image_filesystems.into_iter().find_map(|f| f.fs_id).map(|id| id.mountpoint))
     }
 
     /// `containerd://1.7.24`.
@@ -207,9 +239,9 @@ impl Cri {
     }
 
     /// Pulls an image. Has no limit of its own: the registry's speed decides.
-    pub async fn pull(&self, name: &str, sandbox: v1::PodSandboxConfig) -> Answer<()> {
+    pub async fn pull(&self, name: &str, auth: Option<v1::AuthConfig>, sandbox: v1::PodSandboxConfig) -> Answer<()> {
         let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
-        let call = v1::PullImageRequest { image, auth: None, sandbox_config: Some(sandbox) };
+        let call = v1::PullImageRequest { image, auth, sandbox_config: Some(sandbox) };
         self.0.images.clone().pull_image(call).await.map(drop).map_err(text)
     }
 

@@ -5,8 +5,6 @@ use std::error::Error;
 const PROTOS: &[&str] = &[
     "proto/runtime.proto",
     "proto/containerd/types.proto",
-    "proto/containerd/containers.proto",
-    "proto/containerd/tasks.proto",
     "proto/containerd/content.proto",
     "proto/containerd/images.proto",
     "proto/containerd/leases.proto",

@@ -1,5 +1,7 @@
 //! Command-line flags, by etcd's names and with etcd's defaults.
 
+mod cluster;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::raft::membership::MemberNode;
+pub use cluster::{ClusterFlags, ClusterState};
 
 /// The cluster store: the etcd v3 API over Raft.
 #[derive(Clone, Debug, Parser)]
@@ -25,15 +27,15 @@ pub struct Config {
     /// This member's client URLs, as the rest of the cluster should know them.
     #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2379")]
     pub advertise_client_urls: Vec<Url>,
-    /// URLs to listen on for other members.
-    #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2380")]
+    /// URLs to listen on for other members; without, and without other members, there is no such listener.
+    #[arg(long, value_delimiter = ',')]
     pub listen_peer_urls: Vec<Url>,
     /// This member's peer URLs, as the rest of the cluster should know them.
     #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2380")]
     pub initial_advertise_peer_urls: Vec<Url>,
-    /// The first members, as name=url pairs; only this member itself is supported.
-    #[arg(long, value_delimiter = ',')]
-    pub initial_cluster: Vec<String>,
+    /// The other members.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
     /// Certificate of the client server.
     #[arg(long)]
     pub cert_file: Option<PathBuf>,
@@ -129,19 +131,21 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[error("{0}")]
 pub struct Invalid(String);
 
+impl Invalid {
+    fn new(reason: String) -> Self {
+        Invalid(reason)
+    }
+}
+
 impl Config {
     /// Checks what single flags cannot.
     ///
     /// # Errors
     /// The first contradiction.
     pub fn validate(&self) -> Result<(), Invalid> {
-        if self.initial_cluster.len() > 1 {
-            return Err(Invalid("--initial-cluster: this build runs clusters of one member only".into()));
-        }
-        if let Some(first) = self.initial_cluster.first()
-            && first.split_once('=').is_none_or(|(name, _)| name != self.name)
-        {
-            return Err(Invalid(format!("--initial-cluster {first:?} does not name this member, {:?}", self.name)));
+        self.cluster.validate(&self.name, &self.initial_advertise_peer_urls, &self.listen_peer_urls)?;
+        if self.election_timeout < 5 * self.heartbeat_interval {
+            return Err(Invalid("--election-timeout must be at least 5 times --heartbeat-interval".into()));
         }
         for url in &self.listen_client_urls {
             let address = url.address()?;
@@ -158,13 +162,13 @@ impl Config {
         Ok(())
     }
 
-    /// This member as others know it.
-    pub fn node(&self) -> MemberNode {
-        let texts = |urls: &[Url]| urls.iter().map(Url::to_string).collect();
-        MemberNode {
-            name: self.name.clone(),
-            peer_urls: texts(&self.initial_advertise_peer_urls),
-            client_urls: texts(&self.advertise_client_urls),
+    /// Where to listen for other members; empty if this member cannot have any.
+    pub fn peer_listeners(&self) -> Vec<Url> {
+        let clear = !self.listen_peer_urls.is_empty() && self.listen_peer_urls.iter().all(|url| !url.tls);
+        match (self.cluster.several() || clear, self.listen_peer_urls.is_empty()) {
+            (false, _) => Vec::new(),
+            (true, false) => self.listen_peer_urls.clone(),
+            (true, true) => vec![Url { tls: false, host: "127.0.0.1".into(), port: 2380 }],
         }
     }
 
@@ -223,8 +227,16 @@ mod tests {
             ("--listen-client-urls=ftp://10.0.0.1:1", "is not of the form"),
             ("--listen-client-urls=http://store.local:1", "not a name"),
             ("--client-cert-auth", "--trusted-ca-file"),
-            ("--initial-cluster=a=http://1.1.1.1:2380,b=http://1.1.1.2:2380", "one member"),
+            ("--initial-cluster=a=http://1.1.1.1:2380,b=http://1.1.1.2:2380", "does not name this member"),
             ("--initial-cluster=other=http://1.1.1.1:2380", "does not name this member"),
+            ("--initial-cluster=default=http://1.1.1.1:2380", "are others"),
+            ("--initial-cluster=default", "name=url"),
+            ("--initial-cluster=default=http://127.0.0.1:2380,x=http://127.0.0.1:2380", "twice"),
+            ("--initial-cluster-state=existing", "needs --initial-cluster"),
+            ("--initial-cluster-state=old", "invalid value"),
+            ("--listen-peer-urls=http://10.0.0.1:2380", "loopback"),
+            ("--peer-client-cert-auth", "--peer-trusted-ca-file"),
+            ("--election-timeout=400", "at least 5 times"),
         ];
         for (flag, expected) in cases {
             let error = parse(&[flag]).unwrap_err();

@@ -147,6 +147,24 @@ impl Engine {
         Ok(())
     }
 
+    /// All families as of now, for reading them one after the other.
+    pub fn view(&self) -> View<'_> {
+        View { engine: self, snapshot: self.open.db.snapshot() }
+    }
+
+    /// Adds a sorted table file to a family.
+    ///
+    /// # Errors
+    /// The file is damaged, or the disk failed or is full.
+    pub fn ingest(
+        &self,
+        family: &'static str,
+        file: &Path,
+        options: &rocksdb::IngestExternalFileOptions,
+    ) -> Result<(), Error> {
+        Ok(self.open.db.ingest_external_file_cf_opts(&self.family(family), options, vec![file])?)
+    }
+
     /// A view that later writes and removals do not change.
     pub fn snapshot(&self) -> Records<'_> {
         Records { snapshot: self.open.db.snapshot(), family: self.family(schema::MVCC) }
@@ -200,6 +218,35 @@ fn found(revision: Revision, value: Option<Vec<u8>>) -> Result<KeyValue, Error> 
     match value {
         Some(value) => Ok(schema::decode_record(revision, value)?.1),
         None => Err(Corruption::new(schema::MVCC, &revision.key(), "missing").into()),
+    }
+}
+
+/// All families as of one moment.
+pub struct View<'e> {
+    engine: &'e Engine,
+    snapshot: rocksdb::SnapshotWithThreadMode<'e, DB>,
+}
+
+impl View<'_> {
+    /// Calls `visit` with every key and raw value of a family, until it returns `false` or the family ends.
+    ///
+    /// # Errors
+    /// The disk failed, or `visit`'s own error.
+    pub fn scan<F>(&self, family: &'static str, mut visit: F) -> Result<(), Error>
+    where
+        F: FnMut(&[u8], Box<[u8]>) -> Result<bool, Error>,
+    {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut last: Box<[u8]> = Box::default();
+        for item in self.snapshot.iterator_cf_opt(&self.engine.family(family), options, IteratorMode::Start) {
+            let (key, value) = item.map_err(|e| damaged(family, &last, e))?;
+            if !visit(&key, value)? {
+                break;
+            }
+            last = key;
+        }
+        Ok(())
     }
 }
 

@@ -30,12 +30,24 @@ pub enum Refusal {
     NoLeader,
     LeaderChanged,
     Stopped,
-    OneMemberOnly,
+    NoPeerListener,
     NotSupported,
+    Timeout,
+    LeaderFailed,
+    TransferTimeout,
+    BadMemberUrls,
+    PeerUrlExists,
+    NotEnoughStarted,
+    Unhealthy,
+    TooManyLearners,
+    NotLearner,
+    LearnerNotReady,
+    LearnerOnly,
+    Corrupt,
 }
 
 /// Clients compare these codes and texts, so they are etcd's.
-const REFUSALS: [(Refusal, Code, &str); 22] = [
+const REFUSALS: [(Refusal, Code, &str); 34] = [
     (Refusal::EmptyKey, Code::InvalidArgument, "etcdserver: key is not provided"),
     (Refusal::KeyNotFound, Code::InvalidArgument, "etcdserver: key not found"),
     (Refusal::ValueProvided, Code::InvalidArgument, "etcdserver: value is provided"),
@@ -56,8 +68,36 @@ const REFUSALS: [(Refusal, Code, &str); 22] = [
     (Refusal::NoLeader, Code::Unavailable, "etcdserver: no leader"),
     (Refusal::LeaderChanged, Code::Unavailable, "etcdserver: leader changed"),
     (Refusal::Stopped, Code::Unavailable, "etcdserver: server stopped"),
-    (Refusal::OneMemberOnly, Code::Unimplemented, "store: this build runs clusters of one member only"),
+    (
+        Refusal::NoPeerListener,
+        Code::FailedPrecondition,
+        "store: the members listen on no peer URL; start them with --listen-peer-urls and, for https, --peer-cert-file",
+    ),
     (Refusal::NotSupported, Code::Unimplemented, "store: this operation is not supported"),
+    (Refusal::Timeout, Code::Unavailable, "etcdserver: request timed out"),
+    (
+        Refusal::LeaderFailed,
+        Code::Unavailable,
+        "etcdserver: request timed out, possibly due to previous leader failure",
+    ),
+    (Refusal::TransferTimeout, Code::Unavailable, "etcdserver: request timed out, leader transfer took too long"),
+    (Refusal::BadMemberUrls, Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
+    (Refusal::PeerUrlExists, Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
+    (
+        Refusal::NotEnoughStarted,
+        Code::FailedPrecondition,
+        "etcdserver: re-configuration failed due to not enough started members",
+    ),
+    (Refusal::Unhealthy, Code::Unavailable, "etcdserver: unhealthy cluster"),
+    (Refusal::TooManyLearners, Code::FailedPrecondition, "etcdserver: too many learner members in cluster"),
+    (Refusal::NotLearner, Code::FailedPrecondition, "etcdserver: can only promote a learner member"),
+    (
+        Refusal::LearnerNotReady,
+        Code::FailedPrecondition,
+        "etcdserver: can only promote a learner member which is in sync with leader",
+    ),
+    (Refusal::LearnerOnly, Code::FailedPrecondition, "etcdserver: rpc not supported for learner"),
+    (Refusal::Corrupt, Code::DataLoss, "etcdserver: corrupt cluster"),
 ];
 
 impl Refusal {

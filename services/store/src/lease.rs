@@ -96,6 +96,15 @@ impl LeaseTable {
         Some(lease.ttl)
     }
 
+    /// Starts every lease's time anew: a new leader does not know when its clients were last heard of.
+    pub fn renew_all(&mut self, now: Instant) {
+        self.deadlines.clear();
+        for (id, lease) in &mut self.leases {
+            lease.deadline = end(now, lease.ttl);
+            self.deadlines.insert((lease.deadline, *id));
+        }
+    }
+
     /// Seconds left and seconds granted.
     pub fn time_to_live(&self, id: i64, now: Instant) -> Option<(i64, i64)> {
         let lease = self.leases.get(&id)?;
@@ -165,6 +174,10 @@ mod tests {
         assert_eq!(table.due(after(5), 9), [1, 2]);
         assert_eq!(table.time_to_live(2, after(3)), Some((2, 5)));
         assert_eq!(table.time_to_live(9, start), None);
-        assert_eq!(table.ids(), [1, 2, 4]);
+        table.renew_all(after(10));
+        assert_eq!((table.due(after(11), 9), table.next_deadline()), (vec![], Some(after(12))));
+        table.revoke(1).unwrap();
+        assert_eq!(table.next_deadline(), Some(after(15)));
+        assert_eq!(table.ids(), [2, 4]);
     }
 }

@@ -8,22 +8,27 @@
 
 pub mod command;
 pub mod config;
+mod corruption;
 pub mod engine;
 pub mod error;
 pub mod lease;
 pub mod member;
 pub mod mvcc;
+mod offline;
 pub mod raft;
 pub mod schema;
 pub mod server;
 pub mod snapshot;
 pub mod watch;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use clap::Parser;
 use tokio::task::JoinSet;
 
 use config::Config;
-use member::Member;
+use member::{Closing, Member};
 use raft::writer::Fatal;
 use server::Server;
 
@@ -32,34 +37,80 @@ use server::Server;
 /// # Errors
 /// Wrong flags, damaged data, a failed disk, or an address that cannot be listened on.
 pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outcome {
+    if args.get(1).is_some_and(|first| first == "snapshot") {
+        let command = offline::Offline::try_parse_from(args)?;
+        return Ok(tokio::task::spawn_blocking(move || offline::run(command)).await??);
+    }
     let config = Config::try_parse_from(args)?;
     config.validate()?;
-    let urls = config.listen_client_urls.clone();
     let fatal = Fatal::new();
     let (member, closing) = Member::open(config, fatal.clone()).await?;
+    let (stop, stopped) = daemon::Shutdown::pair();
+    let mut serving = std::pin::pin!(serve(member, stopped));
+    let failed = tokio::select! {
+        reason = fatal.wait() => Some(reason),
+        () = shutdown.wait() => None,
+        outcome = serving.as_mut() => {
+            close(closing).await;
+            return outcome;
+        }
+    };
+    // Connections end in either case: each of them holds the database.
+    stop.trigger();
+    let outcome = serving.await;
+    close(closing).await;
+    failed.map_or(outcome, |reason| Err(reason.into()))
+}
+
+/// How long a member may take to close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(15);
+
+async fn close(closing: Closing) {
+    if tokio::time::timeout(CLOSE_LIMIT, closing.close()).await.is_err() {
+        tracing::error!("the member does not close");
+        // Ending the process orderly would wait for the same threads in RocksDB's exit handlers, without a limit.
+        std::process::abort();
+    }
+}
+
+/// Serves other members, then (as soon as this one is part of the cluster) clients, until `shutdown`.
+async fn serve(member: Arc<Member>, shutdown: daemon::Shutdown) -> daemon::Outcome {
+    let mut tasks = JoinSet::new();
+    let server = Server::for_members(member.clone(), shutdown.clone());
+    for url in member.config.peer_listeners() {
+        tasks.spawn(server.clone().serve(url));
+    }
+    drop(server);
+    tokio::select! {
+        () = shutdown.wait() => return Ok(()),
+        failed = failure(&mut tasks) => return failed,
+        joined = member.join() => joined?,
+    }
     tracing::info!(
         member = %format!("{:x}", member.identity.member),
         cluster = %format!("{:x}", member.identity.cluster),
         revision = member.state.mvcc.revision(),
         "member is ready"
     );
-    let mut tasks = JoinSet::new();
-    let server = Server::new(member.clone(), shutdown.clone());
-    for url in urls {
-        tasks.spawn(server.clone().serve(url));
+    let server = Server::for_clients(member.clone(), shutdown.clone());
+    for url in &member.config.listen_client_urls {
+        tasks.spawn(server.clone().serve(url.clone()));
     }
     drop(server);
-    let expiry = member.expire_leases(shutdown.clone());
+    let (lead, compare) = (member.clone().lead(shutdown.clone()), corruption::watch(member, shutdown));
     tasks.spawn(async move {
-        expiry.await;
+        futures_util::future::join(lead, compare).await;
         Ok(())
     });
-    let outcome = tokio::select! {
-        reason = fatal.wait() => return Err(reason.into()),
-        outcome = finish(&mut tasks) => outcome,
-    };
-    closing.close().await;
-    outcome
+    finish(&mut tasks).await
+}
+
+/// Resolves when a task fails; never if none does.
+async fn failure(tasks: &mut JoinSet<daemon::Outcome>) -> daemon::Outcome {
+    match tasks.join_next().await {
+        Some(ended) => ended?,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for all tasks; the first failure counts.

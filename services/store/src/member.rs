@@ -1,25 +1,30 @@
 //! One running member: storage, consensus and state together, opened and closed in the right order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use store_api::etcdserverpb as pb;
 use tokio::time::Instant;
 
-use crate::command::{Operation, Outcome};
+use crate::command::{Command, Operation, Outcome};
 use crate::config::Config;
 use crate::engine::{Closed, Engine};
 use crate::error::{Error, Refusal};
 use crate::mvcc::check;
 use crate::raft::apply::{Applier, State};
 use crate::raft::log::LogStore;
-use crate::raft::membership::{self, Identity};
+use crate::raft::membership::{self, Changes, Identity, MemberNode};
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
+use crate::raft::transport::{self, Transport};
+use crate::raft::wire::pb as peer;
+use crate::raft::wire::pb::peer_client::PeerClient;
 use crate::raft::writer::{self, Fatal, Job, Threads, Writer};
-use crate::raft::{self, Consensus};
+use crate::raft::{self, Answer, Consensus, transfer};
 
 /// Writes between two looks at the size on disk.
 const SIZE_EVERY: u64 = 256;
@@ -28,6 +33,8 @@ const SIZE_EVERY: u64 = 256;
 pub struct Member {
     /// Agreement.
     pub consensus: Consensus,
+    /// Changes of the membership.
+    pub changes: Changes,
     /// Content.
     pub state: State,
     /// The database.
@@ -49,35 +56,167 @@ pub struct Closing {
 }
 
 impl Member {
-    /// Opens the data directory, verifies it, and joins or makes the cluster.
+    /// Opens the data directory, verifies it, and starts consensus. Other members must be able to reach this one before
+    /// [`Member::join`] can return.
     ///
     /// # Errors
-    /// The first damaged record, by name; an unusable directory; or no leader.
+    /// The first damaged record, by name; an unusable directory; or the other members refuse this one.
     pub async fn open(config: Config, fatal: Fatal) -> Result<(Arc<Member>, Closing), Error> {
         let folder = config.data_dir.join("member");
         std::fs::create_dir_all(&folder).map_err(|e| Error::Layout(format!("{}: {e}", folder.display())))?;
         remove_old_checkpoints(&config);
-        let opened = tokio::task::spawn_blocking(move || open_storage(&folder)).await;
-        let (engine, closed, identity, state, tail) = opened.map_err(|e| Error::Consensus(e.to_string()))??;
+        let data_dir = config.data_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || open_storage(&data_dir, &folder)).await;
+        let Storage { engine, closed, state, tail } = opened.map_err(|e| Error::Consensus(e.to_string()))??;
+        let transport = Transport::new(&config, state.removed.clone(), fatal.clone())?;
+        let start = membership::decide(Identity::read(&engine)?, &config, &transport).await?;
+        let identity = start.identity;
+        if state.removed.lock().contains(&identity.member) {
+            return Err(Error::Layout(transport::REMOVED.into()));
+        }
+        identity.write(&engine)?;
+        transport.identify(identity);
         let tail = Arc::new(Mutex::new(tail));
         let (writer, jobs) = writer::queue();
         let applier = Applier::new(engine.clone(), state.clone());
-        let threads = writer::start(engine.clone(), tail.clone(), applier, jobs, fatal)
+        let threads = writer::start(engine.clone(), tail.clone(), applier, jobs, fatal.clone())
             .map_err(|e| Error::Consensus(format!("cannot start the storage threads: {e}")))?;
         let log = LogStore::new(engine.clone(), tail, writer.clone());
         let machine = StateMachine::new(state.applied.clone(), writer.clone());
         let timing =
             raft::config(identity.cluster, config.heartbeat_interval, config.election_timeout, config.snapshot_count)?;
-        let running = openraft::Raft::new(identity.member, timing, Network, log, machine)
+        let limit = std::time::Duration::from_millis(config.election_timeout);
+        let network = Network { transport: transport.clone(), engine: engine.clone(), limit };
+        let running = openraft::Raft::new(identity.member, timing, network, log, machine)
             .await
             .map_err(|e| Error::Consensus(e.to_string()))?;
-        let consensus = Consensus::new(running);
-        membership::announce(&consensus, identity, config.node()).await?;
+        let consensus = Consensus::new(running, transport, identity.member, REQUEST_LIMIT + 2 * limit);
         let size = AtomicU64::new(engine.size());
-        let member = Arc::new(Member { consensus, state, engine, identity, config, writes: AtomicU64::new(0), size });
-        // Nothing is served before everything that was committed is visible again.
-        member.consensus.read_barrier().await?;
+        let changes = Changes::new(&config);
+        let member =
+            Arc::new(Member { consensus, changes, state, engine, identity, config, writes: AtomicU64::new(0), size });
+        member.watch_membership(start.met, fatal);
+        if identity.founder {
+            member.consensus.found(start.founders).await?;
+        }
         Ok((member.clone(), Closing { writer, threads, member, closed }))
+    }
+
+    /// Returns when this member is part of the cluster and knows everything that was committed: nothing is served before.
+    ///
+    /// # Errors
+    /// The cluster refuses this member, or consensus stopped.
+    pub async fn join(&self) -> Result<(), Error> {
+        let own = MemberNode::of(&self.config, self.identity.incarnation);
+        loop {
+            match self.announce(own.clone()).await {
+                Ok(()) => break,
+                Err(Error::Refused(Refusal::Stopped)) => return Err(Refusal::Stopped.into()),
+                // Without a quorum there is nobody to join; the others may come at any time.
+                Err(error @ Error::Refused(_)) => tracing::info!(%error, "not part of the cluster yet"),
+                Err(error) => return Err(error),
+            }
+        }
+        while let Err(error) = self.consensus.read_barrier().await {
+            tracing::info!(%error, "waiting for a quorum");
+        }
+        Ok(())
+    }
+
+    async fn announce(&self, own: MemberNode) -> Result<(), Error> {
+        let request = |route| peer::AnnounceRequest {
+            route: Some(route),
+            name: own.name.clone(),
+            client_urls: own.client_urls.clone(),
+        };
+        let there = self.consensus.on_leader(async |leader, channel| {
+            let route = self.consensus.transport().route(leader);
+            let answer = PeerClient::new(channel).announce(request(route)).await;
+            answer.map_err(|status| self.consensus.transport().judge(status))
+        });
+        match there.await {
+            Ok(None) => self.changes.announce(&self.consensus, self.identity.member, own.clone()).await,
+            Ok(Some(answer)) if !answer.get_ref().not_leader => Ok(()),
+            Ok(Some(_)) => Err(Refusal::NotLeader.into()),
+            Err(status) => {
+                tracing::debug!(%status, "the leader did not take the announcement");
+                tokio::time::sleep(RETRY).await;
+                Err(Refusal::Timeout.into())
+            }
+        }
+    }
+
+    /// Keeps addresses current, ends this member when it was removed or consensus failed, and lets a lone member sleep.
+    fn watch_membership(&self, met: BTreeMap<u64, MemberNode>, fatal: Fatal) {
+        let consensus = self.consensus.clone();
+        let (removed, me) = (self.state.removed.clone(), self.identity.member);
+        let linger = std::time::Duration::from_millis(self.config.election_timeout);
+        if !met.is_empty() {
+            consensus.transport().learn(met);
+        }
+        tokio::spawn(async move {
+            let mut metrics = consensus.raft().metrics();
+            let mut seen = None;
+            loop {
+                // The metrics change with every write; who the members are, hardly ever.
+                let now = {
+                    let metrics = metrics.borrow_watched();
+                    (*metrics.membership_config.log_id(), metrics.state, metrics.running_state.is_ok())
+                };
+                if seen == Some(now) && !removed.lock().contains(&me) {
+                    if metrics.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                seen = Some(now);
+                let members: BTreeMap<_, _> = consensus.members().into_iter().map(|(id, node, _)| (id, node)).collect();
+                let alone = members.len() == 1 && consensus.is_leader();
+                // Alone there is no one to send heartbeats to and no election to time: an idle member should sleep.
+                consensus.raft().runtime_config().heartbeat(!alone);
+                consensus.raft().runtime_config().tick(!alone);
+                if !members.is_empty() {
+                    consensus.transport().learn(members);
+                }
+                if let Err(error) = &metrics.borrow_watched().running_state {
+                    if !matches!(error, openraft::errors::Fatal::Stopped) {
+                        fatal.raise(&format!("consensus failed: {error}"));
+                    }
+                    return;
+                }
+                if removed.lock().contains(&me) {
+                    // The others still have to hear that the removal is committed.
+                    tokio::time::sleep(linger).await;
+                    fatal.raise(transport::REMOVED);
+                    return;
+                }
+                let known: Vec<u64> = consensus.members().into_iter().map(|(id, ..)| id).collect();
+                if !known.is_empty() && !known.contains(&me) {
+                    // Whether that is committed, only the others can say; nobody sends this member anything any more.
+                    consensus.ask_whether_removed(&known).await;
+                    tokio::time::sleep(RETRY).await;
+                    seen = None;
+                    continue;
+                }
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Refuses what must not be answered from content that differs between members, or by a member that only learns.
+    ///
+    /// # Errors
+    /// The alarm is on, or this is a learner.
+    pub fn check_serving(&self, serializable: bool) -> Result<(), Refusal> {
+        if self.state.alarms.lock().alarms.iter().any(|alarm| alarm.alarm() == pb::AlarmType::Corrupt) {
+            return Err(Refusal::Corrupt);
+        }
+        if !serializable && !self.consensus.transport().alone() && self.consensus.is_learner() {
+            return Err(Refusal::LearnerOnly);
+        }
+        Ok(())
     }
 
     /// A response header with this revision.
@@ -96,6 +235,9 @@ impl Member {
     /// # Errors
     /// The change was refused, or this member cannot propose.
     pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
+        if !self.consensus.transport().alone() && self.consensus.is_learner() {
+            return Err(Refusal::LearnerOnly.into());
+        }
         let stores = match &operation {
             Operation::Put(_) | Operation::LeaseGrant(_) => true,
             Operation::Txn(request) => check::stores(request),
@@ -133,33 +275,75 @@ impl Member {
         self.config.data_dir.join(format!("{CHECKPOINT}{:016x}", rand::random::<u64>()))
     }
 
-    /// Revokes leases when they end, until `shutdown`.
-    pub async fn expire_leases(self: Arc<Self>, shutdown: daemon::Shutdown) {
+    /// Does what only a leader does, until `shutdown`: revokes leases when they end, and finishes changes of the
+    /// membership.
+    pub async fn lead(self: Arc<Self>, shutdown: daemon::Shutdown) {
         // The clock itself never decides anything in the state machine: an ended lease is revoked by a proposal.
         let far = std::time::Duration::from_secs(24 * 3600);
+        let mut metrics = self.consensus.raft().server_metrics();
+        let mut led = None;
         loop {
-            let next = self.state.leases.lock().next_deadline();
+            let leading = self.consensus.leading_term();
+            if leading.is_some() && leading != led {
+                self.state.leases.lock().renew_all(std::time::Instant::now());
+                self.settle();
+            }
+            led = leading;
+            let next = self.state.leases.lock().next_deadline().filter(|_| led.is_some());
             let deadline = next.map_or_else(|| Instant::now() + far, Instant::from_std);
             tokio::select! {
                 () = shutdown.wait() => return,
+                changed = metrics.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
                 () = self.state.leases_changed.notified() => continue,
                 () = tokio::time::sleep_until(deadline) => {}
             }
-            let due = self.state.leases.lock().due(std::time::Instant::now(), 1000);
-            for id in due {
-                match self.consensus.propose(Operation::LeaseRevoke(pb::LeaseRevokeRequest { id })).await {
-                    Ok(_) | Err(Error::Refused(Refusal::LeaseNotFound)) => tracing::debug!(id, "lease expired"),
-                    Err(error) => {
-                        tracing::warn!(id, %error, "cannot revoke an expired lease; trying again");
-                        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-                        break;
-                    }
+            self.revoke_due().await;
+        }
+    }
+
+    /// Finishes changes of the membership in the background.
+    pub fn settle(self: &Arc<Self>) {
+        let member = self.clone();
+        tokio::spawn(async move {
+            while let Err(error) = member.changes.settle(&member.consensus).await {
+                if matches!(error, Error::Refused(Refusal::Stopped)) {
+                    return;
+                }
+                tracing::warn!(%error, "a change of the membership is not finished; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+    }
+
+    async fn revoke_due(&self) {
+        let due = self.state.leases.lock().due(std::time::Instant::now(), 1000);
+        for id in due {
+            // Not through another leader: that one gives every lease its whole time again.
+            let revoke = Command::new(Operation::LeaseRevoke(pb::LeaseRevokeRequest { id }));
+            let revoked = match self.consensus.propose_here(revoke).await {
+                Ok(Answer::Done((reply, _))) => reply.into_result().map(|_| ()),
+                Ok(Answer::NotLeader) => Err(Refusal::NotLeader.into()),
+                Err(error) => Err(error),
+            };
+            match revoked {
+                Ok(()) | Err(Error::Refused(Refusal::LeaseNotFound)) => tracing::debug!(id, "lease expired"),
+                Err(error) => {
+                    tracing::warn!(id, %error, "cannot revoke an expired lease; trying again");
+                    tokio::time::sleep(RETRY).await;
+                    return;
                 }
             }
         }
     }
 }
 
+/// How long a request may take besides two elections; etcd's figure.
+const REQUEST_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// The pause before something is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long running calls may take to end.
 const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 const CHECKPOINT: &str = "checkpoint-";
@@ -174,14 +358,19 @@ fn remove_old_checkpoints(config: &Config) {
     }
 }
 
-type Storage = (Engine, Closed, Identity, State, crate::raft::log::Tail);
+struct Storage {
+    engine: Engine,
+    closed: Closed,
+    state: State,
+    tail: crate::raft::log::Tail,
+}
 
-fn open_storage(folder: &std::path::Path) -> Result<Storage, Error> {
+fn open_storage(data_dir: &std::path::Path, folder: &std::path::Path) -> Result<Storage, Error> {
     let (engine, closed) = Engine::open(folder)?;
-    let identity = Identity::open(&engine)?;
+    transfer::resume(&engine, data_dir)?;
     let state = State::open(&engine)?;
     let tail = crate::raft::log::open(&engine)?;
-    Ok((engine, closed, identity, state, tail))
+    Ok(Storage { engine, closed, state, tail })
 }
 
 impl Closing {

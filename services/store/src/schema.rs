@@ -34,7 +34,7 @@ pub mod raft_meta {
 pub mod state {
     /// The version of this layout, one byte.
     pub const FORMAT: &[u8] = b"format";
-    /// Cluster id and member id, 8 bytes each.
+    /// Cluster id, member id and incarnation, 8 bytes each, and whether this member founds the cluster, 1 byte.
     pub const IDENTITY: &[u8] = b"identity";
     /// [`super::Applied`]; written in the same batch as the changes it covers.
     pub const APPLIED: &[u8] = b"applied";
@@ -46,6 +46,10 @@ pub mod state {
     pub const COMPACT_DONE: &[u8] = b"compact_done";
     /// Active alarms: an encoded `AlarmResponse`.
     pub const ALARMS: &[u8] = b"alarms";
+    /// Ids of members that were removed, JSON: none of them is ever a member again.
+    pub const REMOVED: &[u8] = b"removed";
+    /// The folder of a received snapshot that is being installed.
+    pub const INSTALLING: &[u8] = b"installing";
 }
 
 /// The layout this code reads and writes.

@@ -1,40 +1,45 @@
 //! Every supervised process is killed with SIGKILL, one after the other: it comes back, and containers survive.
 
 use anyhow::{Result, ensure};
-use qemu::drivers::namespace::inspect;
 
 use super::machine::SERVICES;
 use super::{restarts, workload};
 use crate::context::Context;
+use crate::inspector;
 
 /// The scenario.
 pub fn run(context: &Context) -> Result<()> {
-    workload::bring_up(context)?;
-    let before = restarts::identities(context)?;
-    for service in SERVICES.iter().chain(&["machined"]) {
-        kill(context, service)?;
-        println!("  killed {service}");
-    }
-    context.kubectl(&format!("wait --for=condition=Ready node/{} --timeout=300s", context.node().name))?;
-    context.eventually("Ready pods", || {
-        context.kubectl("wait --for=condition=Ready pod -l app=web --timeout=10s").map(drop)
-    })?;
-    workload::reachable(context)?;
-    let after = restarts::identities(context)?;
-    ensure!(before == after, "containers did not survive: before {before:?}, after {after:?}");
-    workload::take_down(context)
+    inspector::with_inspector(context, || {
+        workload::bring_up(context)?;
+        let before = restarts::identities(context)?;
+        for service in SERVICES.iter().chain(&["machined"]) {
+            kill(context, service)?;
+            println!("  killed {service}");
+        }
+        context.kubectl(&format!("wait --for=condition=Ready node/{} --timeout=300s", context.node().name))?;
+        context.eventually("Ready pods", || {
+            context.kubectl("wait --for=condition=Ready pod -l app=web --timeout=10s").map(drop)
+        })?;
+        workload::reachable(context)?;
+        let after = restarts::identities(context)?;
+        ensure!(before == after, "containers did not survive: before {before:?}, after {after:?}");
+        workload::take_down(context)
+    })
 }
 
 /// Kills a service and waits until it runs as another process and the API answers.
 fn kill(context: &Context, service: &str) -> Result<()> {
-    // proc(5) cuts names after 15 bytes.
-    let name: String = service.chars().take(15).collect();
     let before = line(context, service)?;
-    inspect::kill_all(&context.cluster, context.node(), &name)?;
+    // Whoever carries the answer may be the victim: what counts is the process number.
+    let said = inspector::kill(context, service);
     context.eventually(&format!("{service} after its death"), || {
         let now = line(context, service)?;
-        ensure!(now.contains("Running") && now != before, "{now}");
+        ensure!(now.contains("Running") && now != before, "{now}; the killer said {said:?}");
         context.kubectl("get --raw /readyz --request-timeout=5s").map(drop)
+    })?;
+    // The next victim is reached through this one.
+    context.eventually(&format!("exec after {service}'s death"), || {
+        context.kubectl("exec client --request-timeout=20s -- /test-web env POD_NAME").map(drop)
     })?;
     Ok(())
 }

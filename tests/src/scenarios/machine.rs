@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::context::Context;
+use crate::docker_save;
 
 /// Services that every control-plane node runs.
 pub const SERVICES: &[&str] = &[
@@ -35,5 +36,18 @@ pub fn run(context: &Context) -> Result<()> {
         ensure!(line.contains("Running"), "{line}");
         Ok(())
     })?;
-    Ok(())
+    docker_archive(context)
+}
+
+/// An archive as `docker save` writes it is taken like an OCI archive, and its image runs.
+fn docker_archive(context: &Context) -> Result<()> {
+    const IMAGE: &str = "corten.local/saved:v1";
+    let archive = context.cluster.folder.join("saved.tar");
+    docker_save::convert(&context.artifacts.image.test_web, IMAGE, &archive)?;
+    let said = context.cortenctl(&["image", "import", &archive.display().to_string()])?;
+    ensure!(said.contains(IMAGE), "image import says: {said}");
+    let run = format!("run saved --image={IMAGE} --image-pull-policy=Never --restart=Never -- sleep");
+    context.kubectl(&run)?;
+    context.kubectl("wait --for=condition=Ready pod/saved --timeout=300s")?;
+    context.kubectl("delete pod saved --grace-period=1 --timeout=120s").map(drop)
 }

@@ -4,13 +4,19 @@ use qemu::DriverName;
 
 use crate::e2e::Run;
 
+mod commands;
 mod configuration;
+mod controllers;
+mod full_disk;
 mod kills;
 mod leftovers;
 mod machine;
+mod orderly;
+mod pair;
 mod power;
 mod refusals;
 mod restarts;
+mod streams;
 mod workload;
 
 /// One scenario.
@@ -27,24 +33,37 @@ pub struct Scenario {
 
 const EVERYWHERE: &[DriverName] = &[DriverName::Qemu, DriverName::Namespace];
 
+const QEMU: &[DriverName] = &[DriverName::Qemu];
+const NAMESPACE: &[DriverName] = &[DriverName::Namespace];
+
+const fn everywhere(name: &'static str, run: Run) -> Scenario {
+    Scenario { name, drivers: EVERYWHERE, why_not: "", run }
+}
+
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "machine", drivers: EVERYWHERE, why_not: "", run: machine::run },
-    Scenario { name: "workload", drivers: EVERYWHERE, why_not: "", run: workload::run },
-    Scenario { name: "refusals", drivers: EVERYWHERE, why_not: "", run: refusals::run },
-    Scenario { name: "configuration", drivers: EVERYWHERE, why_not: "", run: configuration::run },
-    Scenario { name: "restarts", drivers: EVERYWHERE, why_not: "", run: restarts::run },
+    everywhere("machine", machine::run),
+    everywhere("commands", commands::run),
+    everywhere("workload", workload::run),
+    everywhere("controllers", controllers::run),
+    everywhere("streams", streams::run),
+    everywhere("refusals", refusals::run),
+    everywhere("configuration", configuration::run),
+    everywhere("restarts", restarts::run),
+    everywhere("kills", kills::run),
+    everywhere("leftovers", leftovers::run),
+    Scenario { name: "full_disk", drivers: QEMU, why_not: "the node's disk is this host's", run: full_disk::run },
     Scenario {
-        name: "kills",
-        drivers: &[DriverName::Namespace],
-        why_not: "from outside a machine no process can be killed",
-        run: kills::run,
+        name: "pair",
+        drivers: NAMESPACE,
+        why_not: "virtual machines do not share a network yet",
+        run: pair::run,
     },
     Scenario {
-        name: "leftovers",
-        drivers: &[DriverName::Namespace],
-        why_not: "from outside a machine its mounts and rules cannot be seen",
-        run: leftovers::run,
+        name: "orderly",
+        drivers: QEMU,
+        why_not: "a node in namespaces has its host's kernel",
+        run: orderly::run,
     },
-    Scenario { name: "power", drivers: EVERYWHERE, why_not: "", run: power::run },
+    everywhere("power", power::run),
 ];

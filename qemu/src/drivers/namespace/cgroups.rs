@@ -109,25 +109,6 @@ pub fn mount_all(hierarchies: &[Hierarchy], root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// All groups below a node's own, as paths relative to their hierarchies.
-pub fn below(name: &str) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for hierarchy in hierarchies()? {
-        let top = hierarchy.node_group(name);
-        let mut waiting = vec![top.clone()];
-        while let Some(folder) = waiting.pop() {
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    let relative = entry.path().strip_prefix(&top).map(|p| p.display().to_string()).unwrap_or_default();
-                    found.push(format!("{} {relative}", hierarchy.name));
-                    waiting.push(entry.path());
-                }
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Removes the groups of a node that is off.
 pub fn remove(name: &str) -> Result<()> {
     for hierarchy in hierarchies()? {

@@ -5,7 +5,6 @@
 //! What only a kernel of its own can show (boot, modules, disks, power) is not shown here; that is QEMU's part.
 
 mod cgroups;
-pub mod inspect;
 mod network;
 pub mod node;
 

@@ -64,11 +64,6 @@ pub fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The names of a namespace's interfaces.
-pub fn interfaces(path: &Path) -> Result<Vec<String>> {
-    inside(path, async move |handle| Ok(handle.links().await?.into_iter().map(|link| link.name).collect()))
-}
-
 async fn link(handle: &Handle, name: &str) -> Result<Link> {
     handle.link_by_name(name).await?.ok_or_else(|| anyhow!("there is no interface {name}"))
 }

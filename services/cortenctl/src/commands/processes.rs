@@ -22,10 +22,16 @@ pub(crate) async fn run(args: Processes, global: &Global) -> anyhow::Result<()> 
                 p.service,
                 p.rss_bytes.to_string(),
                 mebibytes(p.rss_bytes),
+                p.pss_bytes.to_string(),
+                p.private_bytes.to_string(),
             ]);
         }
     }
-    output::print(args.output, &["NODE", "PID", "NAME", "SERVICE", "RSS BYTES", "RSS MIB"], &rows);
+    output::print(
+        args.output,
+        &["NODE", "PID", "NAME", "SERVICE", "RSS BYTES", "RSS MIB", "PSS BYTES", "PRIVATE BYTES"],
+        &rows,
+    );
     Ok(())
 }
 

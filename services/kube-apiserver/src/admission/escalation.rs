@@ -3,9 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::BoxFuture;
-
-use super::{AdmissionRequest, Operation, Plugin};
+use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::authz::Attributes;
 use crate::authz::rbac::Rule;
 use crate::errors::ApiError;
@@ -22,11 +20,7 @@ impl Plugin for EscalationCheck {
         "EscalationCheck"
     }
 
-    fn admit<'a>(
-        &'a self,
-        cx: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> Verdict<'a> {
         Box::pin(async move {
             let writes =
                 matches!(request.operation, Operation::Create | Operation::Update) && request.subresource.is_none();

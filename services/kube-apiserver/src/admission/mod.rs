@@ -1,22 +1,39 @@
-//! Admission: what may change or refuse a write before it is validated. One plugin, one file, one line in [`PLUGINS`].
+//! Admission: what may change or refuse a write. One plugin, one file, one line in [`PLUGINS`].
+//!
+//! A plugin has two chances, and each is taken by all plugins in turn: [`Plugin::admit`] may still change the object, [`Plugin::validate`]
+//! sees it complete and valid, just before it is stored.
 
+mod certificates;
+pub mod config;
+mod default_class;
 mod escalation;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_resources;
+mod pod_security;
 mod priority;
+mod quota;
+mod quota_usage;
+mod runtime_class;
 mod service_account;
 mod service_addresses;
+mod storage_in_use;
 mod taint_nodes;
 mod tolerations;
+mod volume_resize;
 
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use crate::errors::ApiError;
 use crate::registry::{Context, Resource};
+use crate::storage::Stored;
 
 /// What a request is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,38 +78,95 @@ impl AdmissionRequest<'_> {
     }
 }
 
-/// One rule of admission.
+/// A plugin's answer, perhaps after asking the store.
+pub type Verdict<'a> = BoxFuture<'a, Result<(), ApiError>>;
+
+/// One rule of admission. Most need one of the three methods.
 pub trait Plugin: Sync {
     /// As upstream names it.
     fn name(&self) -> &'static str;
 
-    /// Changes the object, refuses the request, or lets it pass.
-    fn admit<'a>(
-        &'a self,
-        cx: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>>;
+    /// Changes the object or refuses the request, from the request alone.
+    fn change(&self, _: &mut AdmissionRequest<'_>) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Changes the object or refuses the request.
+    fn admit<'a>(&'a self, _: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> Verdict<'a> {
+        Box::pin(std::future::ready(self.change(request)))
+    }
+
+    /// Refuses the object as it would be stored.
+    fn validate<'a>(&'a self, _: &'a Context<'_>, _: &'a AdmissionRequest<'_>) -> Verdict<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
-/// The plugins, in the order they run. Addresses come last: nothing may be claimed for a request that is refused.
+/// The plugins, in the order they run, which is upstream's. Addresses and quota come last: nothing may be claimed for a request that is
+/// refused.
 pub static PLUGINS: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
     &taint_nodes::TaintNodesByCondition,
     &escalation::EscalationCheck,
+    &pod_security::PodSecurity,
     &priority::Priority,
     &tolerations::DefaultTolerationSeconds,
+    &default_class::DefaultStorageClass,
+    &storage_in_use::StorageObjectInUseProtection,
+    &volume_resize::PersistentVolumeClaimResize,
+    &runtime_class::RuntimeClass,
+    &certificates::CertificateApproval,
+    &certificates::CertificateSigning,
+    &certificates::CertificateSubjectRestriction,
+    &default_class::DefaultIngressClass,
     &service_addresses::ServiceAddresses,
+    &quota::ResourceQuota,
 ];
 
-/// Runs every plugin.
+/// The first phase.
 pub async fn admit(cx: &Context<'_>, mut request: AdmissionRequest<'_>) -> Result<(), ApiError> {
     for plugin in PLUGINS {
-        if let Err(error) = plugin.admit(cx, &mut request).await {
-            tracing::debug!(plugin = plugin.name(), resource = ?request.resource, name = request.name, %error, "refused");
-            return Err(error);
-        }
+        plugin.admit(cx, &mut request).await.inspect_err(|error| refused(*plugin, &request, error))?;
     }
     Ok(())
+}
+
+/// The second phase.
+pub async fn validate(cx: &Context<'_>, request: AdmissionRequest<'_>) -> Result<(), ApiError> {
+    for plugin in PLUGINS {
+        plugin.validate(cx, &request).await.inspect_err(|error| refused(*plugin, &request, error))?;
+    }
+    Ok(())
+}
+
+fn refused(plugin: &dyn Plugin, request: &AdmissionRequest<'_>, error: &ApiError) {
+    tracing::debug!(plugin = plugin.name(), resource = ?request.resource, name = request.name, %error, "refused");
+}
+
+/// An object plugins go by: from the cache, which may not have heard of one that was just made, or else from the store.
+async fn find(
+    cx: &Context<'_>,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Arc<Stored>>, ApiError> {
+    let Some(row) = cx.state.resource(group, "v1", plural) else { return Ok(None) };
+    let storage = &cx.state.storage;
+    match storage.cached_get(row, namespace, name) {
+        Some(found) => Ok(Some(found)),
+        None => storage.get(row, namespace, name).await,
+    }
+}
+
+/// All objects of a kind, in one namespace if it has namespaces, once the cache has read the store.
+async fn all(cx: &Context<'_>, group: &str, plural: &str, namespace: &str) -> Result<Vec<Value>, ApiError> {
+    let Some(row) = cx.state.resource(group, "v1", plural) else { return Ok(Vec::new()) };
+    let cache = cx.state.storage.cache(row);
+    cache.synced().await;
+    let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+    Ok(cache.snapshot(&prefix).0.iter().map(|stored| stored.object()).collect())
 }

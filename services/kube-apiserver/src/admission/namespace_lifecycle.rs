@@ -1,9 +1,8 @@
 //! Nothing is made in a namespace that does not exist or is on its way out, and the system's own namespaces stay.
 
 use apimachinery::meta;
-use futures_util::future::BoxFuture;
 
-use super::{AdmissionRequest, Operation, Plugin};
+use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::errors::ApiError;
 use crate::registry::Context;
 use crate::registry::strategy::tree::str_at;
@@ -18,11 +17,7 @@ impl Plugin for NamespaceLifecycle {
         "NamespaceLifecycle"
     }
 
-    fn admit<'a>(
-        &'a self,
-        cx: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> Verdict<'a> {
         Box::pin(async move {
             if request.is("", "namespaces") {
                 if request.operation == Operation::Delete && IMMORTAL.contains(&request.name) {
@@ -40,13 +35,7 @@ impl Plugin for NamespaceLifecycle {
 }
 
 async fn lives(cx: &Context<'_>, request: &AdmissionRequest<'_>) -> Result<(), ApiError> {
-    let Some(namespaces) = cx.state.resource("", "v1", "namespaces") else { return Ok(()) };
-    let storage = &cx.state.storage;
-    let found = match storage.cached_get(namespaces, "", request.namespace) {
-        Some(found) => Some(found),
-        // The cache may not have heard of a namespace that was just made.
-        None => storage.get(namespaces, "", request.namespace).await?,
-    };
+    let found = super::find(cx, "", "namespaces", "", request.namespace).await?;
     let Some(found) = found else {
         return Err(ApiError::not_found("", "namespaces", request.namespace));
     };

@@ -1,10 +1,9 @@
 //! A kubelet may write its own node, its own lease and the pods bound to it, and nothing of its neighbours'. Reading is the
 //! authorizer's business.
 
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use super::{AdmissionRequest, Operation, Plugin};
+use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::errors::ApiError;
 use crate::registry::Context;
 use crate::registry::strategy::tree::{at, items, map_at, same, str_at};
@@ -19,11 +18,7 @@ impl Plugin for NodeRestriction {
         "NodeRestriction"
     }
 
-    fn admit<'a>(
-        &'a self,
-        cx: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> Verdict<'a> {
         Box::pin(async move {
             let Some(node) = cx.user.node_name() else { return Ok(()) };
             let verdict = match (request.resource.group, request.resource.plural, request.subresource) {

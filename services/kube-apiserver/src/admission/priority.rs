@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use super::{AdmissionRequest, Operation, Plugin};
+use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::errors::ApiError;
 use crate::registry::Context;
+use crate::registry::strategy::plain::SYSTEM_PRIORITIES;
 use crate::registry::strategy::tree::{at, bool_at, has, int_at, keep, object, set, str_at};
 use crate::storage::Stored;
 
 const GROUP: &str = "scheduling.k8s.io";
-/// Classes that exist without an object, for what the cluster cannot do without.
-const SYSTEM: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 /// The plugin.
 pub struct Priority;
@@ -23,11 +21,7 @@ impl Plugin for Priority {
         "Priority"
     }
 
-    fn admit<'a>(
-        &'a self,
-        cx: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> Verdict<'a> {
         Box::pin(async move {
             if !request.is("", "pods") {
                 return Ok(());
@@ -81,7 +75,8 @@ fn default_class(cx: &Context<'_>) -> Value {
 }
 
 async fn named(cx: &Context<'_>, request: &AdmissionRequest<'_>, name: &str) -> Result<Value, ApiError> {
-    if let Some((_, value)) = SYSTEM.iter().find(|(n, _)| *n == name) {
+    // These exist even before their objects do: what starts first depends on them.
+    if let Some((_, value, _)) = SYSTEM_PRIORITIES.iter().find(|(n, _, _)| *n == name) {
         return Ok(serde_json::json!({"value": value}));
     }
     let found = match cx.state.resource(GROUP, "v1", "priorityclasses") {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::meta;
-use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{AdmissionRequest, Operation, Plugin};
+use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::errors::ApiError;
 use crate::registry::Context;
 use crate::registry::generic::generate_name;
@@ -28,11 +27,7 @@ impl Plugin for ServiceAccount {
         "ServiceAccount"
     }
 
-    fn admit<'a>(
-        &'a self,
-        cx: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> Verdict<'a> {
         Box::pin(async move {
             if !request.is("", "pods") || request.operation != Operation::Create {
                 return Ok(());

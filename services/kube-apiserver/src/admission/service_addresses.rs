@@ -1,10 +1,7 @@
 //! Gives Services their addresses and node ports. It stands at the end of admission because claims are writes to the store, which
 //! must be the last step before the Service itself is written.
 
-use futures_util::future::BoxFuture;
-
-use super::{AdmissionRequest, Operation, Plugin};
-use crate::errors::ApiError;
+use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::registry::strategy::service::SERVICE;
 use crate::registry::{Context, Strategy, alloc};
 
@@ -16,11 +13,7 @@ impl Plugin for ServiceAddresses {
         "ServiceAddresses"
     }
 
-    fn admit<'a>(
-        &'a self,
-        cx: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> Verdict<'a> {
         Box::pin(async move {
             if !request.is("", "services") {
                 return Ok(());

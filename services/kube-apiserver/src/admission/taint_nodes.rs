@@ -1,11 +1,9 @@
 //! A node that has just registered takes no pods until the node lifecycle controller has seen it ready.
 
-use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::{AdmissionRequest, Operation, Plugin};
 use crate::errors::ApiError;
-use crate::registry::Context;
 use crate::registry::strategy::tree::{items, object, set, str_at};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -18,17 +16,11 @@ impl Plugin for TaintNodesByCondition {
         "TaintNodesByCondition"
     }
 
-    fn admit<'a>(
-        &'a self,
-        _: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
-        Box::pin(async move {
-            if request.is("", "nodes") && request.operation == Operation::Create {
-                apply(request.object);
-            }
-            Ok(())
-        })
+    fn change(&self, request: &mut AdmissionRequest<'_>) -> Result<(), ApiError> {
+        if request.is("", "nodes") && request.operation == Operation::Create {
+            apply(request.object);
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,9 @@
 //! Pods stay five minutes on a node that stops answering, unless they say otherwise.
 
-use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::{AdmissionRequest, Operation, Plugin};
 use crate::errors::ApiError;
-use crate::registry::Context;
 use crate::registry::strategy::tree::{items, object, set, str_at};
 
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
@@ -19,17 +17,11 @@ impl Plugin for DefaultTolerationSeconds {
         "DefaultTolerationSeconds"
     }
 
-    fn admit<'a>(
-        &'a self,
-        _: &'a Context<'_>,
-        request: &'a mut AdmissionRequest<'_>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
-        Box::pin(async move {
-            if request.is("", "pods") && matches!(request.operation, Operation::Create | Operation::Update) {
-                apply(request.object);
-            }
-            Ok(())
-        })
+    fn change(&self, request: &mut AdmissionRequest<'_>) -> Result<(), ApiError> {
+        if request.is("", "pods") && matches!(request.operation, Operation::Create | Operation::Update) {
+            apply(request.object);
+        }
+        Ok(())
     }
 }
 

@@ -1,33 +1,68 @@
-//! Bearer tokens: the service-account tokens this cluster signs.
+//! Bearer tokens: the service-account tokens this cluster signs, bootstrap tokens, and those of an OpenID Connect provider.
 
-use super::UserInfo;
+use super::{UserInfo, bootstrap_token};
+use crate::proxy::websocket;
 use crate::server::State;
 use crate::tokens::VerifiedToken;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// The token of an Authorization header, or of the WebSocket subprotocol browsers use instead.
-pub fn from_headers(headers: &http::HeaderMap) -> Option<&str> {
-    let header = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = header.trim().split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() { Some(token.trim()) } else { None }
+/// The token of an Authorization header, or of the WebSocket subprotocol that browsers use instead.
+pub fn from_headers(headers: &http::HeaderMap) -> Option<String> {
+    if let Some(header) = headers.get(http::header::AUTHORIZATION).and_then(|h| h.to_str().ok()) {
+        let (scheme, token) = header.trim().split_once(' ')?;
+        let token = token.trim();
+        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
+    }
+    if !websocket::is_requested(headers) {
+        return None;
+    }
+    let protocols = headers.get_all(http::header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    let encoded = protocols.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(websocket::BEARER_PREFIX))?;
+    let token = String::from_utf8(URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?).ok()?;
+    (!token.is_empty()).then_some(token)
 }
 
 /// The user behind a token, with the audiences it is good for; an error says why there is none.
 pub async fn verify(state: &State, token: &str, audiences: &[String]) -> Result<(UserInfo, Vec<String>), String> {
+    // Tokens that know no audience are good for this server.
+    let here = || -> Result<Vec<String>, String> {
+        let own = state.config.audiences();
+        let fitting: Vec<String> = audiences.iter().filter(|a| own.contains(a)).cloned().collect();
+        if fitting.is_empty() { Err("the token is not for the target audiences".into()) } else { Ok(fitting) }
+    };
+    if let Some((id, secret)) = bootstrap_token::parse(token).filter(|_| state.config.enable_bootstrap_token_auth) {
+        return Ok((bootstrap(state, id, secret).await?, here()?));
+    }
+    if let Some(oidc) = state.oidc.as_ref().filter(|oidc| oidc.is_of(token)) {
+        return Ok((oidc.verify(token).await?, here()?));
+    }
     let verified = state.tokens.verify(token, audiences)?;
     still_bound(state, &verified).await?;
     Ok((verified.user, verified.audiences))
+}
+
+async fn bootstrap(state: &State, id: &str, secret: &str) -> Result<UserInfo, String> {
+    let res = state.resource("", "v1", "secrets").ok_or("the resource table has no secrets")?;
+    let name = format!("{}{id}", bootstrap_token::PREFIX);
+    let found = state.storage.get(res, bootstrap_token::NAMESPACE, &name).await.map_err(|e| e.to_string())?;
+    let object = found.ok_or("the bootstrap token does not exist")?.object();
+    bootstrap_token::judge(&object, id, secret, jiff::Timestamp::now())
 }
 
 /// A token dies with its service account, and with the pod it was made for.
 async fn still_bound(state: &State, token: &VerifiedToken) -> Result<(), String> {
     let pod = token.pod.as_ref().map(|(name, uid)| ("pods", name.as_str(), uid.as_str()));
     let account = ("serviceaccounts", token.service_account.as_str(), token.sa_uid.as_str());
-    for (plural, name, uid) in [Some(account), pod].into_iter().flatten() {
+    let secret = token.secret.as_ref().map(|(name, uid)| ("secrets", name.as_str(), uid.as_str()));
+    let node = token.node.as_ref().map(|(name, uid)| ("nodes", name.as_str(), uid.as_str()));
+    for (plural, name, uid) in [Some(account), pod, secret, node].into_iter().flatten() {
         let res = state.resource("", "v1", plural).ok_or("the resource table lacks what tokens are bound to")?;
-        let found = match state.storage.cached_get(res, &token.namespace, name) {
+        let namespace = if res.namespaced { token.namespace.as_str() } else { "" };
+        let found = match state.storage.cached_get(res, namespace, name) {
             Some(found) => Some(found),
             // The cache may be behind the token's making.
-            None => state.storage.get(res, &token.namespace, name).await.map_err(|e| e.to_string())?,
+            None => state.storage.get(res, namespace, name).await.map_err(|e| e.to_string())?,
         };
         match found {
             Some(object) if object.uid() == uid => {}
@@ -48,7 +83,18 @@ mod tests {
         for (text, want) in table {
             let mut headers = http::HeaderMap::new();
             headers.insert("authorization", text.parse().expect("header"));
-            assert_eq!(from_headers(&headers), want, "{text:?}");
+            assert_eq!(from_headers(&headers).as_deref(), want, "{text:?}");
         }
+    }
+
+    #[test]
+    fn browsers_have_no_headers_of_their_own() {
+        let mut headers = http::HeaderMap::new();
+        let protocols = "base64url.bearer.authorization.k8s.io.YWJj, v4.channel.k8s.io";
+        headers.insert("sec-websocket-protocol", protocols.parse().expect("header"));
+        assert_eq!(from_headers(&headers), None, "not a WebSocket");
+        headers.insert("connection", "Upgrade".parse().expect("header"));
+        headers.insert("upgrade", "websocket".parse().expect("header"));
+        assert_eq!(from_headers(&headers).as_deref(), Some("abc"));
     }
 }

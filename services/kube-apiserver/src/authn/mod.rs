@@ -1,10 +1,35 @@
-//! Who is asking: from a client certificate, a service-account token, or nobody.
+//! Who is asking, by what comes first: the word of a proxy in front of this server, a client certificate, a bearer token (of a service
+//! account, a bootstrap token, an OpenID Connect provider's), or nobody.
 
 pub mod bearer;
+pub mod bootstrap_token;
+pub mod front_proxy;
 pub mod impersonate;
+pub mod oidc;
 pub mod x509;
 
+pub use oidc::Oidc;
+
+use crate::server::State;
+use crate::server::listener::Peer;
+use http::HeaderMap;
 use std::collections::BTreeMap;
+
+/// The caller of a request; `Ok(None)` if it carries nothing that says who that is.
+pub async fn authenticate(state: &State, peer: &Peer, headers: &HeaderMap) -> Result<Option<UserInfo>, String> {
+    if peer.is_front_proxy
+        && let Some(user) = front_proxy::user(headers, &state.config.front_proxy)
+    {
+        return Ok(Some(user));
+    }
+    if let Some(user) = peer.certificate.as_deref().and_then(x509::user) {
+        return Ok(Some(user));
+    }
+    match bearer::from_headers(headers) {
+        Some(token) => bearer::verify(state, &token, state.config.audiences()).await.map(|(user, _)| Some(user)),
+        None => Ok(None),
+    }
+}
 
 /// An authenticated (or anonymous) caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,9 @@ use crate::errors::ApiError;
 use crate::registry::{Resource, lookup};
 use crate::storage::{Cacher, Storage};
 use arc_swap::ArcSwap;
+use serde_json::Value;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What is to be decided. For paths that are no resources, `path` is set and the rest up to `verb` is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Attributes {
     pub name: String,
     /// The path, if this is not about a resource.
     pub path: Option<String>,
+    /// Which objects of a collection are meant, as the query has it.
+    pub field_selector: String,
 }
 
 impl Attributes {
@@ -68,6 +72,8 @@ pub struct Authorizer {
     pods: Option<&'static Resource>,
     storage: Storage,
     rules: ArcSwap<(Vec<u64>, rbac::Rules)>,
+    /// Whether the default roles and bindings are among the rules.
+    complete: watch::Sender<bool>,
 }
 
 impl Authorizer {
@@ -80,17 +86,33 @@ impl Authorizer {
         };
         let node = modes.iter().any(|m| m == "Node");
         let pods = lookup("", "v1", "pods");
-        Self { node, caches, pods, storage, rules: ArcSwap::default() }
+        Self { node, caches, pods, storage, rules: ArcSwap::default(), complete: watch::Sender::new(false) }
     }
 
-    /// Waits until the rules are known.
-    pub async fn synced(&self) {
+    /// Waits until the rules in the store are known.
+    pub async fn filled(&self) {
         for cache in self.caches.iter().flatten() {
             cache.synced().await;
         }
         if let Some(pods) = self.pods.filter(|_| self.node) {
             self.storage.cache(pods).synced().await;
         }
+    }
+
+    /// The default roles and bindings are in the store: requests may be decided as soon as they are known here too.
+    pub async fn bootstrapped(&self) -> Result<(), ApiError> {
+        let revision = self.storage.store().revision().await?;
+        for cache in self.caches.iter().flatten() {
+            cache.at_least(revision).await?;
+        }
+        self.complete.send_replace(true);
+        Ok(())
+    }
+
+    /// Waits until requests may be decided. Before that everybody would be refused, and would not try again for a while.
+    pub async fn complete(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
     /// The RBAC rules as of now.
@@ -101,7 +123,7 @@ impl Authorizer {
         if current.0 == now {
             return current;
         }
-        let objects: Vec<Vec<serde_json::Value>> =
+        let objects: Vec<Vec<Value>> =
             caches.iter().map(|c| c.snapshot("").0.iter().map(|s| s.object()).collect()).collect();
         let built = Arc::new((now, rbac::Rules::build(&objects[0], &objects[1], &objects[2], &objects[3])));
         self.rules.store(built.clone());
@@ -116,22 +138,29 @@ impl Authorizer {
         if self.node
             && let Some(node) = user.node_name()
         {
-            let pods = || self.pods_of(node, &attributes.namespace);
-            if node::allows(node, attributes, pods) {
+            if node::allows(node, attributes, self) {
                 return Decision::Allow(String::new());
             }
         }
-        match self.rules().1.find(user, attributes) {
+        let rules = self.rules();
+        match rules.1.find(user, attributes) {
             Some(why) => Decision::Allow(why),
-            None => Decision::Deny(String::new()),
+            None => Decision::Deny(rules.1.unresolved(user, &attributes.namespace)),
         }
     }
+}
 
-    fn pods_of(&self, node: &str, namespace: &str) -> Vec<serde_json::Value> {
+impl node::Cluster for Authorizer {
+    fn pods_of(&self, node: &str, namespace: &str) -> Vec<Value> {
         let Some(pods) = self.pods else { return Vec::new() };
         let on_node = |(field, value): &(&str, String)| *field == "spec.nodeName" && value == node;
         let (items, _) = self.storage.cache(pods).snapshot(&format!("{namespace}/"));
         items.iter().filter(|p| p.fields.iter().any(on_node)).map(|p| p.object()).collect()
+    }
+
+    fn object(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let res = lookup("", "v1", plural)?;
+        self.storage.cached_get(res, namespace, name).map(|found| found.object())
     }
 }
 

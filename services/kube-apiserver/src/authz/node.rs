@@ -8,9 +8,7 @@ const OWN: &[&str] = &["get", "create", "update", "patch", "delete"];
 
 /// What every kubelet may do whatever the name: (group, resource, verbs).
 const ANY: &[(&str, &str, &[&str])] = &[
-    ("", "nodes", READ),
     ("", "nodes", &["create"]),
-    ("", "pods", READ),
     ("", "pods", &["create", "delete"]),
     ("", "pods/status", &["update", "patch"]),
     ("", "pods/eviction", &["create"]),
@@ -28,8 +26,16 @@ const ANY: &[(&str, &str, &[&str])] = &[
     ("authorization.k8s.io", "localsubjectaccessreviews", &["create"]),
 ];
 
-/// Whether the node's kubelet may do this. `pods` returns its pods in the request's namespace and is called only when needed.
-pub fn allows(node: &str, a: &Attributes, pods: impl Fn() -> Vec<Value>) -> bool {
+/// What the rules need to know of the cluster; asked only when needed.
+pub trait Cluster {
+    /// The pods bound to a node in a namespace.
+    fn pods_of(&self, node: &str, namespace: &str) -> Vec<Value>;
+    /// An object of the core group.
+    fn object(&self, plural: &str, namespace: &str, name: &str) -> Option<Value>;
+}
+
+/// Whether the node's kubelet may do this.
+pub fn allows(node: &str, a: &Attributes, cluster: &impl Cluster) -> bool {
     if a.path.is_some() {
         return false;
     }
@@ -38,7 +44,16 @@ pub fn allows(node: &str, a: &Attributes, pods: impl Fn() -> Vec<Value>) -> bool
     if ANY.iter().any(|(group, name, verbs)| *group == a.group && *name == resource && verbs.contains(&verb)) {
         return true;
     }
+    let pods = || cluster.pods_of(node, &a.namespace);
     match (a.group.as_str(), resource.as_str()) {
+        // A collection of one is named by its selector.
+        ("", "nodes") if READ.contains(&verb) => a.name == node,
+        ("", "pods") if verb == "get" => {
+            // Whoever asks for a pod that is gone is told so.
+            let bound = |pod: Value| pod["spec"]["nodeName"] == node;
+            cluster.object("pods", &a.namespace, &a.name).is_none_or(bound)
+        }
+        ("", "pods") => READ.contains(&verb) && selects(&a.field_selector, "spec.nodeName", node),
         ("", "nodes" | "nodes/status") => a.name == node && matches!(verb, "update" | "patch"),
         ("coordination.k8s.io", "leases") => {
             a.namespace == "kube-node-lease"
@@ -50,12 +65,38 @@ pub fn allows(node: &str, a: &Attributes, pods: impl Fn() -> Vec<Value>) -> bool
         ("", kind @ ("secrets" | "configmaps" | "persistentvolumeclaims" | "serviceaccounts")) => {
             READ.contains(&verb) && !a.name.is_empty() && pods().iter().any(|pod| refers_to(pod, kind, &a.name))
         }
-        ("", "persistentvolumes") => verb == "get",
+        ("", "persistentvolumes") => verb == "get" && mounts(node, &a.name, cluster),
         ("", "serviceaccounts/token") => {
             verb == "create" && pods().iter().any(|pod| refers_to(pod, "serviceaccounts", &a.name))
         }
         _ => false,
     }
+}
+
+/// Whether a selector admits only objects whose field has the value.
+fn selects(selector: &str, field: &str, value: &str) -> bool {
+    selector.split(',').any(|term| {
+        let wanted = term.trim().split_once('=').map(|(f, v)| (f.trim(), v.trim_start_matches('=').trim()));
+        wanted == Some((field, value))
+    })
+}
+
+/// Whether a pod of the node uses the claim that a volume is bound to.
+fn mounts(node: &str, volume: &str, cluster: &impl Cluster) -> bool {
+    let Some(volume) = cluster.object("persistentvolumes", "", volume) else { return false };
+    let claim = |field: &str| volume["spec"]["claimRef"][field].as_str().unwrap_or_default().to_owned();
+    let (namespace, name) = (claim("namespace"), claim("name"));
+    !name.is_empty()
+        && cluster.pods_of(node, &namespace).iter().any(|pod| {
+            let ephemeral = pod["metadata"]["name"].as_str().and_then(|p| name.strip_prefix(p)?.strip_prefix('-'));
+            refers_to(pod, "persistentvolumeclaims", &name) || ephemeral.is_some_and(|volume| makes_claim(pod, volume))
+        })
+}
+
+/// Whether a pod has a volume whose claim is made with it, under the pod's name and the volume's.
+fn makes_claim(pod: &Value, volume: &str) -> bool {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    volumes.into_iter().any(|v| v["name"] == volume && v.get("ephemeral").is_some())
 }
 
 /// Whether a pod's spec names the object.
@@ -94,36 +135,94 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    struct World;
+
+    impl Cluster for World {
+        fn pods_of(&self, node: &str, namespace: &str) -> Vec<Value> {
+            if node != "n1" || namespace != "d" {
+                return Vec::new();
+            }
+            vec![
+                json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "sa", "imagePullSecrets": [{"name": "pull"}],
+                "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}], "envFrom": [{"configMapRef": {"name": "env"}}]}],
+                "volumes": [{"secret": {"secretName": "vol"}}, {"projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}},
+                    {"persistentVolumeClaim": {"claimName": "data"}}, {"name": "scratch", "ephemeral": {}}]}}),
+            ]
+        }
+
+        fn object(&self, plural: &str, _namespace: &str, name: &str) -> Option<Value> {
+            let claim = |name: &str| json!({"spec": {"claimRef": {"namespace": "d", "name": name}}});
+            match (plural, name) {
+                ("pods", "mine") => Some(json!({"spec": {"nodeName": "n1"}})),
+                ("pods", "other") => Some(json!({"spec": {"nodeName": "n2"}})),
+                ("persistentvolumes", "pv-data") => Some(claim("data")),
+                ("persistentvolumes", "pv-scratch") => Some(claim("p-scratch")),
+                ("persistentvolumes", "pv-else") => Some(claim("else")),
+                ("persistentvolumes", "pv-free") => Some(json!({"spec": {}})),
+                _ => None,
+            }
+        }
+    }
+
+    fn request(verb: &str, group: &str, resource: &str, namespace: &str, name: &str) -> Attributes {
+        let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+        Attributes {
+            verb: verb.into(),
+            group: group.into(),
+            resource: resource.into(),
+            subresource: sub.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            ..Default::default()
+        }
+    }
+
+    fn check(verb: &str, group: &str, resource: &str, namespace: &str, name: &str) -> bool {
+        allows("n1", &request(verb, group, resource, namespace, name), &World)
+    }
+
     #[test]
     fn a_kubelet_reads_only_what_its_pods_use() {
-        let pod = json!({"spec": {"serviceAccountName": "sa", "imagePullSecrets": [{"name": "pull"}],
-            "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}], "envFrom": [{"configMapRef": {"name": "env"}}]}],
-            "volumes": [{"secret": {"secretName": "vol"}}, {"projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}}]}});
-        let check = |verb: &str, group: &str, resource: &str, namespace: &str, name: &str| {
-            let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
-            let a = Attributes {
-                verb: verb.into(),
-                group: group.into(),
-                resource: resource.into(),
-                subresource: sub.into(),
-                namespace: namespace.into(),
-                name: name.into(),
-                ..Default::default()
-            };
-            allows("n1", &a, || vec![pod.clone()])
-        };
         for name in ["pull", "key", "vol"] {
             assert!(check("get", "", "secrets", "d", name), "{name}");
         }
         assert!(!check("get", "", "secrets", "d", "env"), "a config map is no secret");
+        assert!(!check("get", "", "secrets", "e", "vol"), "another namespace");
         assert!(!check("list", "", "secrets", "d", ""));
         assert!(check("get", "", "configmaps", "d", "kube-root-ca.crt"));
         assert!(check("create", "", "serviceaccounts/token", "d", "sa"));
         assert!(!check("create", "", "serviceaccounts/token", "d", "other"));
+        for (volume, want) in
+            [("pv-data", true), ("pv-scratch", true), ("pv-else", false), ("pv-free", false), ("no", false)]
+        {
+            assert_eq!(check("get", "", "persistentvolumes", "", volume), want, "{volume}");
+        }
+    }
+
+    #[test]
+    fn a_kubelet_writes_about_its_own_node() {
         assert!(check("patch", "", "nodes/status", "", "n1"));
         assert!(!check("patch", "", "nodes/status", "", "n2"));
         assert!(check("update", "coordination.k8s.io", "leases", "kube-node-lease", "n1"));
         assert!(!check("update", "coordination.k8s.io", "leases", "kube-node-lease", "n2"));
         assert!(!check("create", "apps", "deployments", "d", ""));
+    }
+
+    #[test]
+    fn a_kubelet_sees_its_own_node_and_pods() {
+        assert!(check("get", "", "nodes", "", "n1") && check("watch", "", "nodes", "", "n1"));
+        assert!(!check("get", "", "nodes", "", "n2") && !check("list", "", "nodes", "", ""));
+        assert!(check("get", "", "pods", "d", "mine") && check("get", "", "pods", "d", "gone"));
+        assert!(!check("get", "", "pods", "d", "other"));
+        for (selector, want) in [
+            ("spec.nodeName=n1", true),
+            ("a=b,spec.nodeName==n1", true),
+            ("spec.nodeName=n2", false),
+            ("", false),
+            ("spec.nodeName!=n1", false),
+        ] {
+            let a = Attributes { field_selector: selector.into(), ..request("watch", "", "pods", "", "") };
+            assert_eq!(allows("n1", &a, &World), want, "{selector}");
+        }
     }
 }

@@ -59,7 +59,19 @@ fn attributes(spec: &Value) -> Result<Attributes, FieldError> {
         namespace: text(resource, "namespace"),
         name: text(resource, "name"),
         path: None,
+        field_selector: field_selector(&resource["fieldSelector"]),
     })
+}
+
+/// A review's requirements as a query would have them; only those that single out one value can allow anything.
+fn field_selector(selector: &Value) -> String {
+    let requirements = selector["requirements"].as_array().into_iter().flatten();
+    let terms = requirements.filter_map(|r| match (r["operator"].as_str(), list(&r["values"]).as_slice()) {
+        (Some("In"), [value]) => Some(format!("{}={value}", text(r, "key"))),
+        _ => None,
+    });
+    let terms: Vec<String> = terms.collect();
+    if terms.is_empty() { text(selector, "rawSelector") } else { terms.join(",") }
 }
 
 fn access(call: &Call, res: &Resource, user: &UserInfo, namespace: &str, spec: &Value) -> Result<Value, ApiError> {
@@ -93,7 +105,13 @@ fn rules(call: &Call, spec: &Value) -> Result<Value, ApiError> {
     }
     let (paths, resources): (Vec<Rule>, Vec<Rule>) = all.into_iter().partition(|r| !r.non_resource_urls.is_empty());
     let values = |rules: Vec<Rule>| rules.iter().map(Rule::to_object).collect::<Vec<_>>();
-    Ok(json!({"resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": false}))
+    let mut status =
+        json!({"resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": false});
+    if call.state.authorizer.node && call.user.node_name().is_some() {
+        status["incomplete"] = json!(true);
+        status["evaluationError"] = json!("node authorizer does not support user rule resolution");
+    }
+    Ok(status)
 }
 
 async fn token(call: &Call, spec: &Value) -> Result<Value, ApiError> {

@@ -1,13 +1,17 @@
-//! What every cluster has from its first moment: the system's namespaces, the default roles and bindings, and the Service through which
-//! pods reach the API. Reconciled at every start; what people have added to it stays.
+//! What every cluster has from its first moment: the system's namespaces, the default roles and bindings, what the server says about itself,
+//! and the Service through which pods reach the API. Reconciled at every start; what people have added to it stays.
 
 mod kubernetes_service;
+mod namespaced;
+mod objects;
 pub mod roles;
 mod rules;
 
 use std::sync::Arc;
 
 use apimachinery::time;
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::authn::UserInfo;
@@ -18,24 +22,34 @@ use crate::server::State;
 use crate::storage::{Preconditions, Stored};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Writes of this server's own that may be under way together.
+const AT_ONCE: usize = 16;
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Makes everything there is to make. Safe to repeat, and safe on several servers at once.
 pub async fn run(state: Shared) -> Result<(), ApiError> {
-    let writer = Writer { state: &state, user: UserInfo::loopback(), now: time::now_rfc3339() };
-    for name in NAMESPACES {
-        writer
-            .ensure("", "namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
-            .await?;
-    }
-    for role in roles::cluster_roles() {
-        writer.reconcile(RBAC, "clusterroles", role, roles::merge_role).await?;
-    }
-    for binding in roles::cluster_role_bindings() {
-        writer.reconcile(RBAC, "clusterrolebindings", binding, roles::merge_binding).await?;
-    }
+    let writer =
+        Writer { state: &state, user: UserInfo::loopback(), now: time::now_rfc3339(), warnings: Mutex::default() };
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    each(NAMESPACES.map(namespace), |object| writer.ensure("", "namespaces", object).map_ok(drop)).await?;
+    let roles = roles::cluster_roles();
+    each(roles, |role| writer.reconcile(RBAC, "clusterroles", role, roles::merge_role)).await?;
+    let bindings = roles::cluster_role_bindings();
+    each(bindings, |binding| writer.reconcile(RBAC, "clusterrolebindings", binding, roles::merge_binding)).await?;
+    // Now requests can be decided; what follows is not waited for.
+    state.authorizer.bootstrapped().await?;
+    namespaced::reconcile(&writer).await?;
+    objects::run(&writer).await?;
     alloc::sweep(&state, &writer.now).await?;
     kubernetes_service::reconcile(&writer).await
+}
+
+/// Many at once: the store writes what comes together to disk together.
+async fn each<T, F>(items: impl IntoIterator<Item = T>, make: impl Fn(T) -> F) -> Result<(), ApiError>
+where
+    F: Future<Output = Result<(), ApiError>>,
+{
+    stream::iter(items.into_iter().map(make)).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 /// Writes objects the way a request of the server itself would.
@@ -43,11 +57,13 @@ struct Writer<'a> {
     state: &'a State,
     user: UserInfo,
     now: String,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Writer<'_> {
     fn context(&self) -> Context<'_> {
-        Context { user: &self.user, now: self.now.clone(), dry_run: false, state: self.state }
+        let (user, state, warnings) = (&self.user, self.state, &self.warnings);
+        Context { user, now: self.now.clone(), dry_run: false, state, warnings }
     }
 
     fn row(group: &str, plural: &str) -> Result<&'static Resource, ApiError> {

@@ -39,7 +39,7 @@ fn controller(name: &str) -> String {
     format!("system:controller:{name}")
 }
 
-fn object(kind: &str, name: &str, labels: Value, mut body: Value) -> Value {
+pub(super) fn object(kind: &str, name: &str, labels: Value, mut body: Value) -> Value {
     let mut labels = labels;
     set(&mut labels, "kubernetes.io/bootstrapping", "rbac-defaults");
     body["apiVersion"] = json!(API_VERSION);
@@ -69,7 +69,7 @@ fn ladder(name: &str) -> Value {
     object("ClusterRole", name, labels, json!({"rules": rules, "aggregationRule": selector}))
 }
 
-fn list(rules: &[Rule]) -> Value {
+pub(super) fn list(rules: &[Rule]) -> Value {
     rules.iter().map(rule).collect()
 }
 
@@ -84,7 +84,7 @@ fn rule(rule: &Rule) -> Value {
     out
 }
 
-fn subject(kind: &str, name: &str) -> Value {
+pub(super) fn subject(kind: &str, name: &str) -> Value {
     json!({"kind": kind, "name": name, "apiGroup": GROUP})
 }
 

@@ -26,7 +26,8 @@ pub struct Role {
     pub groups: &'static [&'static str],
 }
 
-const fn r(
+/// A rule about resources.
+pub const fn r(
     verbs: &'static [&'static str],
     groups: &'static [&'static str],
     resources: &'static [&'static str],
@@ -34,7 +35,8 @@ const fn r(
     Rule { verbs, groups, resources, names: &[] }
 }
 
-const fn named(
+/// A rule about certain objects.
+pub const fn named(
     verbs: &'static [&'static str],
     groups: &'static [&'static str],
     resources: &'static [&'static str],
@@ -86,9 +88,11 @@ const FOLLOW: &[&str] = &["list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 const BOTH: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
+const APPROVE: &[&str] = &["approve"];
 const CHANGE: &[&str] = &["patch", "update"];
 
-const EVENTS: Rule = r(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]);
+/// Writing events.
+pub const EVENTS: Rule = r(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]);
 const TOKEN_REVIEW: Rule = r(CREATE, AUTHN, &["tokenreviews"]);
 const ACCESS_REVIEW: Rule = r(CREATE, AUTHZ, &["subjectaccessreviews"]);
 
@@ -201,6 +205,44 @@ pub const ROLES: &[Role] = &[
         ],
     )
     .bound_to_users(&["system:pod-network"]),
+    role(
+        "system:node-problem-detector",
+        &[r(&["get"], CORE, &["nodes"]), r(&["patch"], CORE, &["nodes/status"]), EVENTS],
+    ),
+    role(
+        "system:persistent-volume-provisioner",
+        &[
+            r(&["create", "delete", "get", "list", "watch"], CORE, &["persistentvolumes"]),
+            r(&["get", "list", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+            r(READ, STORAGE, &["storageclasses"]),
+            r(&["watch"], CORE, &["events"]),
+            EVENTS,
+        ],
+    ),
+    role(
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &[r(CREATE, CERTS, &["certificatesigningrequests/nodeclient"])],
+    ),
+    role(
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &[r(CREATE, CERTS, &["certificatesigningrequests/selfnodeclient"])],
+    ),
+    role(
+        "system:certificates.k8s.io:kube-apiserver-client-approver",
+        &[named(APPROVE, CERTS, &["signers"], &["kubernetes.io/kube-apiserver-client"])],
+    ),
+    role(
+        "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver",
+        &[named(APPROVE, CERTS, &["signers"], &["kubernetes.io/kube-apiserver-client-kubelet"])],
+    ),
+    role(
+        "system:certificates.k8s.io:kubelet-serving-approver",
+        &[named(APPROVE, CERTS, &["signers"], &["kubernetes.io/kubelet-serving"])],
+    ),
+    role(
+        "system:certificates.k8s.io:legacy-unknown-approver",
+        &[named(APPROVE, CERTS, &["signers"], &["kubernetes.io/legacy-unknown"])],
+    ),
     role("system:aggregate-to-admin", ADMIN).in_role("admin"),
     role("system:aggregate-to-edit", EDIT).in_role("edit"),
     role("system:aggregate-to-view", VIEW).in_role("view"),
@@ -395,6 +437,15 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "replication-controller",
+        &[
+            r(&["get", "list", "update", "watch"], CORE, &["replicationcontrollers"]),
+            r(&["update"], CORE, &["replicationcontrollers/finalizers", "replicationcontrollers/status"]),
+            r(&["create", "delete", "list", "patch", "watch"], CORE, &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
         "deployment-controller",
         &[
             r(&["get", "list", "update", "watch"], APPS, &["deployments"]),
@@ -504,6 +555,100 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
             r(&["get"], ANY, &["*/scale"]),
             EVENTS,
         ],
+    ),
+    (
+        "resourcequota-controller",
+        &[r(&["list", "watch"], ANY, ANY), r(&["update"], CORE, &["resourcequotas/status"]), EVENTS],
+    ),
+    ("ttl-after-finished-controller", &[r(&["delete", "get", "list", "watch"], BATCH, &["jobs"]), EVENTS]),
+    (
+        "certificate-controller",
+        &[
+            r(&["delete", "get", "list", "watch"], CERTS, &["certificatesigningrequests"]),
+            r(&["update"], CERTS, &["certificatesigningrequests/approval", "certificatesigningrequests/status"]),
+            named(&["approve"], CERTS, &["signers"], &["kubernetes.io/kube-apiserver-client-kubelet"]),
+            named(
+                &["sign"],
+                CERTS,
+                &["signers"],
+                &[
+                    "kubernetes.io/kube-apiserver-client",
+                    "kubernetes.io/kube-apiserver-client-kubelet",
+                    "kubernetes.io/kubelet-serving",
+                    "kubernetes.io/legacy-unknown",
+                ],
+            ),
+            ACCESS_REVIEW,
+            EVENTS,
+        ],
+    ),
+    (
+        "persistent-volume-binder",
+        &[
+            r(&["create", "delete", "get", "list", "update", "watch"], CORE, &["persistentvolumes"]),
+            r(&["update"], CORE, &["persistentvolumes/status"]),
+            r(&["get", "list", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+            r(&["update"], CORE, &["persistentvolumeclaims/status"]),
+            r(READ, CORE, &["nodes", "pods"]),
+            r(READ, STORAGE, &["storageclasses"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "expand-controller",
+        &[
+            r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumes"]),
+            r(CHANGE, CORE, &["persistentvolumeclaims/status"]),
+            r(READ, CORE, &["persistentvolumeclaims"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "ephemeral-volume-controller",
+        &[
+            r(READ, CORE, &["pods"]),
+            r(&["update"], CORE, &["pods/finalizers"]),
+            r(&["create", "get", "list", "watch"], CORE, &["persistentvolumeclaims"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "horizontal-pod-autoscaler",
+        &[
+            r(READ, SCALING, &["horizontalpodautoscalers"]),
+            r(&["update"], SCALING, &["horizontalpodautoscalers/status"]),
+            r(&["get", "update"], ANY, &["*/scale"]),
+            r(&["list"], CORE, &["pods"]),
+            r(&["list"], &["metrics.k8s.io"], &["pods"]),
+            r(&["get", "list"], &["custom.metrics.k8s.io", "external.metrics.k8s.io"], ANY),
+            EVENTS,
+        ],
+    ),
+    ("token-cleaner", &[r(&["delete", "get", "list", "watch"], CORE, &["secrets"]), EVENTS]),
+    (
+        "bootstrap-signer",
+        &[r(READ, CORE, &["secrets"]), r(&["get", "list", "patch", "update", "watch"], CORE, &["configmaps"]), EVENTS],
+    ),
+    (
+        "service-cidrs-controller",
+        &[
+            r(&["get", "list", "patch", "update", "watch"], NET, &["servicecidrs"]),
+            r(CHANGE, NET, &["servicecidrs/finalizers", "servicecidrs/status"]),
+            r(READ, NET, &["ipaddresses"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "pvc-protection-controller",
+        &[
+            r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+            r(READ, CORE, &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "pv-protection-controller",
+        &[r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumes"]), EVENTS],
     ),
     (
         "clusterrole-aggregation-controller",

@@ -201,7 +201,7 @@ mod tests {
         for g in groups()["groups"].as_array().expect("groups") {
             assert!(g["versions"].as_array().is_some_and(|v| v.contains(&g["preferredVersion"])));
         }
-        assert_eq!(groups()["groups"][0]["name"], "apps");
+        assert_eq!(groups()["groups"][0]["name"], "apiregistration.k8s.io");
     }
 
     #[test]

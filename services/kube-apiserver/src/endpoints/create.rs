@@ -1,5 +1,6 @@
 //! POST to a collection.
 
+use super::ownership::Tracking;
 use super::{Target, decode, encode};
 use crate::admission::{self, AdmissionRequest, Operation};
 use crate::authz::reviews;
@@ -9,7 +10,7 @@ use crate::server::body::{Request, Response};
 use crate::server::handler::Call;
 use crate::storage::{Stored, codec};
 use apimachinery::meta;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// How often a generated name is drawn before its being taken is the client's problem.
@@ -19,6 +20,7 @@ const DRAWS: usize = 8;
 pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
     call.accepted()?;
     let dry_run = call.dry_run()?;
+    let tracking = Tracking::of(call, "CreateOptions")?;
     if target.res.kind == "Binding" {
         return super::sub::binding::create(call, target, request).await;
     }
@@ -27,7 +29,7 @@ pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Re
         let answer = reviews::answer(call, target.res, &target.namespace, decoded.object).await?;
         return encode::value(call, 201, &answer);
     }
-    let stored = make(call, target.res, &target.namespace, decoded.object, dry_run).await?;
+    let stored = make(call, target.res, &target.namespace, decoded.object, dry_run, &tracking).await?;
     encode::one(call, target.res, 201, &stored, &decoded.warnings)
 }
 
@@ -38,11 +40,12 @@ pub async fn make(
     namespace: &str,
     object: Value,
     dry_run: bool,
+    tracking: &Tracking,
 ) -> Result<Arc<Stored>, ApiError> {
     let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
     let mut draw = 1;
     loop {
-        match attempt(call, res, namespace, object.clone(), dry_run).await {
+        match attempt(call, res, namespace, object.clone(), dry_run, tracking).await {
             Err(error) if generated && error.reason() == "AlreadyExists" && draw < DRAWS => draw += 1,
             result => return result,
         }
@@ -55,11 +58,13 @@ async fn attempt(
     namespace: &str,
     mut object: Value,
     dry_run: bool,
+    tracking: &Tracking,
 ) -> Result<Arc<Stored>, ApiError> {
     let cx = call.context(dry_run);
     let uid = uuid::Uuid::new_v4().to_string();
     generic::prepare_for_create(&mut object, namespace, &uid, &call.now)?;
     decode::default(res.group, res.version, res.kind, &mut object);
+    tracking.follow(call, res, None, &json!({}), &mut object);
     let name = meta::name(&object).to_string();
     let admission = AdmissionRequest {
         operation: Operation::Create,
@@ -87,6 +92,17 @@ async fn store(
 ) -> Result<Arc<Stored>, ApiError> {
     res.strategy.prepare_for_create(&call.context(dry_run), object)?;
     check(res, object)?;
+    let (namespace, name) = (meta::namespace(object).to_string(), meta::name(object).to_string());
+    let admission = AdmissionRequest {
+        operation: Operation::Create,
+        resource: res,
+        subresource: None,
+        namespace: &namespace,
+        name: &name,
+        object,
+        old: None,
+    };
+    admission::validate(&call.context(dry_run), admission).await?;
     if dry_run {
         return codec::stored(res, object.clone(), 0).map(Arc::new);
     }

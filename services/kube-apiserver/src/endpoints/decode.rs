@@ -1,6 +1,8 @@
 //! Request bodies as objects of the kind a path stands for: JSON, YAML or protobuf, typed, pruned, with unknown fields refused or warned about.
 
+use super::yaml;
 use crate::errors::{ApiError, FieldError};
+use crate::patch::Patch;
 use crate::protobuf;
 use crate::server::body::{self, Request};
 use crate::server::handler::Call;
@@ -32,23 +34,28 @@ pub async fn object(
     let text = body::read(request.into_body()).await?;
     let ty = builtin().kind(group, version, kind);
     let decoded = decode(&text, content, ty).map_err(|e| unfit(version, kind, &e.to_string()))?;
+    if let Some(record) = &call.audit {
+        record.sent(&decoded.object);
+    }
     finish(decoded, validation, group, version, kind, |strict| unfit(version, kind, strict))
 }
 
 /// Checks a patched tree the way a body is checked.
 pub fn patched(
     call: &Call,
+    patch: &Patch,
     tree: Value,
     group: &str,
     version: &str,
     kind: &str,
 ) -> Result<(Value, Vec<String>), ApiError> {
     let validation = validation(call)?;
-    let Some(ty) = builtin().kind(group, version, kind) else { return Ok((tree, Vec::new())) };
+    let Some(ty) = builtin().kind(group, version, kind) else { return Ok((tree, patch.complaints.clone())) };
     let refused = |why: String| ApiError::invalid(group, kind, "", &[FieldError::invalid("patch", "", why)]);
     let decoded = strict::decode_value(tree, ty).map_err(|e| refused(e.to_string()))?;
-    finish(decoded, validation, group, version, kind, |strict| ApiError::bad_request(strict))
-        .map(|d| (d.object, d.warnings))
+    let complaints = patch.complaints.iter().chain(&decoded.complaints).cloned().collect();
+    let decoded = strict::Decoded { complaints, ..decoded };
+    finish(decoded, validation, group, version, kind, |strict| patch.invalid(strict)).map(|d| (d.object, d.warnings))
 }
 
 /// DeleteOptions in any form.
@@ -67,7 +74,8 @@ pub fn default(group: &str, version: &str, kind: &str, object: &mut Value) {
     }
 }
 
-fn validation(call: &Call) -> Result<FieldValidation, ApiError> {
+/// What the request wants done about unknown and duplicate fields.
+pub fn validation(call: &Call) -> Result<FieldValidation, ApiError> {
     let text = call.query.get("fieldValidation");
     FieldValidation::parse(text).ok_or_else(|| {
         let error = FieldError::not_supported("fieldValidation", text, &["Ignore", "Strict", "Warn"]);
@@ -90,12 +98,14 @@ fn decode(text: &[u8], content: Content, ty: Option<TypeRef<'_>>) -> Result<stri
             None => strict::parse(text),
         };
     }
-    let tree: Value = serde_saphyr::from_slice(text)
-        .map_err(|e| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {e}")))?;
-    match ty {
-        Some(ty) => strict::decode_value(tree, ty),
-        None => Ok(strict::Decoded { object: tree, complaints: Vec::new() }),
-    }
+    let (tree, mut complaints) =
+        yaml::parse(text).map_err(|why| DecodeError::Syntax(format!("error converting YAML to JSON: {why}")))?;
+    let decoded = match ty {
+        Some(ty) => strict::decode_value(tree, ty)?,
+        None => strict::Decoded { object: tree, complaints: Vec::new() },
+    };
+    complaints.extend(decoded.complaints);
+    Ok(strict::Decoded { complaints, ..decoded })
 }
 
 fn unfit(version: &str, kind: &str, why: &str) -> ApiError {

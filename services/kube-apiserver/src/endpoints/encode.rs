@@ -1,15 +1,23 @@
-//! Objects and lists as responses, in the form the client asked for.
+//! Objects and lists as responses, in the form and encoding the client asked for.
 
 use crate::errors::ApiError;
-use crate::printers;
 use crate::registry::Resource;
-use crate::server::body::Response;
+use crate::server::body::{Response, full};
 use crate::server::handler::Call;
-use crate::server::negotiate::{Accepted, Form};
+use crate::server::negotiate::{Accepted, Encoding, Form, WRITTEN};
 use crate::server::respond;
 use crate::storage::Stored;
+use crate::{printers, protobuf};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, USER_AGENT, VARY};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::sync::Arc;
+
+/// Responses from this size on are compressed for clients that accept it, as upstream does.
+const COMPRESSED: usize = 128 * 1024;
 
 /// What a list says about itself.
 #[derive(Clone, Debug, Default)]
@@ -44,26 +52,113 @@ pub fn one(
     warnings: &[String],
 ) -> Result<Response, ApiError> {
     let accepted = call.accepted()?;
-    let mut response = match accepted {
-        Accepted { form: Form::Object, yaml: false } => respond::bytes(status, object.json.clone()),
-        Accepted { form: Form::Object, yaml: true } => yaml(status, &object.object())?,
-        Accepted { form, .. } => {
-            let meta = ListMeta { revision: object.revision, ..ListMeta::default() };
-            respond::json(status, &transformed(call, res, form, &object.object(), &meta))
+    let as_tree = || {
+        let meta = ListMeta { revision: object.revision, ..ListMeta::default() };
+        transformed(call, res, accepted.form, &object.object(), &meta)
+    };
+    let mut response = match (accepted.encoding, accepted.form) {
+        (Encoding::Json, Form::Object) if !is_pretty(call) => send(call, status, JSON, object.json.clone()),
+        (Encoding::Protobuf, form) => {
+            let body = match form {
+                Form::Object => object.message(res).map(|m| protobuf::envelope(&res.api_version(), res.kind, &[&m])),
+                _ => partial_message(object).map(|m| protobuf::envelope(META, "PartialObjectMetadata", &[&m])),
+            };
+            match body {
+                Some(body) => send(call, status, protobuf::MEDIA_TYPE, body),
+                None => without_message(call, status, accepted, as_tree)?,
+            }
         }
+        (encoding, _) => write(call, status, encoding, &as_tree())?,
     };
     respond::add_warnings(response.headers_mut(), warnings);
+    respond::add_warnings(response.headers_mut(), &call.warnings.lock());
     Ok(response)
 }
 
+const JSON: &str = "application/json";
+const META: &str = "meta.k8s.io/v1";
+
 /// A value that is not an object of the table: Scale, Status, reviews.
 pub fn value(call: &Call, status: u16, value: &Value) -> Result<Response, ApiError> {
-    match call.accepted()? {
-        Accepted { form: Form::Object, yaml: false } => Ok(respond::json(status, value)),
-        Accepted { form: Form::Object, yaml: true } => yaml(status, value),
+    let accepted = call.accepted()?;
+    match (accepted.form, accepted.encoding) {
+        (Form::Object, Encoding::Protobuf) => match protobuf::object(value) {
+            Ok(body) => Ok(send(call, status, protobuf::MEDIA_TYPE, body)),
+            Err(_) => without_message(call, status, accepted, || value.clone()),
+        },
+        (Form::Object, encoding) => write(call, status, encoding, value),
         // It has no rows and no metadata to show.
-        _ => Err(ApiError::not_acceptable(crate::server::negotiate::WRITTEN)),
+        _ => Err(ApiError::not_acceptable(WRITTEN)),
     }
+}
+
+/// What has no protobuf form is sent as JSON to those who take that too.
+fn without_message(
+    call: &Call,
+    status: u16,
+    accepted: Accepted,
+    tree: impl FnOnce() -> Value,
+) -> Result<Response, ApiError> {
+    if accepted.or_json {
+        write(call, status, Encoding::Json, &tree())
+    } else {
+        Err(ApiError::not_acceptable(&WRITTEN[..2]))
+    }
+}
+
+fn write(call: &Call, status: u16, encoding: Encoding, value: &Value) -> Result<Response, ApiError> {
+    match encoding {
+        Encoding::Yaml => {
+            let text = serde_saphyr::to_string(value).map_err(ApiError::internal)?;
+            Ok(send(call, status, "application/yaml", text))
+        }
+        _ if is_pretty(call) => {
+            Ok(send(call, status, JSON, serde_json::to_vec_pretty(value).map_err(ApiError::internal)?))
+        }
+        _ => Ok(send(call, status, JSON, serde_json::to_vec(value).map_err(ApiError::internal)?)),
+    }
+}
+
+/// Whether people read the answer: they say so, or use a browser or a program for the terminal.
+fn is_pretty(call: &Call) -> bool {
+    if !call.query.get("pretty").is_empty() {
+        return call.query.flag("pretty");
+    }
+    let agent = call.header(USER_AGENT).unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|program| agent.starts_with(program))
+}
+
+/// A body, compressed if it is large and the client accepts that.
+fn send(call: &Call, status: u16, media_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let body = body.into();
+    if let Some(record) = &call.audit {
+        record.received(&body);
+    }
+    let packed = (body.len() > COMPRESSED && takes_gzip(call)).then(|| pack(&body)).flatten();
+    let compressed = packed.is_some();
+    let mut response = respond::with_type(status, media_type, full(packed.map_or(body, Bytes::from)));
+    if compressed {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    response
+}
+
+/// Whether the client unpacks gzip.
+pub fn takes_gzip(call: &Call) -> bool {
+    call.header(ACCEPT_ENCODING).is_some_and(|list| list.split(',').any(is_gzip))
+}
+
+fn is_gzip(clause: &str) -> bool {
+    let mut parts = clause.split(';').map(str::trim);
+    parts.next() == Some("gzip") && !parts.any(|p| matches!(p, "q=0" | "q=0.0"))
+}
+
+fn pack(body: &[u8]) -> Option<Vec<u8>> {
+    // Speed matters more than size here, as upstream decided.
+    let mut packer = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+    packer.write_all(body).ok()?;
+    packer.finish().ok()
 }
 
 /// A single object as Table or metadata.
@@ -75,30 +170,50 @@ pub fn transformed(call: &Call, res: &Resource, form: Form, object: &Value, meta
     }
 }
 
-fn yaml(status: u16, value: &Value) -> Result<Response, ApiError> {
-    let text = serde_saphyr::to_string(value).map_err(ApiError::internal)?;
-    Ok(respond::with_type(status, "application/yaml", crate::server::body::full(text)))
-}
-
 /// A list.
 pub fn list(call: &Call, res: &Resource, items: &[Arc<Stored>], meta: &ListMeta) -> Result<Response, ApiError> {
     let accepted = call.accepted()?;
-    match accepted.form {
-        Form::Object if !accepted.yaml => Ok(respond::bytes(200, joined(res, items, meta))),
-        Form::Object => {
-            let text: Value = serde_json::from_slice(&joined(res, items, meta)).map_err(ApiError::internal)?;
-            yaml(200, &text)
-        }
+    let as_tree = || list_tree(call, res, accepted.form, items, meta);
+    match (accepted.encoding, accepted.form) {
+        (Encoding::Json, Form::Object) if !is_pretty(call) => Ok(send(call, 200, JSON, joined(res, items, meta))),
+        (Encoding::Protobuf, form) => match list_message(res, form, items, meta) {
+            Some(body) => Ok(send(call, 200, protobuf::MEDIA_TYPE, body)),
+            None => without_message(call, 200, accepted, as_tree),
+        },
+        (encoding, _) => write(call, 200, encoding, &as_tree()),
+    }
+}
+
+fn list_tree(call: &Call, res: &Resource, form: Form, items: &[Arc<Stored>], meta: &ListMeta) -> Value {
+    match form {
+        // Its own text parses.
+        Form::Object => serde_json::from_slice(&joined(res, items, meta)).unwrap_or_default(),
         Form::Table => {
             let objects: Vec<Value> = items.iter().map(|i| i.object()).collect();
-            Ok(respond::json(200, &table(call, res, &objects, meta)))
+            table(call, res, &objects, meta)
         }
         Form::Metadata => {
             let items: Vec<Value> = items.iter().map(|i| partial(&i.object())).collect();
-            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta.to_value(), "items": items});
-            Ok(respond::json(200, &list))
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": meta.to_value(), "items": items})
         }
     }
+}
+
+fn list_message(res: &Resource, form: Form, items: &[Arc<Stored>], meta: &ListMeta) -> Option<Vec<u8>> {
+    let (api_version, kind) = match form {
+        Form::Object => (res.api_version(), format!("{}List", res.kind)),
+        _ => (META.to_string(), "PartialObjectMetadataList".to_string()),
+    };
+    let message = |item: &Arc<Stored>| match form {
+        Form::Object => item.message(res),
+        _ => partial_message(item).map(Bytes::from),
+    };
+    let messages: Vec<Bytes> = items.iter().map(message).collect::<Option<_>>()?;
+    protobuf::list(&api_version, &kind, &meta.to_value(), &messages).ok()
+}
+
+fn partial_message(object: &Stored) -> Option<Vec<u8>> {
+    protobuf::metadata(&object.object()).ok()
 }
 
 /// The list as text, from the items' own texts.
@@ -123,7 +238,7 @@ fn joined(res: &Resource, items: &[Arc<Stored>], meta: &ListMeta) -> Vec<u8> {
 }
 
 fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object["metadata"]})
 }
 
 /// A Table whose rows carry as much of their object as `includeObject` says.
@@ -155,5 +270,13 @@ mod tests {
         assert_eq!(meta.to_value(), json!({"resourceVersion": "5"}));
         let meta = ListMeta { continue_token: "t".into(), ..meta };
         assert_eq!(meta.to_value(), json!({"resourceVersion": "5", "continue": "t", "remainingItemCount": 3}));
+    }
+
+    #[test]
+    fn compression_is_negotiated() {
+        assert!("br, gzip;q=1.0".split(',').any(is_gzip));
+        assert!(!"br, gzip;q=0".split(',').any(is_gzip));
+        let packed = pack(&[b'x'; 1000]).expect("packs");
+        assert!(packed.len() < 100);
     }
 }

@@ -1,20 +1,25 @@
 //! The verbs, once for every resource: a request that may proceed is matched to its row in the table and carried out.
 //!
-//! [`create`], [`read`], [`list`], [`watch`], [`update`] (PUT and PATCH), [`delete`]; [`sub`] has the subresources that are more than a part of
-//! their object. [`decode`] and [`encode`] stand at both ends.
+//! [`create`], [`read`], [`list`], [`watch`], [`update`] (PUT and PATCH), [`apply`], [`delete`]; [`sub`] has the subresources that are more than a part of
+//! their object. [`decode`] and [`encode`] stand at both ends, [`ownership`] keeps managedFields.
 
+pub mod apply;
 pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod encode;
 pub mod list;
+pub mod ownership;
 pub mod pages;
 pub mod read;
 pub mod sub;
 pub mod update;
 pub mod watch;
+pub mod watch_socket;
+pub mod yaml;
 
 use crate::errors::ApiError;
+use crate::proxy;
 use crate::registry::{Resource, Subresource, Verb, lookup};
 use crate::server::body::{Request, Response};
 use crate::server::handler::Call;
@@ -34,6 +39,10 @@ pub struct Target {
 /// Carries out a resource request.
 pub async fn dispatch(call: Call, request: Request) -> Result<Response, ApiError> {
     let target = resolve(&call)?;
+    // The methods are the backend's business, those that mean nothing here included.
+    if target.sub.is_some_and(|s| s.name == "proxy") {
+        return proxy::forward::serve(&call, &target, request).await;
+    }
     let verb = call.attributes().verb.as_str();
     let verb = verb_of(verb).ok_or_else(|| ApiError::method_not_allowed(target.res.group, target.res.plural))?;
     let supported = target.sub.map_or(target.res.verbs, |s| s.verbs);
@@ -49,7 +58,7 @@ pub async fn dispatch(call: Call, request: Request) -> Result<Response, ApiError
         Verb::Create => create::create(&call, &target, request).await,
         Verb::Get => read::get(&call, &target).await,
         Verb::List => list::list(&call, &target).await,
-        Verb::Watch => watch::watch(call, target).await,
+        Verb::Watch => watch::watch(call, target, request).await,
         Verb::Update => update::put(&call, &target, request).await,
         Verb::Patch => update::patch(&call, &target, request).await,
         Verb::Delete => delete::delete(&call, &target, request).await,

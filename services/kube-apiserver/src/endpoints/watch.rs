@@ -5,15 +5,19 @@ use super::Target;
 use super::encode::{self, ListMeta};
 use super::list::ListOptions;
 use super::read::invalid_version;
+use super::watch_socket;
 use crate::errors::{ApiError, FieldError};
-use crate::server::body::{self, Response, StreamError};
+use crate::protobuf;
+use crate::server::body::{self, Request, Response, StreamError};
 use crate::server::handler::Call;
-use crate::server::negotiate::Form;
+use crate::server::negotiate::{Encoding, Form, WRITTEN};
 use crate::server::respond;
 use crate::storage::cache::{Event, Kind, TooOld, frame};
 use crate::storage::selection::Selection;
 use crate::storage::{Cacher, Stored};
+use apimachinery::schema::builtin;
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use rand::Rng;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -98,8 +102,20 @@ impl Options {
 }
 
 /// Answers with the stream.
-pub async fn watch(call: Call, target: Target) -> Result<Response, ApiError> {
+pub async fn watch(call: Call, target: Target, request: Request) -> Result<Response, ApiError> {
     let accepted = call.accepted()?;
+    let (encoding, media_type) = match accepted.encoding {
+        Encoding::Protobuf if accepted.form == Form::Object && has_message(&target) => {
+            (Encoding::Protobuf, "application/vnd.kubernetes.protobuf;stream=watch")
+        }
+        Encoding::Protobuf if accepted.form == Form::Metadata => {
+            (Encoding::Protobuf, "application/vnd.kubernetes.protobuf;stream=watch")
+        }
+        Encoding::Json => (Encoding::Json, "application/json"),
+        Encoding::Protobuf if accepted.or_json => (Encoding::Json, "application/json"),
+        // YAML has no frames.
+        _ => return Err(ApiError::not_acceptable(&[WRITTEN[0], WRITTEN[2]])),
+    };
     let options = Options::parse(&call, &target)?;
     let cacher = call.state.storage.cache(target.res);
     let changed = cacher.subscribe();
@@ -109,6 +125,7 @@ pub async fn watch(call: Call, target: Target) -> Result<Response, ApiError> {
     let now = Instant::now();
     let mut watcher = Watcher {
         form: accepted.form,
+        encoding,
         bookmark_at: options.bookmarks.then(|| next_bookmark(now, now + options.limit)),
         deadline: now + options.limit,
         initial: initial.into_iter(),
@@ -125,9 +142,13 @@ pub async fn watch(call: Call, target: Target) -> Result<Response, ApiError> {
     };
     watcher.narrow();
     let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
-        watcher.next().await.map(|piece| (Ok::<_, StreamError>(piece), watcher))
+        watcher.next().await.map(|piece| (piece, watcher))
     });
-    Ok(respond::with_type(200, "application/json", body::stream(stream)))
+    if watch_socket::is_wanted(request.headers()) {
+        return watch_socket::answer(request, stream, encoding == Encoding::Protobuf);
+    }
+    let stream = stream.map(Ok::<_, StreamError>);
+    Ok(respond::with_type(200, media_type, body::stream(stream)))
 }
 
 /// The objects to begin with, the version they show, and the place in the ring that follows.
@@ -170,6 +191,7 @@ struct Watcher {
     changed: tokio::sync::watch::Receiver<i64>,
     selection: Selection,
     form: Form,
+    encoding: Encoding,
     initial: std::vec::IntoIter<Arc<Stored>>,
     end_bookmark: bool,
     place: u64,
@@ -217,7 +239,7 @@ impl Watcher {
                 Ok(found) => found,
                 Err(TooOld) => {
                     self.ended = true;
-                    return Some(error_frame(&too_old(self.reached, &self.cacher)));
+                    return Some(self.line("ERROR", &too_old(self.reached, &self.cacher).to_value()));
                 }
             };
             self.place = place;
@@ -280,26 +302,35 @@ impl Watcher {
             .filter(|event| event.revision > self.after)
             .filter_map(|event| {
                 let kind = event.kind_for(|object| self.matches(object))?;
-                Some(if self.form == Form::Object { event.frame(kind) } else { self.frame(kind, &event.json(kind)) })
+                Some(self.shared(event, kind).unwrap_or_else(|| self.frame(kind, &event.json(kind))))
             })
             .collect();
         // One event, the usual case, is shared with every other watcher; several are joined.
         if frames.len() == 1 { frames.into_iter().next().unwrap_or_default() } else { frames.concat().into() }
     }
 
+    /// The frame that all watchers of whole objects send.
+    fn shared(&self, event: &Event, kind: Kind) -> Option<Bytes> {
+        match (self.form, self.encoding) {
+            (Form::Object, Encoding::Protobuf) => event.protobuf_frame(self.target.res, kind),
+            (Form::Object, _) => Some(event.frame(kind)),
+            _ => None,
+        }
+    }
+
     fn frame(&self, kind: Kind, text: &[u8]) -> Bytes {
-        if self.form == Form::Object {
+        if self.form == Form::Object && self.encoding == Encoding::Json {
             return frame(kind, text);
         }
         let object: Value = serde_json::from_slice(text).unwrap_or_default();
         let revision = apimachinery::meta::resource_version(&object).parse().unwrap_or_default();
         let meta = ListMeta { revision, ..ListMeta::default() };
         let shown = encode::transformed(&self.call, self.target.res, self.form, &object, &meta);
-        frame(kind, &serde_json::to_vec(&shown).unwrap_or_default())
+        self.line(kind.name(), &shown)
     }
 
     fn bookmark(&self, end_of_initial: bool) -> Bytes {
-        let mut metadata = json!({"resourceVersion": self.reached.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": self.reached.to_string()});
         if end_of_initial {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }
@@ -315,16 +346,26 @@ impl Watcher {
                 "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]})
             }
         };
-        line("BOOKMARK", &object)
+        self.line("BOOKMARK", &object)
+    }
+
+    /// A frame of its own, for what is not shared.
+    fn line(&self, kind: &str, object: &Value) -> Bytes {
+        if self.encoding == Encoding::Protobuf {
+            let whole = match apimachinery::meta::kind(object) {
+                "PartialObjectMetadata" => protobuf::metadata(object)
+                    .map(|m| protobuf::envelope("meta.k8s.io/v1", "PartialObjectMetadata", &[&m])),
+                _ => protobuf::object(object),
+            };
+            return protobuf::watch_frame(kind, &whole.unwrap_or_default()).into();
+        }
+        let mut text = json!({"type": kind, "object": object}).to_string();
+        text.push('\n');
+        text.into()
     }
 }
 
-fn line(kind: &str, object: &Value) -> Bytes {
-    let mut text = json!({"type": kind, "object": object}).to_string();
-    text.push('\n');
-    text.into()
-}
-
-fn error_frame(error: &ApiError) -> Bytes {
-    line("ERROR", &error.to_value())
+fn has_message(target: &Target) -> bool {
+    let res = target.res;
+    builtin().kind(res.group, res.version, res.kind).is_some_and(|ty| protobuf::message(&json!({}), ty).is_ok())
 }

@@ -3,11 +3,14 @@
 use crate::errors::{ApiError, FieldError};
 use apimachinery::patch::{self, PatchError};
 use apimachinery::schema::{TypeRef, builtin};
+use apimachinery::strict;
 use serde_json::Value;
 
 /// The media types of patches this server applies.
 const ACCEPTED: &[&str] =
-    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", APPLY];
+
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// A patch algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Kind {
     Merge,
     /// Kubernetes' own, driven by the schema.
     Strategic,
+    /// A configuration: server-side apply, which is no patch of the others' kind.
+    Apply,
 }
 
 impl Kind {
@@ -27,7 +32,7 @@ impl Kind {
             "application/json-patch+json" => Ok(Kind::Json),
             "application/merge-patch+json" => Ok(Kind::Merge),
             "application/strategic-merge-patch+json" => Ok(Kind::Strategic),
-            // Server-side apply needs field ownership, which is not recorded yet.
+            APPLY => Ok(Kind::Apply),
             _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
         }
     }
@@ -39,18 +44,20 @@ pub struct Patch {
     kind: Kind,
     body: Value,
     ty: Option<TypeRef<'static>>,
+    /// Fields that stand twice in it, for clients who want to hear of that.
+    pub complaints: Vec<String>,
 }
 
 impl Patch {
     /// Parses a patch for objects of a kind.
     pub fn parse(kind: Kind, text: &[u8], group: &str, version: &str, object_kind: &str) -> Result<Self, ApiError> {
-        let body: Value =
-            serde_json::from_slice(text).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let decoded = strict::parse(text).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let (body, complaints) = (decoded.object, decoded.complaints);
         let ty = builtin().kind(group, version, object_kind);
         if kind == Kind::Strategic && ty.is_none() {
-            return Err(ApiError::unsupported_media_type(&ACCEPTED[..2]));
+            return Err(ApiError::unsupported_media_type(&[ACCEPTED[0], ACCEPTED[1], ACCEPTED[3]]));
         }
-        Ok(Self { kind, body, ty })
+        Ok(Self { kind, body, ty, complaints })
     }
 
     /// The object after the patch.
@@ -58,9 +65,14 @@ impl Patch {
         let result = match (self.kind, self.ty) {
             (Kind::Json, _) => patch::json(object.clone(), &self.body),
             (Kind::Strategic, Some(ty)) => patch::strategic(ty, object.clone(), self.body.clone()),
-            (Kind::Merge | Kind::Strategic, _) => patch::merge(object.clone(), &self.body),
+            (Kind::Merge | Kind::Strategic | Kind::Apply, _) => patch::merge(object.clone(), &self.body),
         };
         result.map_err(|e| self.refused(&e))
+    }
+
+    /// The 422 for a patch that a strict client does not want.
+    pub fn invalid(&self, why: &str) -> ApiError {
+        ApiError::invalid("", "", "", &[FieldError::invalid("patch", self.body.to_string(), why)])
     }
 
     fn refused(&self, error: &PatchError) -> ApiError {
@@ -81,7 +93,8 @@ mod tests {
     #[test]
     fn content_types() {
         assert_eq!(Kind::of(Some("application/merge-patch+json; charset=utf-8")), Ok(Kind::Merge));
-        for refused in [Some("application/apply-patch+yaml"), Some("application/json"), None] {
+        assert_eq!(Kind::of(Some("application/apply-patch+yaml")), Ok(Kind::Apply));
+        for refused in [Some("application/json"), None] {
             assert_eq!(Kind::of(refused).map_err(|e| e.code()), Err(415), "{refused:?}");
         }
     }

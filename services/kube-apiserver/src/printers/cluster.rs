@@ -35,6 +35,19 @@ pub static PRINTERS: &[Printer] = &[
     },
     Printer {
         group: "",
+        plural: "componentstatuses",
+        columns: &[NAME, text("Status"), text("Message"), text("Error")],
+        cells: |c, _| {
+            let healthy = items(c, &["conditions"]).iter().find(|c| str_at(c, &["type"]) == "Healthy");
+            let (status, message, error) = healthy.map_or(("Unknown", "", ""), |h| {
+                let status = if str_at(h, &["status"]) == "True" { "Healthy" } else { "Unhealthy" };
+                (status, str_at(h, &["message"]), str_at(h, &["error"]))
+            });
+            vec![name(c), json!(status), json!(message), json!(error)]
+        },
+    },
+    Printer {
+        group: "",
         plural: "configmaps",
         columns: &[NAME, number("Data"), AGE],
         cells: |c, now| vec![name(c), json!(size(c, "data") + size(c, "binaryData")), age(c, now)],

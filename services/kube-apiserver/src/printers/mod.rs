@@ -3,8 +3,11 @@
 //! A kind is a [`Printer`]: its columns and a function for a row. Kinds without one get name and age. [`cells`] has what rows share.
 
 mod access;
+mod autoscaling;
 mod cells;
 mod cluster;
+mod devices;
+mod extension;
 mod network;
 mod pods;
 mod storage;
@@ -52,8 +55,17 @@ pub struct Printer {
     cells: fn(&Value, Timestamp) -> Vec<Value>,
 }
 
-static PRINTERS: &[&[Printer]] =
-    &[pods::PRINTERS, workloads::PRINTERS, network::PRINTERS, cluster::PRINTERS, storage::PRINTERS, access::PRINTERS];
+static PRINTERS: &[&[Printer]] = &[
+    pods::PRINTERS,
+    workloads::PRINTERS,
+    autoscaling::PRINTERS,
+    network::PRINTERS,
+    cluster::PRINTERS,
+    storage::PRINTERS,
+    devices::PRINTERS,
+    access::PRINTERS,
+    extension::PRINTERS,
+];
 
 static FALL_BACK: Printer =
     Printer { group: "", plural: "", columns: &[NAME, AGE], cells: |o, now| vec![cells::name(o), cells::age(o, now)] };

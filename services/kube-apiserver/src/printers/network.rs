@@ -95,6 +95,15 @@ pub static PRINTERS: &[Printer] = &[
     },
     Printer {
         group: "networking.k8s.io",
+        plural: "servicecidrs",
+        columns: &[NAME, text("CIDRs"), AGE],
+        cells: |c, now| {
+            let list: Vec<&str> = items(c, &["spec", "cidrs"]).iter().filter_map(Value::as_str).collect();
+            vec![name(c), json!(list.join(",")), age(c, now)]
+        },
+    },
+    Printer {
+        group: "networking.k8s.io",
         plural: "ipaddresses",
         columns: &[NAME, text("ParentRef"), AGE],
         cells: |ip, now| {

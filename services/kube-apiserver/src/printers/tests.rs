@@ -2,12 +2,16 @@ use serde_json::{Value, json};
 
 use super::cells::human;
 use super::{PRINTERS, table};
-use crate::registry::lookup;
+use crate::registry::{Resource, table as rows};
 
 const NOW: &str = "2026-01-02T03:04:05Z";
 
+fn row(group: &str, plural: &str) -> Option<&'static Resource> {
+    rows().iter().find(|r| r.group == group && r.plural == plural)
+}
+
 fn cells(group: &str, plural: &str, object: Value) -> Vec<Value> {
-    let resource = lookup(group, "v1", plural).expect("in the table");
+    let resource = row(group, plural).expect("in the table");
     let table = table(resource, &[object], NOW);
     let cells = table["rows"][0]["cells"].as_array().cloned().expect("cells");
     assert_eq!(
@@ -47,7 +51,7 @@ fn ages() {
 #[test]
 fn every_printer_fills_its_columns() {
     for p in PRINTERS.iter().flat_map(|p| p.iter()) {
-        assert!(lookup(p.group, "v1", p.plural).is_some(), "{} is not served", p.plural);
+        assert!(row(p.group, p.plural).is_some(), "{} is not served", p.plural);
         cells(p.group, p.plural, json!({"metadata": {"name": "x"}}));
     }
 }
@@ -174,4 +178,25 @@ fn the_rest() {
     let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p"}, "lastTimestamp": "2026-01-02T03:03:55Z", "type": "Normal", "reason": "R", "message": "m\n"});
     let event = cells("", "events", event);
     assert_eq!((&event[0], &event[3], &event[6], &event[8]), (&json!("10s"), &json!("pod/p"), &json!("m"), &json!(1)));
+}
+
+#[test]
+fn autoscalers_show_what_they_aim_at() {
+    let metric = |name: &str, percent: i64| json!({"type": "Resource", "resource": {"name": name, "target": {"type": "Utilization", "averageUtilization": percent}}});
+    let current = json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 12, "averageValue": "120m"}}});
+    let pods = json!({"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "5"}}});
+    let object = json!({"apiVersion": "autoscaling/v2", "metadata": {"name": "h"},
+        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 9, "metrics": [metric("cpu", 80), metric("memory", 60), pods]},
+        "status": {"currentReplicas": 3, "currentMetrics": [current]}});
+    let row = cells("autoscaling", "horizontalpodautoscalers", object);
+    assert_eq!(
+        row[1..6],
+        [
+            json!("Deployment/web"),
+            json!("cpu: 12%/80%, memory: <unknown>/60% + 1 more..."),
+            json!("1"),
+            json!(9),
+            json!(3)
+        ]
+    );
 }

@@ -20,7 +20,7 @@ pub fn message(bytes: &[u8], ty: TypeRef<'_>) -> Result<Value, Error> {
 fn read_into(object: &mut Map<String, Value>, bytes: &[u8], ty: TypeRef<'_>, tags: &Tags) -> Result<(), Error> {
     for field in wire::fields(bytes) {
         let (number, raw) = field?;
-        match (tags.get(&number), raw) {
+        match (tags.get(number), raw) {
             (Some(Tag::Field(name, keeps_zero)), raw) => {
                 // A field that this version of the schema does not have.
                 let Some(field) = ty.field(name) else { continue };

@@ -13,8 +13,22 @@ pub enum Tag {
     Inline(Box<str>),
 }
 
-/// The numbers of one message.
-pub type Tags = HashMap<u32, Tag>;
+/// The numbers of one message, in their order.
+#[derive(Debug)]
+pub struct Tags(Vec<(u32, Tag)>);
+
+impl Tags {
+    /// What a number stands for.
+    pub fn get(&self, number: u32) -> Option<&Tag> {
+        let at = self.0.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// All of them, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Tag)> {
+        self.0.iter().map(|(number, tag)| (*number, tag))
+    }
+}
 
 static PACKED: &[u8] = include_bytes!("../../protobuf/tags.json.gz");
 
@@ -39,7 +53,10 @@ fn unpack() -> Result<HashMap<Box<str>, Tags>, Box<dyn std::error::Error>> {
         None => Tag::Field(field, flags == "p"),
     };
     let tags = |fields: HashMap<Box<str>, (u32, Box<str>)>| {
-        fields.into_iter().map(|(field, (number, flags))| (number, tag(field, &flags))).collect()
+        let mut tags: Vec<_> =
+            fields.into_iter().map(|(field, (number, flags))| (number, tag(field, &flags))).collect();
+        tags.sort_unstable_by_key(|(number, _)| *number);
+        Tags(tags)
     };
     Ok(raw.into_iter().map(|(name, fields)| (name, tags(fields))).collect())
 }

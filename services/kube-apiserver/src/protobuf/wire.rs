@@ -46,6 +46,80 @@ fn one<'a>(rest: &mut &'a [u8]) -> Option<(u32, Field<'a>)> {
     Some((number, field))
 }
 
+/// A message being written.
+#[derive(Debug, Default)]
+pub struct Writer(Vec<u8>);
+
+impl Writer {
+    /// One that has room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// What has been written.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What has been written, to keep.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// How much has been written.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// An integer or boolean.
+    pub fn varint(&mut self, number: u32, value: u64) {
+        self.raw_varint(u64::from(number) << 3);
+        self.raw_varint(value);
+    }
+
+    /// A double.
+    pub fn fixed64(&mut self, number: u32, bits: u64) {
+        self.raw_varint(u64::from(number) << 3 | 1);
+        self.0.extend_from_slice(&bits.to_le_bytes());
+    }
+
+    /// A text, bytes or a message.
+    pub fn bytes(&mut self, number: u32, content: &[u8]) {
+        self.head(number, content.len());
+        self.0.extend_from_slice(content);
+    }
+
+    /// The beginning of a field of that many bytes, which are to follow through [`Self::raw`].
+    pub fn head(&mut self, number: u32, length: usize) {
+        self.raw_varint(u64::from(number) << 3 | 2);
+        self.raw_varint(length as u64);
+    }
+
+    /// Bytes as they are.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn raw_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+}
+
+/// How many bytes a field of that many bytes takes with its head; the number is below 16.
+pub fn field_size(length: usize) -> usize {
+    let mut size = 2 + length;
+    let mut rest = length >> 7;
+    while rest > 0 {
+        size += 1;
+        rest >>= 7;
+    }
+    size
+}
+
 /// Reads one varint off the front.
 pub fn varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;

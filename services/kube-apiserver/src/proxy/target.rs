@@ -3,8 +3,7 @@
 use crate::errors::{ApiError, FieldError};
 use crate::server::query::Query;
 use apimachinery::meta;
-use serde_json::Value;
-use std::net::IpAddr;
+use serde_json::{Value, json};
 
 /// Query parameters of pods/log that the kubelet understands.
 const LOG_OPTIONS: &[&str] =
@@ -87,7 +86,7 @@ fn with_query<'a>(path: String, options: impl Iterator<Item = (&'a str, &'a str)
     if pairs.is_empty() { path } else { format!("{path}?{}", pairs.join("&")) }
 }
 
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         match byte {
@@ -98,21 +97,36 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// Where a node's kubelet listens: by its internal address, else any other.
-pub fn kubelet_address(node: &Value) -> Option<(IpAddr, u16)> {
-    let addresses = node["status"]["addresses"].as_array()?;
-    let of =
-        |kind: &str| addresses.iter().filter(|a| a["type"] == kind).find_map(|a| a["address"].as_str()?.parse().ok());
-    let address = of("InternalIP").or_else(|| of("ExternalIP"))?;
-    let port =
-        node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|p| u16::try_from(p).ok());
-    Some((address, port.filter(|p| *p > 0).unwrap_or(10250)))
+/// What admission sees of a connection to a pod: the options as an object.
+pub fn options(sub: &str, query: &Query) -> Value {
+    let mut options = json!({"apiVersion": "v1"});
+    options["kind"] = json!(match sub {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => "PodPortForwardOptions",
+    });
+    if sub == "portforward" {
+        let ports: Vec<i64> = query.all("ports").flat_map(|p| p.split(',')).filter_map(|p| p.parse().ok()).collect();
+        options["ports"] = json!(ports);
+        return options;
+    }
+    for stream in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(stream) {
+            options[stream] = json!(true);
+        }
+    }
+    if query.has("container") {
+        options["container"] = json!(query.get("container"));
+    }
+    if sub == "exec" {
+        options["command"] = json!(query.all("command").collect::<Vec<_>>());
+    }
+    options
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn paths() {
@@ -142,10 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn addresses() {
-        let node = json!({"status": {"addresses": [{"type": "Hostname", "address": "x"}, {"type": "InternalIP", "address": "10.0.0.1"}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10255}}}});
-        assert_eq!(kubelet_address(&node), Some(("10.0.0.1".parse().expect("ip"), 10255)));
-        assert_eq!(kubelet_address(&json!({"status": {}})), None);
+    fn admission_sees_what_is_asked_for() {
+        let query = Query::parse(Some("command=sh&command=-c&stdin=true&tty=false&container=c"));
+        let want = json!({"apiVersion": "v1", "kind": "PodExecOptions", "stdin": true, "container": "c", "command": ["sh", "-c"]});
+        assert_eq!(options("exec", &query), want);
+        let want = json!({"apiVersion": "v1", "kind": "PodPortForwardOptions", "ports": [80, 443]});
+        assert_eq!(options("portforward", &Query::parse(Some("ports=80,443"))), want);
     }
 }

@@ -4,6 +4,7 @@ use crate::authn::UserInfo;
 use crate::errors::{ApiError, FieldError};
 use crate::server::State;
 use crate::storage::Stored;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 pub mod alloc;
@@ -139,6 +140,18 @@ pub struct Context<'a> {
     pub dry_run: bool,
     /// The server's shared state.
     pub state: &'a State,
+    /// What the client is told besides the answer, as Warning headers.
+    pub warnings: &'a Mutex<Vec<String>>,
+}
+
+impl Context<'_> {
+    /// Tells the client something it should know, once.
+    pub fn warn(&self, text: String) {
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
 }
 
 /// What one kind does differently. Every method has the generic behaviour as its default.

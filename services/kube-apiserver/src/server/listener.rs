@@ -3,9 +3,14 @@
 use super::Shared;
 use super::body::{Request, Response};
 use super::handler;
+use crate::authn::front_proxy;
+use crate::config::{Config, FrontProxy};
+use daemon::tls::{self, TlsError};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +20,8 @@ use tokio_rustls::server::TlsStream;
 
 /// Informers hold one stream each; Go clients open a second connection beyond this.
 const STREAMS: u32 = 1000;
+/// Go's limit for all headers of a request; impersonation can need many.
+const HEADERS: u32 = 1 << 20;
 /// How long connections may finish what they do after shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -23,8 +30,43 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Peer {
     /// Their address.
     pub address: SocketAddr,
-    /// Their verified certificate, DER.
+    /// Their certificate, DER, verified by the authority of clients.
     pub certificate: Option<Arc<[u8]>>,
+    /// Whether they may say who their own clients are.
+    pub is_front_proxy: bool,
+}
+
+/// Tells clients from proxies in front of this server, which come over the same listener.
+pub struct Peers {
+    /// The authorities of clients and of proxies; without proxies TLS has judged already.
+    split: Option<[Arc<dyn ClientCertVerifier>; 2]>,
+    config: FrontProxy,
+}
+
+impl Peers {
+    /// Reads the authorities.
+    pub fn new(config: &Config) -> Result<Self, TlsError> {
+        let proxies = config.front_proxy.requestheader_client_ca_file.as_deref();
+        let split = match proxies {
+            Some(ca) => Some([tls::client_verifier(&config.client_ca_file)?, tls::client_verifier(ca)?]),
+            None => None,
+        };
+        Ok(Self { split, config: config.front_proxy.clone() })
+    }
+
+    fn judge(&self, address: SocketAddr, chain: &[CertificateDer<'_>]) -> Peer {
+        let own = chain.first().map(|c| -> Arc<[u8]> { c.as_ref().into() });
+        let Some([clients, proxies]) = &self.split else {
+            return Peer { address, certificate: own, is_front_proxy: false };
+        };
+        let name = own.as_ref().and_then(|der| pki::peer_identity(der).ok()).map(|i| i.common_name);
+        let allowed = name.is_some_and(|n| front_proxy::is_allowed(&self.config, &n));
+        Peer {
+            address,
+            certificate: own.filter(|_| tls::is_good(clients.as_ref(), chain)),
+            is_front_proxy: allowed && tls::is_good(proxies.as_ref(), chain),
+        }
+    }
 }
 
 /// Serves until shutdown, then waits for connections to drain.
@@ -42,19 +84,23 @@ pub async fn serve(state: Shared, listener: TcpListener, tls: Arc<rustls::Server
 }
 
 async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: SocketAddr) {
-    let certificate = daemon::accept::peer_certificate(&stream).map(Into::into);
-    let peer = Peer { address, certificate };
+    let peer = state.peers.judge(address, &daemon::accept::peer_chain(&stream));
     let shutdown = state.shutdown.clone();
     let service = service_fn(move |request: Request| {
         let (state, peer) = (state.clone(), peer.clone());
         async move { Ok::<Response, Infallible>(handler::handle(state, peer, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(32));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(HEADERS as usize)
+        .header_read_timeout(Duration::from_secs(32));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30))

@@ -1,4 +1,4 @@
-//! Which representation a client wants: JSON as it is, a Table, or metadata only. Pure.
+//! Which representation a client wants: the object, a Table or metadata only, as JSON, YAML or protobuf. Pure.
 
 use crate::errors::ApiError;
 use crate::protobuf::MEDIA_TYPE;
@@ -14,46 +14,75 @@ pub enum Form {
     Metadata,
 }
 
+/// How it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// application/json.
+    Json,
+    /// application/yaml.
+    Yaml,
+    /// application/vnd.kubernetes.protobuf.
+    Protobuf,
+}
+
 /// What a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// The form.
     pub form: Form,
-    /// YAML instead of JSON.
-    pub yaml: bool,
+    /// The encoding.
+    pub encoding: Encoding,
+    /// Whether JSON would do as well, for what has no protobuf form.
+    pub or_json: bool,
 }
 
 /// The media types this server writes.
-pub const WRITTEN: &[&str] = &["application/json", "application/yaml"];
+pub const WRITTEN: &[&str] = &["application/json", "application/yaml", MEDIA_TYPE];
 
-/// Picks the first acceptable clause; a missing header accepts JSON.
+/// Picks the clause that the client prefers and this server can write; a missing header accepts JSON.
 pub fn accept(header: Option<&str>) -> Result<Accepted, ApiError> {
     let header = header.unwrap_or_default().trim();
     if header.is_empty() {
-        return Ok(Accepted { form: Form::Object, yaml: false });
+        return Ok(Accepted { form: Form::Object, encoding: Encoding::Json, or_json: true });
     }
-    header.split(',').find_map(clause).ok_or_else(|| ApiError::not_acceptable(WRITTEN))
+    let mut clauses: Vec<Clause> = header.split(',').filter_map(clause).collect();
+    // Stable: clauses of equal weight stay in the client's order.
+    clauses.sort_by_key(|c| std::cmp::Reverse(c.weight));
+    let Some(first) = clauses.first().copied() else { return Err(ApiError::not_acceptable(WRITTEN)) };
+    let or_json = clauses.iter().any(|c| c.encoding == Encoding::Json && c.form == first.form);
+    Ok(Accepted { form: first.form, encoding: first.encoding, or_json })
 }
 
-fn clause(text: &str) -> Option<Accepted> {
+#[derive(Clone, Copy)]
+struct Clause {
+    form: Form,
+    encoding: Encoding,
+    /// Thousandths.
+    weight: u16,
+}
+
+fn clause(text: &str) -> Option<Clause> {
     let mut parts = text.split(';').map(str::trim);
-    let yaml = match parts.next()? {
-        "application/json" | "*/*" | "application/*" => false,
-        "application/yaml" => true,
+    let encoding = match parts.next()? {
+        "application/json" | "*/*" | "application/*" => Encoding::Json,
+        "application/yaml" => Encoding::Yaml,
+        MEDIA_TYPE => Encoding::Protobuf,
         _ => return None,
     };
-    let (mut kind, mut version, mut group) = ("", "v1", "meta.k8s.io");
+    let (mut kind, mut version, mut group, mut weight) = ("", "v1", "meta.k8s.io", 1000);
     for parameter in parts {
         match parameter.split_once('=') {
             Some(("as", value)) => kind = value,
             Some(("v", value)) => version = value,
             Some(("g", value)) => group = value,
+            Some(("q", value)) => weight = (value.parse::<f32>().unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u16,
             _ => {}
         }
     }
     let form = match kind {
         "" => Form::Object,
-        "Table" => Form::Table,
+        // A table's cells are of any type: it has no message.
+        "Table" if encoding != Encoding::Protobuf => Form::Table,
         "PartialObjectMetadata" | "PartialObjectMetadataList" => Form::Metadata,
         _ => return None,
     };
@@ -61,7 +90,7 @@ fn clause(text: &str) -> Option<Accepted> {
     if form != Form::Object && (version != "v1" || group != "meta.k8s.io") {
         return None;
     }
-    Some(Accepted { form, yaml })
+    (weight > 0).then_some(Clause { form, encoding, weight })
 }
 
 /// How a request body is written.
@@ -94,28 +123,30 @@ mod tests {
 
     #[test]
     fn accepts() {
+        use Encoding::{Json, Protobuf, Yaml};
+        let tables = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
         let table = [
-            (None, Some((Form::Object, false))),
-            (Some("*/*"), Some((Form::Object, false))),
-            (
-                Some(
-                    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-                ),
-                Some((Form::Table, false)),
-            ),
-            (Some("application/vnd.kubernetes.protobuf, application/json"), Some((Form::Object, false))),
+            (None, Some((Form::Object, Json))),
+            (Some("*/*"), Some((Form::Object, Json))),
+            (Some(tables), Some((Form::Table, Json))),
+            (Some("application/vnd.kubernetes.protobuf, application/json"), Some((Form::Object, Protobuf))),
+            (Some("application/vnd.kubernetes.protobuf;stream=watch"), Some((Form::Object, Protobuf))),
+            (Some("application/vnd.kubernetes.protobuf;q=0.5, application/json"), Some((Form::Object, Json))),
             (Some("application/json;as=Table;g=meta.k8s.io;v=v1alpha1"), None),
-            (
-                Some("application/json; as=PartialObjectMetadataList; g=meta.k8s.io; v=v1"),
-                Some((Form::Metadata, false)),
-            ),
-            (Some("application/yaml"), Some((Form::Object, true))),
-            (Some("application/vnd.kubernetes.protobuf"), None),
+            (Some("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1"), None),
+            (Some("application/json; as=PartialObjectMetadataList; g=meta.k8s.io; v=v1"), Some((Form::Metadata, Json))),
+            (Some(metadata), Some((Form::Metadata, Protobuf))),
+            (Some("application/yaml"), Some((Form::Object, Yaml))),
+            (Some("application/cbor"), None),
+            (Some("application/json;q=0"), None),
         ];
         for (header, want) in table {
-            let got = accept(header).ok().map(|a| (a.form, a.yaml));
+            let got = accept(header).ok().map(|a| (a.form, a.encoding));
             assert_eq!(got, want, "{header:?}");
         }
+        assert!(accept(Some(metadata)).is_ok_and(|a| a.or_json));
+        assert!(accept(Some("application/vnd.kubernetes.protobuf")).is_ok_and(|a| !a.or_json));
     }
 
     #[test]

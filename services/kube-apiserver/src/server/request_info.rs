@@ -62,6 +62,7 @@ fn resource_request(method: &Method, path: &str, query: &Query) -> Option<Reques
     if matches!(a.verb.as_str(), "list" | "watch" | "deletecollection") && a.name.is_empty() {
         a.name = name_of_selector(query.get("fieldSelector"));
     }
+    a.field_selector = query.get("fieldSelector").into();
     Some(RequestInfo { attributes: a, rest })
 }
 

@@ -1,10 +1,14 @@
 //! Start order: flags, store, caches, listener, bootstrap, ready.
 
-use super::{Metrics, Shared, State, listener};
+use super::listener::{self, Peers};
+use super::{Metrics, Shared, State};
+use crate::admission::config::Configuration;
+use crate::audit::Auditor;
+use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::bootstrap;
 use crate::config::Config;
-use crate::proxy::Kubelets;
+use crate::proxy::Backends;
 use crate::registry::alloc::Allocators;
 use crate::registry::{self, lookup};
 use crate::storage::{Storage, Store, compactor};
@@ -13,6 +17,7 @@ use clap::Parser;
 use daemon::backoff::Backoff;
 use daemon::tls::ClientAuth;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
@@ -24,15 +29,18 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("", "v1", "services"),
     ("", "v1", "pods"),
     ("", "v1", "nodes"),
+    ("", "v1", "persistentvolumes"),
 ];
 
 /// The process.
 pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outcome {
     let config = Config::try_parse_from(args)?;
-    let tls = daemon::tls::server_config(
+    let proxies = config.front_proxy.requestheader_client_ca_file.as_deref();
+    let authorities: Vec<&Path> = std::iter::once(config.client_ca_file.as_path()).chain(proxies).collect();
+    let tls = daemon::tls::server_config_of(
         &config.tls_cert_file,
         &config.tls_private_key_file,
-        Some(&config.client_ca_file),
+        &authorities,
         ClientAuth::Optional,
         &[b"h2", b"http/1.1"],
     )?;
@@ -58,10 +66,14 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
     Ok(Arc::new(State {
         authorizer: Authorizer::new(storage.clone(), &config.authorization_mode),
         tokens: Tokens::new(&config)?,
-        kubelets: Kubelets::new(&config)?,
+        oidc: Oidc::new(&config.oidc)?,
+        peers: Peers::new(&config)?,
+        backends: Backends::new(&config)?,
         alloc: Allocators::new(&config)?,
+        admission: Configuration::read(config.admission_control_config_file.as_deref())?,
         table: registry::table(),
         ready: AtomicBool::new(false),
+        audit: Auditor::new(&config)?,
         metrics: Metrics::default(),
         storage,
         config,
@@ -70,7 +82,7 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
 }
 
 async fn become_ready(state: Shared) {
-    state.authorizer.synced().await;
+    state.authorizer.filled().await;
     for (group, version, plural) in NEEDED {
         if let Some(res) = lookup(group, version, plural) {
             state.storage.cache(res).synced().await;

@@ -1,7 +1,11 @@
 //! The watch cache of one resource as pure data: the newest state in key order and a ring of recent events.
 
 use super::codec::{Stored, at_version};
+use crate::protobuf;
+use crate::registry::Resource;
+use apimachinery::schema::builtin;
 use bytes::Bytes;
+use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
@@ -42,11 +46,13 @@ pub struct Event {
     pub previous: Option<Arc<Stored>>,
     departed: OnceLock<Bytes>,
     frames: [OnceLock<Bytes>; 3],
+    messages: [OnceLock<Option<Bytes>>; 3],
 }
 
 impl Event {
     fn new(revision: i64, object: Option<Arc<Stored>>, previous: Option<Arc<Stored>>) -> Arc<Self> {
-        Arc::new(Self { revision, object, previous, departed: OnceLock::new(), frames: Default::default() })
+        let (departed, frames, messages) = Default::default();
+        Arc::new(Self { revision, object, previous, departed, frames, messages })
     }
 
     /// The object's namespace.
@@ -80,6 +86,22 @@ impl Event {
     /// The line of the watch stream for that kind.
     pub fn frame(&self, kind: Kind) -> Bytes {
         self.frames[kind as usize].get_or_init(|| frame(kind, &self.json(kind))).clone()
+    }
+
+    /// The frame of a protobuf watch stream for that kind; `None` if the resource's kind has no such form.
+    pub fn protobuf_frame(&self, res: &Resource, kind: Kind) -> Option<Bytes> {
+        let make = || {
+            let message = match (kind, &self.object) {
+                (Kind::Deleted, _) => {
+                    let gone: Value = serde_json::from_slice(&self.json(kind)).ok()?;
+                    protobuf::message(&gone, builtin().kind(res.group, res.version, res.kind)?).ok()?.into()
+                }
+                (_, object) => object.as_ref()?.message(res)?,
+            };
+            let object = protobuf::envelope(&res.api_version(), res.kind, &[&message]);
+            Some(protobuf::watch_frame(kind.name(), &object).into())
+        };
+        self.messages[kind as usize].get_or_init(make).clone()
     }
 }
 
@@ -217,6 +239,7 @@ mod tests {
             labels: None,
             fields,
             json: json.into(),
+            message: OnceLock::new(),
         })
     }
 

@@ -1,10 +1,13 @@
 //! Objects as values of the store: JSON text without a resourceVersion, which is the store's own revision of the key.
 
 use crate::errors::ApiError;
+use crate::protobuf;
 use crate::registry::Resource;
 use apimachinery::meta;
+use apimachinery::schema::builtin;
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use std::sync::OnceLock;
 
 /// An object as it is served: encoded once, with what selectors look at beside it. The tree is not kept: ten times the size, rarely needed.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Stored {
     pub fields: Vec<(&'static str, String)>,
     /// The JSON text, resourceVersion included.
     pub json: Bytes,
+    /// The protobuf message, made when first asked for; `None` in it: the kind has none.
+    pub message: OnceLock<Option<Bytes>>,
 }
 
 impl Stored {
@@ -28,6 +33,15 @@ impl Stored {
     pub fn object(&self) -> Value {
         // The text was written by serde_json from a tree; it cannot fail to parse.
         serde_json::from_slice(&self.json).unwrap_or(Value::Null)
+    }
+
+    /// The object as a protobuf message without its envelope, if its kind has one.
+    pub fn message(&self, res: &Resource) -> Option<Bytes> {
+        let make = || {
+            let ty = builtin().kind(res.group, res.version, res.kind)?;
+            protobuf::message(&self.object(), ty).ok().map(Bytes::from)
+        };
+        self.message.get_or_init(make).clone()
     }
 
     /// The object's uid.
@@ -74,6 +88,7 @@ pub fn stored(res: &Resource, mut object: Value, revision: i64) -> Result<Stored
         labels: meta::labels(&object).filter(|l| !l.is_empty()).cloned(),
         fields: res.strategy.selectable_fields(&object),
         json: json.into(),
+        message: OnceLock::new(),
     })
 }
 

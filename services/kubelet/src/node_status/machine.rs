@@ -5,6 +5,8 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
+use crate::config::KubeletConfiguration;
+use crate::eviction::thresholds::{self, Signal};
 use crate::pod::Map;
 
 /// Facts that do not change while the kubelet runs.
@@ -14,10 +16,16 @@ pub struct Machine {
     pub cpus: usize,
     /// Bytes of memory.
     pub memory: i128,
+    /// Bytes of swap.
+    pub swap: i128,
+    /// Kibibytes of each size of huge pages, with the bytes that were set aside.
+    pub huge_pages: Vec<(u64, i128)>,
     /// Bytes of the disk that holds pods' volumes.
     pub disk: u128,
     /// Whether only cgroup v2 is mounted.
     pub cgroup2: bool,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub apparmor: bool,
     /// Machine id.
     pub machine_id: String,
     /// Firmware's id of the system.
@@ -33,16 +41,13 @@ pub struct Machine {
 /// What runs short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// Less than 100 MiB of memory are available.
+    /// Memory.
     pub memory: bool,
-    /// Less than a tenth of the disk, or a twentieth of its inodes, is free.
+    /// Space or inodes of a disk.
     pub disk: bool,
-    /// Few process ids are left.
+    /// Process ids.
     pub pid: bool,
 }
-
-/// Memory that stays with the system, and the threshold of memory pressure.
-pub const MEMORY_RESERVE: i128 = 100 << 20;
 
 impl Machine {
     /// Reads the facts.
@@ -53,8 +58,11 @@ impl Machine {
         Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory: meminfo("MemTotal").unwrap_or(0),
+            swap: meminfo("SwapTotal").unwrap_or(0),
             disk: disk(root).map_or(0, |(total, _)| total),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             cgroup2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+            apparmor: line("/sys/module/apparmor/parameters/enabled") == "Y",
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -63,25 +71,60 @@ impl Machine {
         }
     }
 
-    /// What pods may use, as quantities.
-    pub fn allocatable_amounts(&self, max_pods: u32) -> Map {
-        let mut amounts = self.capacity_amounts(max_pods);
-        amounts.insert("memory".into(), format!("{}Ki", ((self.memory - MEMORY_RESERVE).max(0)) / 1024));
-        amounts.insert("ephemeral-storage".into(), (self.disk / 10 * 9).to_string());
+    /// What pods may use, as quantities: what there is less what is reserved and what hard eviction keeps free.
+    pub fn allocatable(&self, config: &KubeletConfiguration) -> Map {
+        let mut amounts = self.capacity(config);
+        let hard = thresholds::parse(config).unwrap_or_default();
+        let kept = |signal: Signal, all: i128| -> i128 {
+            hard.iter().filter(|t| t.signal == signal && t.grace.is_none()).map(|t| t.below.of(all)).max().unwrap_or(0)
+        };
+        let cpu = (i128::try_from(self.cpus).unwrap_or(0) * 1000 - config.reserved("cpu")).max(0);
+        let cpu = if cpu % 1000 == 0 { (cpu / 1000).to_string() } else { format!("{cpu}m") };
+        let huge: i128 = self.huge_pages.iter().map(|(_, bytes)| bytes).sum();
+        let memory = self.memory - huge - config.reserved("memory") / 1000 - kept(Signal::Memory, self.memory);
+        let disk = i128::try_from(self.disk).unwrap_or(i128::MAX);
+        let disk = disk - config.reserved("ephemeral-storage") / 1000 - kept(Signal::NodeSpace, disk);
+        amounts.insert("cpu".into(), cpu);
+        amounts.insert("memory".into(), format!("{}Ki", memory.max(0) / 1024));
+        amounts.insert("ephemeral-storage".into(), disk.max(0).to_string());
         amounts
     }
 
     /// What the machine has, as quantities.
-    pub fn capacity_amounts(&self, max_pods: u32) -> Map {
-        Map::from([
+    pub fn capacity(&self, config: &KubeletConfiguration) -> Map {
+        let by_cores = u32::try_from(self.cpus).unwrap_or(u32::MAX).saturating_mul(config.pods_per_core);
+        let pods = if by_cores > 0 { config.max_pods.min(by_cores) } else { config.max_pods };
+        let mut amounts = Map::from([
             ("cpu".to_owned(), self.cpus.to_string()),
             ("memory".to_owned(), format!("{}Ki", self.memory / 1024)),
             ("ephemeral-storage".to_owned(), format!("{}Ki", self.disk / 1024)),
-            ("pods".to_owned(), max_pods.to_string()),
-            ("hugepages-1Gi".to_owned(), "0".to_owned()),
-            ("hugepages-2Mi".to_owned(), "0".to_owned()),
-        ])
+            ("pods".to_owned(), pods.to_string()),
+        ]);
+        for (kibibytes, bytes) in &self.huge_pages {
+            let size =
+                if *kibibytes >= 1 << 20 { format!("{}Gi", kibibytes >> 20) } else { format!("{}Mi", kibibytes >> 10) };
+            let amount = if *bytes == 0 { "0".to_owned() } else { format!("{}Mi", bytes >> 20) };
+            amounts.insert(format!("hugepages-{size}"), amount);
+        }
+        amounts
     }
+}
+
+/// Kibibytes of each size of huge pages the kernel has, with the bytes that were set aside.
+fn huge_pages(folder: &Path) -> Vec<(u64, i128)> {
+    let mut sizes: Vec<(u64, i128)> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let size: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            let pages: i128 = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+            (size >= 1024).then(|| (size, pages * i128::from(size) * 1024))
+        })
+        .collect();
+    sizes.sort_unstable();
+    sizes
 }
 
 /// Bytes of memory that are available now.
@@ -89,17 +132,16 @@ pub fn available_memory() -> Option<i128> {
     meminfo("MemAvailable")
 }
 
-/// What runs short now.
-pub fn pressure(root: &Path) -> Pressure {
-    let free_inodes = statvfs(root).ok().map(|s| (s.files(), s.files_available())).filter(|(all, _)| *all > 0);
-    let pid_max = fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|t| t.trim().parse::<u64>().ok());
-    let running = fs::read_to_string("/proc/loadavg").ok().and_then(|t| tasks(&t));
-    Pressure {
-        memory: meminfo("MemAvailable").is_some_and(|bytes| bytes < MEMORY_RESERVE),
-        disk: disk(root).is_some_and(|(total, free)| free * 10 < total)
-            || free_inodes.is_some_and(|(all, free)| free * 20 < all),
-        pid: pid_max.zip(running).is_some_and(|(max, running)| running * 10 > max * 9),
-    }
+/// Bytes of memory.
+pub fn total_memory() -> Option<i128> {
+    meminfo("MemTotal")
+}
+
+/// Free process ids and all of them.
+pub fn process_ids() -> Option<(i128, i128)> {
+    let all: i128 = fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
+    let running = tasks(&fs::read_to_string("/proc/loadavg").ok()?)?;
+    Some((all - i128::from(running), all))
 }
 
 fn disk(root: &Path) -> Option<(u128, u128)> {
@@ -138,9 +180,31 @@ mod tests {
 
     #[test]
     fn pods_get_less_than_the_machine_has() {
-        let machine = Machine { cpus: 2, memory: 1 << 30, disk: 1000, ..Machine::default() };
-        assert_eq!(machine.capacity_amounts(110)["memory"], "1048576Ki");
-        assert_eq!(machine.allocatable_amounts(110)["memory"], "946176Ki");
-        assert_eq!(machine.allocatable_amounts(110)["ephemeral-storage"], "900");
+        let huge_pages = vec![(2048, 0), (1 << 20, 0)];
+        let machine = Machine { cpus: 2, memory: 1 << 30, disk: 1000, huge_pages, ..Machine::default() };
+        let mut config = KubeletConfiguration::default();
+        assert_eq!(machine.capacity(&config)["memory"], "1048576Ki");
+        assert_eq!(machine.capacity(&config)["hugepages-1Gi"], "0");
+        assert_eq!(machine.allocatable(&config)["memory"], "946176Ki");
+        assert_eq!(machine.allocatable(&config)["ephemeral-storage"], "900");
+        config.kube_reserved = Map::from([("cpu".into(), "250m".into()), ("memory".into(), "100Mi".into())]);
+        config.pods_per_core = 10;
+        assert_eq!(machine.allocatable(&config)["cpu"], "1750m");
+        assert_eq!(machine.allocatable(&config)["memory"], "843776Ki");
+        assert_eq!(machine.capacity(&config)["pods"], "20");
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_size() {
+        let base = std::env::temp_dir().join(format!("kubelet-huge-{}", std::process::id()));
+        for (size, pages) in [("hugepages-2048kB", "3"), ("hugepages-1048576kB", "0"), ("hugepages-64kB", "9")] {
+            fs::create_dir_all(base.join(size)).unwrap();
+            fs::write(base.join(size).join("nr_hugepages"), pages).unwrap();
+        }
+        let huge_pages = huge_pages(&base);
+        assert_eq!(huge_pages, [(2048, 6 << 20), (1 << 20, 0)]);
+        let machine = Machine { huge_pages, ..Machine::default() };
+        assert_eq!(machine.capacity(&KubeletConfiguration::default())["hugepages-2Mi"], "6Mi");
+        fs::remove_dir_all(base).unwrap();
     }
 }

@@ -4,7 +4,7 @@
 
 mod lease;
 pub mod machine;
-mod object;
+pub mod object;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,23 +19,21 @@ use tokio::time::Instant;
 use crate::config::Flags;
 use crate::shared::Shared;
 pub use lease::renew;
-pub use machine::Machine;
 
 /// While the node is not ready, the runtime is asked this often: power-on to Ready is what users wait for.
 const EAGER: Duration = Duration::from_millis(250);
 const CALM: Duration = Duration::from_secs(10);
-/// An unchanged status is sent this often, so that its heartbeat times stay believable.
-const HEARTBEAT: Duration = Duration::from_secs(300);
 
 /// Keeps the Node object current until the end.
 pub async fn run(shared: Arc<Shared>, flags: Flags, network: watch::Sender<bool>, shutdown: Shutdown) {
+    let mut pressure = shared.pressure.clone();
     let mut node = Reporter { shared, flags, network, registered: false, sent: None };
     let mut failures = Backoff::new(EAGER, CALM);
     loop {
         let pause = match node.round().await {
             Ok(ready) => {
                 failures.reset();
-                if ready { CALM } else { EAGER }
+                if ready { node.shared.config.node_status_update_frequency.0 } else { EAGER }
             }
             Err(error) => {
                 tracing::warn!(%error, "node status not sent");
@@ -45,6 +43,7 @@ pub async fn run(shared: Arc<Shared>, flags: Flags, network: watch::Sender<bool>
         tokio::select! {
             () = shutdown.wait() => return,
             () = tokio::time::sleep(pause) => {}
+            Ok(()) = pressure.changed() => {}
         }
     }
 }
@@ -69,8 +68,10 @@ impl Reporter {
             self.registered = true;
         }
         let mut wanted = object::status(&facts);
+        // An unchanged status is sent now and then, so that its heartbeat times stay believable.
+        let heartbeat = self.shared.config.node_status_report_frequency.0;
         let due = match &self.sent {
-            Some((at, old)) => at.elapsed() >= HEARTBEAT || object::differs(old, &wanted),
+            Some((at, old)) => at.elapsed() >= heartbeat || object::differs(old, &wanted),
             None => true,
         };
         if !due {
@@ -93,28 +94,38 @@ impl Reporter {
 
     async fn facts(&self) -> object::Facts {
         let cri = &self.shared.cri;
-        let conditions = cri.readiness().await;
+        let answer = cri.status().await;
         let find = |kind: &str| -> Result<(), String> {
-            match &conditions {
-                Err(error) => Err(format!("container runtime is down: {error}")),
-                Ok(list) => match list.iter().find(|c| c.r#type == kind) {
-                    Some(c) if c.status => Ok(()),
-                    Some(c) => Err(format!("container runtime {}: {} {}", kind.to_lowercase(), c.reason, c.message)),
-                    None => Err(format!("container runtime does not report {kind}")),
-                },
+            let conditions = match &answer {
+                Err(error) => return Err(format!("container runtime is down: {error}")),
+                Ok(answer) => answer.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default(),
+            };
+            match conditions.iter().find(|c| c.r#type == kind) {
+                Some(c) if c.status => Ok(()),
+                Some(c) => Err(format!("container runtime {}: {} {}", kind.to_lowercase(), c.reason, c.message)),
+                None => Err(format!("container runtime does not report {kind}")),
             }
         };
         let (runtime, network) = (find("RuntimeReady"), find("NetworkReady"));
         let images = if runtime.is_ok() { cri.images().await.unwrap_or_default() } else { Vec::new() };
+        let answer = answer.unwrap_or_default();
+        self.shared.handlers.lock().clone_from(&answer.runtime_handlers);
+        let config = &self.shared.config;
+        let pressure = *self.shared.pressure.borrow();
         object::Facts {
             now: apimachinery::time::now_rfc3339(),
             name: self.shared.node_name.clone(),
             ips: self.shared.host_ips.clone(),
+            capacity: self.shared.machine.capacity(config),
+            allocatable: self.shared.machine.allocatable(config),
             machine: self.shared.machine.clone(),
-            pressure: machine::pressure(&self.shared.root),
-            max_pods: self.shared.config.max_pods,
-            port: self.shared.config.port,
+            pressure,
+            shutting_down: self.shared.shutting_down.load(std::sync::atomic::Ordering::Relaxed),
+            port: config.port,
             runtime_version: cri.version().await.unwrap_or_default(),
+            handlers: answer.runtime_handlers,
+            groups_policy: answer.features.map(|f| f.supplemental_groups_policy),
+            images_max: usize::try_from(config.node_status_max_images).ok(),
             images: images
                 .into_iter()
                 .map(|i| object::Image { names: i.repo_digests.into_iter().chain(i.repo_tags).collect(), size: i.size })
@@ -126,7 +137,20 @@ impl Reporter {
 
     /// Creates the Node, or gives an existing one the labels that a kubelet keeps.
     async fn register(&self, facts: &object::Facts) -> Result<(), client::Error> {
-        let node = object::node(facts, &self.flags.node_labels, &self.flags.register_with_taints);
+        let config = &self.shared.config;
+        let mut node = object::node(facts, &self.flags.node_labels, &self.flags.register_with_taints);
+        if !config.register_with_taints.is_empty() {
+            let flags = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+            let all: Vec<Value> = flags.into_iter().chain(config.register_with_taints.iter().cloned()).collect();
+            node["spec"]["taints"] = all.into();
+        }
+        if !config.provider_id.is_empty() {
+            node["spec"]["providerID"] = config.provider_id.as_str().into();
+        }
+        if !config.register_node {
+            self.shared.client.get(resource::NODES, None, &facts.name).await?;
+            return Ok(());
+        }
         match self.shared.client.create(resource::NODES, None, &node).await {
             Ok(_) => {
                 tracing::info!(node = %facts.name, "registered");

@@ -1,13 +1,13 @@
 //! The Node object. Pure.
 
+use cri_api::v1;
 use serde_json::{Map, Value, json};
 
 use super::machine::{Machine, Pressure};
+use crate::pod::Map as Amounts;
 
 /// The Kubernetes release whose kubelet this one stands in for.
-const VERSION: &str = "v1.35.0";
-/// The status names at most this many images, the largest.
-const MAX_IMAGES: usize = 50;
+pub const VERSION: &str = "v1.35.0";
 const MAX_NAMES: usize = 5;
 
 /// An image on the node.
@@ -30,14 +30,24 @@ pub struct Facts {
     pub ips: Vec<String>,
     /// The machine.
     pub machine: Machine,
+    /// What it has.
+    pub capacity: Amounts,
+    /// What pods may use of it.
+    pub allocatable: Amounts,
     /// What runs short.
     pub pressure: Pressure,
-    /// Most pods.
-    pub max_pods: u32,
+    /// Whether the machine is being switched off.
+    pub shutting_down: bool,
     /// The kubelet's port.
     pub port: u16,
     /// `containerd://1.7.24`.
     pub runtime_version: String,
+    /// What the runtime's handlers can.
+    pub handlers: Vec<v1::RuntimeHandler>,
+    /// Whether the runtime keeps `supplementalGroupsPolicy`, if it says.
+    pub groups_policy: Option<bool>,
+    /// How many images the status names at most; no number means all.
+    pub images_max: Option<usize>,
     /// Images.
     pub images: Vec<Image>,
     /// Whether containers can run, or why not.
@@ -54,18 +64,24 @@ fn architecture() -> &'static str {
     }
 }
 
-/// The object as it is registered.
-pub fn node(facts: &Facts, labels: &[String], taints: &[String]) -> Value {
+/// The labels that a kubelet gives its node, with those of the flag.
+pub fn own_labels(name: &str, flags: &[String]) -> Map<String, Value> {
     let mut all = Map::new();
     for prefix in ["kubernetes.io", "beta.kubernetes.io"] {
         all.insert(format!("{prefix}/os"), "linux".into());
         all.insert(format!("{prefix}/arch"), architecture().into());
     }
-    all.insert("kubernetes.io/hostname".into(), facts.name.as_str().into());
-    for label in labels {
+    all.insert("kubernetes.io/hostname".into(), name.into());
+    for label in flags {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
         all.insert(key.to_owned(), value.into());
     }
+    all
+}
+
+/// The object as it is registered.
+pub fn node(facts: &Facts, labels: &[String], taints: &[String]) -> Value {
+    let all = own_labels(&facts.name, labels);
     let taints: Vec<Value> = taints.iter().filter_map(|t| taint(t)).collect();
     let mut node = json!({
         "apiVersion": "v1", "kind": "Node",
@@ -95,13 +111,13 @@ pub fn status(facts: &Facts) -> Value {
     let machine = &facts.machine;
     let mut addresses: Vec<Value> = facts.ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     addresses.push(json!({"type": "Hostname", "address": facts.name}));
-    json!({
+    let mut status = json!({
         "addresses": addresses,
-        "allocatable": machine.allocatable_amounts(facts.max_pods),
-        "capacity": machine.capacity_amounts(facts.max_pods),
+        "allocatable": facts.allocatable,
+        "capacity": facts.capacity,
         "conditions": conditions(facts),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
-        "images": images(&facts.images),
+        "images": images(&facts.images, facts.images_max),
         "nodeInfo": {
             "machineID": machine.machine_id,
             "systemUUID": machine.system_uuid,
@@ -114,15 +130,36 @@ pub fn status(facts: &Facts) -> Value {
             "operatingSystem": "linux",
             "architecture": architecture(),
         },
-    })
+    });
+    if machine.swap > 0 {
+        status["nodeInfo"]["swap"] = json!({"capacity": i64::try_from(machine.swap).unwrap_or(i64::MAX)});
+    }
+    if !facts.handlers.is_empty() {
+        status["runtimeHandlers"] = facts.handlers.iter().map(handler).collect();
+    }
+    if let Some(policy) = facts.groups_policy {
+        status["features"] = json!({"supplementalGroupsPolicy": policy});
+    }
+    status
 }
 
-fn images(images: &[Image]) -> Value {
+/// The default handler has no name.
+fn handler(handler: &v1::RuntimeHandler) -> Value {
+    let features = handler.features.unwrap_or_default();
+    json!({"name": handler.name, "features": {
+        "recursiveReadOnlyMounts": features.recursive_read_only_mounts,
+        // What the runtime could do counts for pods only once the kubelet does its part.
+        "userNamespaces": false,
+    }})
+}
+
+/// The largest come first.
+fn images(images: &[Image], most: Option<usize>) -> Value {
     let mut sorted: Vec<&Image> = images.iter().filter(|i| !i.names.is_empty()).collect();
     sorted.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.names.cmp(&b.names)));
     sorted
         .iter()
-        .take(MAX_IMAGES)
+        .take(most.unwrap_or(usize::MAX))
         .map(|i| json!({"names": i.names.iter().take(MAX_NAMES).collect::<Vec<_>>(), "sizeBytes": i.size}))
         .collect()
 }
@@ -154,8 +191,11 @@ fn conditions(facts: &Facts) -> Value {
         true => condition("PIDPressure", true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
         false => condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     };
-    let problems: Vec<&str> =
+    let mut problems: Vec<&str> =
         [&facts.runtime, &facts.network].iter().filter_map(|r| r.as_ref().err()).map(String::as_str).collect();
+    if facts.shutting_down {
+        problems.push("node is shutting down");
+    }
     let ready = if problems.is_empty() {
         condition("Ready", true, "KubeletReady", "kubelet is posting ready status")
     } else {
@@ -202,7 +242,12 @@ mod tests {
             ips: vec!["192.0.2.1".into()],
             machine: Machine { cpus: 2, memory: 1 << 30, disk: 1 << 30, ..Machine::default() },
             pressure: Pressure::default(),
-            max_pods: 110,
+            capacity: Amounts::from([("cpu".into(), "2".into())]),
+            allocatable: Amounts::from([("cpu".into(), "1".into())]),
+            shutting_down: false,
+            handlers: vec![v1::RuntimeHandler { name: "runc".into(), features: None }],
+            groups_policy: Some(true),
+            images_max: Some(50),
             port: 10250,
             runtime_version: "containerd://1.7.24".into(),
             images: vec![Image { names: vec!["a:1".into()], size: 1 }, Image { names: vec!["b:1".into()], size: 2 }],
@@ -219,6 +264,12 @@ mod tests {
         assert_eq!(node["spec"]["taints"], json!([{"key": "a", "value": "b", "effect": "NoSchedule"}]));
         assert_eq!(node["status"]["addresses"][0], json!({"type": "InternalIP", "address": "192.0.2.1"}));
         assert_eq!(node["status"]["images"][0]["names"][0], "b:1");
+        assert_eq!(node["status"]["runtimeHandlers"][0]["name"], "runc");
+        assert_eq!(node["status"]["features"]["supplementalGroupsPolicy"], true);
+        assert_eq!(
+            (&node["status"]["capacity"]["cpu"], &node["status"]["allocatable"]["cpu"]),
+            (&json!("2"), &json!("1"))
+        );
     }
 
     #[test]

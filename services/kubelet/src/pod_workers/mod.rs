@@ -2,6 +2,8 @@
 //! work that is under way.
 
 pub mod machine;
+#[cfg(test)]
+mod model_tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,13 +14,14 @@ use daemon::Shutdown;
 use daemon::backoff::Backoff;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::pod::Pod;
+use crate::pod::{MIRROR, Pod};
 use crate::probes::Wake;
 use crate::runtime::Listed;
 use crate::shared::Shared;
+use crate::status::compute::Failure;
 use crate::sync::PodSync;
 use machine::{Action, Event, Machine, Stage};
 
@@ -34,21 +37,31 @@ enum Message {
     Vanished(i64),
     /// Look again.
     Wake,
+    /// The node itself ends it within this many seconds.
+    End(Failure, i64),
 }
 
-type Workers = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>>;
+type Workers = Arc<Mutex<HashMap<String, Handle>>>;
+
+/// A worker from outside.
+struct Handle {
+    sender: mpsc::UnboundedSender<Message>,
+    /// `namespace/name` of a static pod.
+    static_name: Option<String>,
+}
 
 /// The workers of all pods of this node.
 #[derive(Clone)]
 pub struct PodWorkers {
     shared: Arc<Shared>,
     workers: Workers,
+    exits: Arc<Notify>,
 }
 
 impl PodWorkers {
     /// None yet.
     pub fn new(shared: Arc<Shared>) -> Self {
-        PodWorkers { shared, workers: Arc::default() }
+        PodWorkers { shared, workers: Arc::default(), exits: Arc::default() }
     }
 
     /// Follows the pods that are bound to this node until the end.
@@ -68,6 +81,10 @@ impl PodWorkers {
     }
 
     fn applied(&self, object: &Value) {
+        // What a mirror shows runs already.
+        if is_mirror(object) {
+            return;
+        }
         match Pod::from_value(object) {
             Ok(pod) => {
                 let pod = Arc::new(pod);
@@ -78,27 +95,57 @@ impl PodWorkers {
     }
 
     fn deleted(&self, object: &Value) {
+        if is_mirror(object) {
+            return;
+        }
         let Ok(pod) = Pod::from_value(object) else { return };
         // Removed without a grace period: nobody waits for it, but its processes get a moment.
-        let sender = self.workers.lock().get(&pod.metadata.uid).cloned();
-        if let Some(sender) = sender {
-            let _ = sender.send(Message::Vanished(pod.grace_period().max(1)));
+        self.vanish(&pod.metadata.uid, pod.grace_period().max(1));
+    }
+
+    fn send(&self, uid: &str, message: Message) {
+        if let Some(handle) = self.workers.lock().get(uid) {
+            let _ = handle.sender.send(message);
         }
+    }
+
+    /// The pod's object is gone; its containers get this many seconds.
+    pub fn vanish(&self, uid: &str, grace: i64) {
+        self.send(uid, Message::Vanished(grace));
+    }
+
+    /// Runs a pod that the node itself has.
+    pub fn run_static(&self, pod: Pod) {
+        let pod = Arc::new(pod);
+        self.tell(Arc::clone(&pod), Message::Pod(pod));
+    }
+
+    /// The static pods that have a worker: uid and `namespace/name`.
+    pub fn static_pods(&self) -> Vec<(String, String)> {
+        let workers = self.workers.lock();
+        workers.iter().filter_map(|(uid, handle)| Some((uid.clone(), handle.static_name.clone()?))).collect()
+    }
+
+    /// Tells whenever a worker has ended.
+    pub fn exits(&self) -> Arc<Notify> {
+        Arc::clone(&self.exits)
     }
 
     /// Something about the pod's containers or objects changed.
     pub fn wake(&self, uid: &str) {
-        let sender = self.workers.lock().get(uid).cloned();
-        if let Some(sender) = sender {
-            let _ = sender.send(Message::Wake);
-        }
+        self.send(uid, Message::Wake);
     }
 
     /// Something that concerns every pod changed.
     pub fn wake_all(&self) {
-        for sender in self.workers.lock().values() {
-            let _ = sender.send(Message::Wake);
+        for handle in self.workers.lock().values() {
+            let _ = handle.sender.send(Message::Wake);
         }
+    }
+
+    /// Ends a pod for the node's own sake.
+    pub fn end(&self, uid: &str, failure: Failure, grace: i64) {
+        self.send(uid, Message::End(failure, grace));
     }
 
     /// Whether the pod has a worker.
@@ -121,7 +168,7 @@ impl PodWorkers {
         let mut workers = self.workers.lock();
         let uid = &pod.metadata.uid;
         let message = match workers.get(uid) {
-            Some(sender) => match sender.send(message) {
+            Some(handle) => match handle.sender.send(message) {
                 Ok(()) => return,
                 Err(mpsc::error::SendError(message)) => message,
             },
@@ -131,16 +178,24 @@ impl PodWorkers {
         let waker = sender.clone();
         let wake: Wake = Arc::new(move || drop(waker.send(Message::Wake)));
         let _ = sender.send(message);
-        workers.insert(uid.clone(), sender);
+        let static_name = pod.is_static().then(|| format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
+        workers.insert(uid.clone(), Handle { sender, static_name });
         let worker = Worker {
             sync: PodSync::new(Arc::clone(&self.shared), wake),
             shared: Arc::clone(&self.shared),
-            life: Life { machine: Machine::default(), pod, known: false },
+            life: Life { machine: Machine::default(), pod, known: false, failure: None },
             backoff: retry(),
         };
-        let workers = Arc::clone(&self.workers);
-        tokio::spawn(async move { worker.run(receiver, workers).await });
+        let (workers, exits) = (Arc::clone(&self.workers), Arc::clone(&self.exits));
+        tokio::spawn(async move {
+            worker.run(receiver, workers).await;
+            exits.notify_one();
+        });
     }
+}
+
+fn is_mirror(object: &Value) -> bool {
+    object["metadata"]["annotations"][MIRROR].is_string()
 }
 
 fn retry() -> Backoff {
@@ -160,6 +215,8 @@ struct Life {
     pod: Arc<Pod>,
     /// Whether `pod` has been acted on.
     known: bool,
+    /// Why the node ends the pod, until the worker has been told.
+    failure: Option<Failure>,
 }
 
 /// What to do next and when.
@@ -173,6 +230,10 @@ impl Life {
         let event = match message {
             Message::Wake => Event::Woken,
             Message::Vanished(grace) => Event::Vanished(grace),
+            Message::End(failure, grace) => {
+                self.failure.get_or_insert(failure);
+                Event::Over(grace)
+            }
             Message::Pod(pod) => {
                 let old = std::mem::replace(&mut self.pod, pod);
                 if self.known && !matters(&old, &self.pod) {
@@ -219,6 +280,9 @@ impl Worker {
     /// Performs one action while messages keep coming in.
     async fn perform(&mut self, action: Action, messages: &mut mpsc::UnboundedReceiver<Message>) -> Next {
         let pod = Arc::clone(&self.life.pod);
+        if let Some(failure) = self.life.failure.take() {
+            self.sync.fail(failure);
+        }
         let mut queued: Option<Action> = None;
         let outcome = {
             let work = act(&mut self.sync, action, &pod);

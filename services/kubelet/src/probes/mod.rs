@@ -6,6 +6,7 @@
 //!                         └──failed──▶ condemned                    └──liveness failed──▶ condemned
 //! ```
 
+pub mod tally;
 mod threshold;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use crate::observed::{Instance, Observed, State};
 use crate::pod::{Container, Pod, Probe};
 use crate::shared::Shared;
 use crate::sync::plan::{FailedProbe, Health};
+use tally::Probed;
 use threshold::Threshold;
 
 const AGENT: &str = "kube-probe/1.35";
@@ -232,7 +234,20 @@ impl Subject {
     async fn once(&self, probe: &Probe, title: &'static str) -> Option<bool> {
         let limit = seconds(probe.timeout_seconds, 1);
         let cri = &self.shared.cri;
-        match actions::run(cri, &self.container, &probe.handler, &self.target, limit, AGENT).await {
+        let outcome = actions::run(cri, &self.container, &probe.handler, &self.target, limit, AGENT).await;
+        self.shared.probe_tally.count(Probed {
+            namespace: self.pod.metadata.namespace.clone(),
+            pod: self.pod.metadata.name.clone(),
+            uid: self.pod.metadata.uid.clone(),
+            container: self.container.name.clone(),
+            kind: title,
+            result: match &outcome {
+                Ok(()) => "successful",
+                Err(Failure::Failed(_)) => "failed",
+                Err(Failure::Unclear(_)) => "unknown",
+            },
+        });
+        match outcome {
             Ok(()) => Some(true),
             Err(Failure::Failed(text)) => {
                 self.shared.event(&self.pod, true, "Unhealthy", format!("{title} probe failed: {text}"));

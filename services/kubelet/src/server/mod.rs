@@ -3,23 +3,26 @@
 //! Every request passes [`auth`]. The health endpoint on the loopback address is plain and tells nothing else.
 
 mod auth;
-mod exec;
 pub mod logs;
+mod metrics;
+mod node_logs;
+mod pods;
+mod query;
 mod stats;
+mod streams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use daemon::Shutdown;
 use daemon::tls::{self, ClientAuth};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::pod::Pod;
@@ -80,32 +83,35 @@ pub async fn run(shared: Arc<Shared>, shutdown: Shutdown) -> daemon::Outcome {
 }
 
 fn routes(shared: Arc<Shared>, gate: auth::Gate) -> Router {
-    let attach = get(attach_not_built).post(attach_not_built);
-    let forward = get(forward_not_built).post(forward_not_built);
+    let exec = get(streams::exec).post(streams::exec);
+    let attach = get(streams::attach).post(streams::attach);
+    let forward = get(streams::port_forward).post(streams::port_forward);
     Router::new()
         .route("/healthz", get(async || "ok"))
-        .route("/pods", get(pods))
-        .route("/stats/summary", get(stats::summary))
+        .route("/healthz/{check}", get(check))
+        .route("/pods", get(pods::bound))
+        .route("/pods/", get(pods::bound))
+        .route("/runningpods", get(pods::running))
+        .route("/runningpods/", get(pods::running))
+        .route("/configz", get(pods::configuration))
+        .route("/stats/summary", get(stats::summary::serve))
+        .route("/metrics", get(metrics::own::serve))
+        .route("/metrics/cadvisor", get(metrics::cadvisor::serve))
+        .route("/metrics/resource", get(metrics::resource::serve))
+        .route("/metrics/probes", get(metrics::probes::serve))
+        .route("/logs", get(node_logs::serve))
+        .route("/logs/", get(node_logs::serve))
+        .route("/logs/{*path}", get(node_logs::serve))
+        .route("/checkpoint/{namespace}/{pod}/{container}", post(pods::checkpoint))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
-        .route("/exec/{namespace}/{pod}/{container}", get(exec::serve).post(exec::serve))
-        .route("/exec/{namespace}/{pod}/{uid}/{container}", get(exec::serve_uid).post(exec::serve_uid))
-        .route("/attach/{*rest}", attach)
-        .route("/portForward/{*rest}", forward)
+        .route("/exec/{namespace}/{pod}/{container}", exec.clone())
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", exec)
+        .route("/attach/{namespace}/{pod}/{container}", attach.clone())
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", attach)
+        .route("/portForward/{namespace}/{pod}", forward.clone())
+        .route("/portForward/{namespace}/{pod}/{uid}", forward)
         .layer(axum::middleware::from_fn_with_state(gate, auth::check))
         .with_state(shared)
-}
-
-async fn attach_not_built() -> Refusal {
-    Refusal(StatusCode::NOT_IMPLEMENTED, "attach is not supported by this kubelet yet".into())
-}
-
-async fn forward_not_built() -> Refusal {
-    Refusal(StatusCode::NOT_IMPLEMENTED, "port-forward is not supported by this kubelet yet".into())
-}
-
-async fn pods(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    let items: Vec<Value> = shared.pods.list().iter().map(|p| Value::clone(p)).collect();
-    Json(json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items}))
 }
 
 /// The pod that a request names.
@@ -122,13 +128,15 @@ fn find_pod(shared: &Shared, namespace: &str, name: &str) -> Result<Pod, Refusal
 pub async fn healthz(shared: Arc<Shared>, shutdown: Shutdown) -> daemon::Outcome {
     let address = SocketAddr::new(shared.config.healthz_bind_address, shared.config.healthz_port);
     let listener = TcpListener::bind(address).await.map_err(|e| format!("{address}: {e}"))?;
-    let app: Router = Router::new().route("/healthz", get(async || "ok")).route(
-        "/healthz/{check}",
-        get(async |Path(check): Path<String>| match check.as_str() {
-            "ping" | "syncloop" => (StatusCode::OK, "ok"),
-            _ => (StatusCode::NOT_FOUND, "404 page not found"),
-        }),
-    );
+    let app: Router = Router::new().route("/healthz", get(async || "ok")).route("/healthz/{check}", get(check));
     axum::serve(listener, app).with_graceful_shutdown(async move { shutdown.wait().await }).await?;
     Ok(())
+}
+
+/// One of the checks that health is made of.
+async fn check(Path(check): Path<String>) -> (StatusCode, &'static str) {
+    match check.as_str() {
+        "ping" | "syncloop" | "log" => (StatusCode::OK, "ok"),
+        _ => (StatusCode::NOT_FOUND, "404 page not found"),
+    }
 }

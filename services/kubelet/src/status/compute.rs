@@ -5,9 +5,12 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::patch;
 use crate::observed::{Instance, Observed, State};
-use crate::pod::{Container, Pod, QosClass, RestartPolicy};
-use crate::sync::plan::Health;
+use crate::pod::{Container, Pod, QosClass};
+use crate::sync::plan::{Health, init_restarts, restarts};
+use crate::sync::resize::{Resize, shown};
+use crate::sync::resources;
 
 /// Why a container is not running, in the words of `state.waiting`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,17 @@ pub struct Waiting {
     pub reason: String,
     /// Explanation.
     pub message: String,
+}
+
+/// Why the kubelet itself ended a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// CamelCase reason such as `Evicted`.
+    pub reason: String,
+    /// Explanation.
+    pub message: String,
+    /// Whether the node did it for its own sake, which the condition DisruptionTarget tells.
+    pub disruption: bool,
 }
 
 /// Everything that the status depends on.
@@ -33,10 +47,12 @@ pub struct Input<'a> {
     pub messages: &'a HashMap<String, String>,
     /// Nothing of the pod will run again.
     pub terminal: bool,
-    /// Set when the kubelet itself ended the pod: reason and message.
-    pub failure: Option<(&'a str, &'a str)>,
+    /// Set when the kubelet itself ended the pod.
+    pub failure: Option<&'a Failure>,
     /// Addresses of the node, the primary one first.
     pub host_ips: &'a [String],
+    /// How a change of its resources stands.
+    pub resize: &'a Resize,
     /// RFC 3339.
     pub now: &'a str,
 }
@@ -47,6 +63,7 @@ pub fn status(input: &Input<'_>) -> Value {
     let mut status = Map::new();
     let init: Vec<Value> = pod.spec.init_containers.iter().map(|c| container_status(input, c, true)).collect();
     let main: Vec<Value> = pod.spec.containers.iter().map(|c| container_status(input, c, false)).collect();
+    let extra: Vec<Value> = pod.spec.ephemeral_containers.iter().map(|c| ephemeral_status(input, c)).collect();
     let phase = settled_phase(input, &init, &main);
     status.insert("phase".into(), phase.into());
     status.insert("conditions".into(), conditions(input, phase, &init, &main));
@@ -57,15 +74,18 @@ pub fn status(input: &Input<'_>) -> Value {
         status.insert("initContainerStatuses".into(), init.into());
     }
     status.insert("containerStatuses".into(), main.into());
+    if !extra.is_empty() {
+        status.insert("ephemeralContainerStatuses".into(), extra.into());
+    }
     let qos = match pod.qos() {
         QosClass::Guaranteed => "Guaranteed",
         QosClass::Burstable => "Burstable",
         QosClass::BestEffort => "BestEffort",
     };
     status.insert("qosClass".into(), pod.status["qosClass"].as_str().unwrap_or(qos).into());
-    if let Some((reason, message)) = input.failure {
-        status.insert("reason".into(), reason.into());
-        status.insert("message".into(), message.into());
+    if let Some(failure) = input.failure {
+        status.insert("reason".into(), failure.reason.as_str().into());
+        status.insert("message".into(), failure.message.as_str().into());
     } else {
         for field in ["reason", "message"] {
             if let Some(text) = pod.status[field].as_str() {
@@ -102,7 +122,41 @@ fn addresses(input: &Input<'_>, status: &mut Map<String, Value>) {
     }
 }
 
+/// Whether the status says that nothing of the pod will run again.
+pub fn is_over(status: &Value) -> bool {
+    matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
+}
+
+/// Holds back the end of a pod while anything of it still runs: others act on the phase, and a replacement must not run
+/// beside what it replaces.
+pub fn hold_end(status: &mut Value, input: &Input<'_>) {
+    let runs = input.observed.containers.iter().any(|c| c.state == State::Running);
+    if !runs || !is_over(status) || matches!(input.pod.phase(), "Succeeded" | "Failed") {
+        return;
+    }
+    status["phase"] = match input.pod.phase() {
+        "" => "Pending".into(),
+        phase => phase.into(),
+    };
+    for field in ["reason", "message"] {
+        status.as_object_mut().map(|fields| fields.remove(field));
+    }
+}
+
 // ---- containers -----------------------------------------------------------------------------------------------------
+
+/// Ephemeral containers are never ready and never started in the sense of probes.
+fn ephemeral_status(input: &Input<'_>, container: &Container) -> Value {
+    let mut status = container_status(input, container, false);
+    status["ready"] = false.into();
+    if let Some(fields) = status.as_object_mut() {
+        fields.remove("started");
+    }
+    if status["state"]["waiting"]["reason"] == "PodInitializing" {
+        status["state"] = waiting("ContainerCreating", "");
+    }
+    status
+}
 
 fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Value {
     let mut instances = input.observed.instances(&container.name);
@@ -124,6 +178,12 @@ fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Val
         (State::Running, _) => {
             status["state"] = json!({"running": {"startedAt": time(current.started_at)}});
             status["started"] = input.health.started.contains(&current.id).into();
+            let settled = resources::changed(container, current).is_empty();
+            let (given, has) = shown(container, settled, published(input.pod, &container.name));
+            status["resources"] = has;
+            if !given.is_null() {
+                status["allocatedResources"] = given;
+            }
             let done_by_running = !init || container.is_sidecar();
             status["ready"] = (done_by_running && input.health.ready.contains(&current.id)).into();
             set_last(input, &mut status, previous);
@@ -138,7 +198,7 @@ fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Val
             set_last(input, &mut status, previous);
         }
         (State::Created | State::Unknown, _) => {
-            status["state"] = waiting(creating(input, init), "");
+            status["state"] = waiting(creating(input), "");
             set_last(input, &mut status, previous);
         }
     }
@@ -173,20 +233,16 @@ fn without_instance(input: &Input<'_>, container: &Container, held: Option<&Wait
             status["lastState"] = lost;
         }
     }
-    let is_init = input.pod.spec.init_containers.iter().any(|c| c.name == container.name);
     status["state"] = match held {
         Some(held) => waiting(&held.reason, &held.message),
-        None => waiting(creating(input, is_init), ""),
+        None => waiting(creating(input), ""),
     };
     status
 }
 
-fn creating(input: &Input<'_>, init: bool) -> &'static str {
-    if init || input.pod.spec.init_containers.is_empty() || initialized(input) {
-        "ContainerCreating"
-    } else {
-        "PodInitializing"
-    }
+/// Upstream says the same of init containers and of those that wait for them.
+fn creating(input: &Input<'_>) -> &'static str {
+    if input.pod.spec.init_containers.is_empty() { "ContainerCreating" } else { "PodInitializing" }
 }
 
 fn waiting(reason: &str, message: &str) -> Value {
@@ -234,7 +290,7 @@ fn time(nanoseconds: i64) -> Value {
 }
 
 fn published<'a>(pod: &'a Pod, name: &str) -> Option<&'a Value> {
-    ["containerStatuses", "initContainerStatuses"]
+    ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"]
         .iter()
         .filter_map(|list| pod.status[*list].as_array())
         .flatten()
@@ -256,9 +312,12 @@ fn settled_phase(input: &Input<'_>, init: &[Value], main: &[Value]) -> &'static 
     phase(input.pod, init, main, input.terminal)
 }
 
+fn exit_code(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
 /// The phase that the container statuses add up to.
 pub fn phase(pod: &Pod, init: &[Value], main: &[Value], terminal: bool) -> &'static str {
-    let policy = pod.spec.restart_policy;
     let began = main.iter().any(|s| !s["state"]["waiting"].is_object() || s["lastState"]["terminated"].is_object());
     for (container, status) in pod.spec.init_containers.iter().zip(init) {
         if container.is_sidecar() {
@@ -267,21 +326,23 @@ pub fn phase(pod: &Pod, init: &[Value], main: &[Value], terminal: bool) -> &'sta
         let code = status["state"]["terminated"]["exitCode"].as_i64();
         match code {
             Some(0) => {}
-            Some(_) if policy == RestartPolicy::Never || terminal => return "Failed",
+            Some(code) if terminal || !init_restarts(pod, container, exit_code(code)) => return "Failed",
             _ if began => {}
             _ if terminal => return "Failed",
             _ => return "Pending",
         }
     }
-    let (mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0);
-    for status in main {
+    let (mut running, mut waiting, mut stopped, mut succeeded, mut again) = (0, 0, 0, 0, false);
+    for (container, status) in pod.spec.containers.iter().zip(main) {
         if status["state"]["running"].is_object() {
             running += 1;
         } else if let Some(code) = status["state"]["terminated"]["exitCode"].as_i64() {
             stopped += 1;
             succeeded += usize::from(code == 0);
+            again |= restarts(pod, container, exit_code(code));
         } else if status["lastState"]["terminated"].is_object() {
             stopped += 1;
+            again = true;
         } else {
             waiting += 1;
         }
@@ -292,12 +353,9 @@ pub fn phase(pod: &Pod, init: &[Value], main: &[Value], terminal: bool) -> &'sta
     match (running, waiting, stopped) {
         (_, w, _) if w > 0 => "Pending",
         (r, _, _) if r > 0 => "Running",
-        (_, _, s) if s > 0 => match policy {
-            RestartPolicy::Always => "Running",
-            _ if succeeded == stopped => "Succeeded",
-            RestartPolicy::Never => "Failed",
-            RestartPolicy::OnFailure => "Running",
-        },
+        (_, _, s) if s > 0 && again => "Running",
+        (_, _, s) if s > 0 && succeeded == s => "Succeeded",
+        (_, _, s) if s > 0 => "Failed",
         _ => "Pending",
     }
 }
@@ -363,8 +421,20 @@ fn conditions(input: &Input<'_>, phase: &str, init: &[Value], main: &[Value]) ->
     for (kind, verdict) in verdicts {
         list.push(condition(input, kind, &verdict));
     }
-    let ours = |c: &&Value| !list.iter().any(|n| n["type"] == c["type"]);
-    let foreign: Vec<Value> = pod.status["conditions"].as_array().into_iter().flatten().filter(ours).cloned().collect();
+    if let Some(failure) = input.failure.filter(|f| f.disruption) {
+        let message = failure.message.clone();
+        let verdict = Verdict { status: true, reason: patch::BY_KUBELET, message };
+        list.push(condition(input, "DisruptionTarget", &verdict));
+    }
+    for (kind, reason, message) in input.resize.conditions() {
+        list.push(condition(input, kind, &Verdict { status: true, reason, message }));
+    }
+    // A disruption is told for ever; the kubelet's other conditions go when they no longer hold.
+    let stays = |c: &&Value| {
+        !list.iter().any(|n| n["type"] == c["type"]) && (!patch::is_ours(c) || c["type"] == "DisruptionTarget")
+    };
+    let foreign: Vec<Value> =
+        pod.status["conditions"].as_array().into_iter().flatten().filter(stays).cloned().collect();
     list.extend(foreign);
     list.into()
 }

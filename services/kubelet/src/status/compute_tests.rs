@@ -49,6 +49,7 @@ impl Case {
             message_file: None,
             message_from_logs: false,
             log_path: String::new(),
+            resources: None,
         });
         self.observed.sort();
         self
@@ -75,6 +76,7 @@ impl Case {
             terminal: self.terminal,
             failure: None,
             host_ips: &["192.0.2.1".to_owned()],
+            resize: &crate::sync::resize::Resize::default(),
             now: "2026-01-01T00:00:00Z",
         })
     }
@@ -89,7 +91,7 @@ fn condition_status<'a>(status: &'a Value, kind: &str) -> &'a str {
 fn a_fresh_pod_is_pending_and_says_what_it_waits_for() {
     let status = Case::new(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]})).status();
     assert_eq!(status["phase"], "Pending");
-    assert_eq!(status["initContainerStatuses"][0]["state"]["waiting"]["reason"], "ContainerCreating");
+    assert_eq!(status["initContainerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
     assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
     assert_eq!(condition_status(&status, "Initialized"), "False");
     assert_eq!(condition_status(&status, "PodReadyToStartContainers"), "False");
@@ -214,4 +216,63 @@ fn a_lost_record_keeps_its_history() {
     assert_eq!(container["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
     case.terminal = true;
     assert_eq!(case.status()["containerStatuses"][0]["state"]["terminated"]["exitCode"], 137);
+}
+
+#[test]
+fn a_pod_is_not_over_while_its_sidecar_runs() {
+    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "c"}],
+        "initContainers": [{"name": "side", "restartPolicy": "Always"}]});
+    let mut case =
+        Case::new(spec).sandbox().container("side", 0, State::Running, 0).container("c", 0, State::Exited, 0);
+    case.pod.status = json!({"phase": "Running"});
+    let (resize, messages) = (crate::sync::resize::Resize::default(), HashMap::new());
+    let input = Input {
+        pod: &case.pod,
+        observed: &case.observed,
+        health: &case.health,
+        waiting: &case.waiting,
+        messages: &messages,
+        terminal: false,
+        failure: None,
+        host_ips: &[],
+        resize: &resize,
+        now: "2026-01-01T00:00:00Z",
+    };
+    let mut status = status(&input);
+    assert!(is_over(&status));
+    hold_end(&mut status, &input);
+    assert_eq!(status["phase"], "Running");
+}
+
+#[test]
+fn ephemeral_containers_have_statuses_of_their_own() {
+    let spec = json!({"containers": [{"name": "c"}], "ephemeralContainers": [{"name": "debug"}]});
+    let case = Case::new(spec).sandbox().container("c", 0, State::Running, 0).healthy("c0");
+    let waits = case.status();
+    assert_eq!(waits["ephemeralContainerStatuses"][0]["state"]["waiting"]["reason"], "ContainerCreating");
+    let status = case.container("debug", 0, State::Running, 0).status();
+    let debug = &status["ephemeralContainerStatuses"][0];
+    assert!(debug["state"]["running"].is_object() && debug["ready"] == false);
+    assert_eq!(condition_status(&status, "Ready"), "True", "they take no part in readiness");
+}
+
+#[test]
+fn what_the_kubelet_ended_for_its_own_sake_is_a_disruption() {
+    let case = Case::new(json!({"containers": [{"name": "c"}]}));
+    let failure = Failure { reason: "Evicted".into(), message: "low".into(), disruption: true };
+    let (resize, messages) = (crate::sync::resize::Resize::default(), HashMap::new());
+    let status = status(&Input {
+        pod: &case.pod,
+        observed: &case.observed,
+        health: &case.health,
+        waiting: &case.waiting,
+        messages: &messages,
+        terminal: true,
+        failure: Some(&failure),
+        host_ips: &[],
+        resize: &resize,
+        now: "2026-01-01T00:00:00Z",
+    });
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Evicted")));
+    assert_eq!(condition_status(&status, "DisruptionTarget"), "True");
 }

@@ -3,15 +3,28 @@
 use serde_json::{Map, Value, json};
 
 /// The conditions that the kubelet owns; all others belong to someone else.
-const OURS: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OURS: &[&str] = &[
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+
+/// The reason of a DisruptionTarget that the kubelet itself set.
+pub const BY_KUBELET: &str = "TerminationByKubelet";
 
 /// Whether the kubelet writes this condition.
 pub fn is_ours(condition: &Value) -> bool {
     condition["type"].as_str().is_some_and(|t| OURS.contains(&t))
+        || (condition["type"] == "DisruptionTarget" && condition["reason"] == BY_KUBELET)
 }
 
 /// Fields that the kubelet removes when they no longer apply.
-const REMOVED: &[&str] = &["podIP", "podIPs", "reason", "message", "initContainerStatuses"];
+const REMOVED: &[&str] =
+    &["podIP", "podIPs", "reason", "message", "initContainerStatuses", "ephemeralContainerStatuses"];
 
 /// The patch, bound to the pod's uid; nothing if nothing changes.
 pub fn build(base: &Value, wanted: &Value, uid: &str) -> Option<Value> {
@@ -52,7 +65,11 @@ fn conditions(old: &Value, new: &Value) -> Option<Value> {
         .filter(|c| is_ours(c) && !before(&c["type"]).is_some_and(|b| same(b, c)))
         .map(|c| without_leftovers(before(&c["type"]), c))
         .collect();
-    (!changed.is_empty()).then(|| changed.into())
+    let is_there = |kind: &Value| new.as_array().into_iter().flatten().any(|c| c["type"] == *kind);
+    let gone = old.as_array().into_iter().flatten().filter(|c| is_ours(c) && !is_there(&c["type"]));
+    let deleted = gone.map(|c| json!({"$patch": "delete", "type": c["type"]}));
+    let all: Vec<Value> = deleted.chain(changed).collect();
+    (!all.is_empty()).then(|| all.into())
 }
 
 /// Merging keeps fields that the new condition no longer has; they are removed by name.

@@ -8,8 +8,8 @@ use cri_api::v1;
 use super::env::expand;
 use super::{plan, resources, security};
 use crate::observed::labels;
-use crate::pod::{Container, Pod};
-use crate::volumes::{self, Mounted};
+use crate::pod::{Container, Pod, VolumeMount};
+use crate::volumes::{Mounted, Source, sub_path};
 
 /// What a container's configuration depends on beside its specification.
 #[derive(Debug)]
@@ -26,10 +26,16 @@ pub struct Parts<'a> {
     pub hosts_file: &'a Path,
     /// The file for the termination message.
     pub message_file: &'a Path,
-    /// The node's memory in bytes.
-    pub node_memory: i128,
-    /// Whether the node has only cgroup v2.
-    pub cgroup2: bool,
+    /// What resources depend on.
+    pub node: resources::NodeFacts,
+    /// What the node decides about security.
+    pub security: &'a security::NodeSecurity,
+    /// The container whose processes an ephemeral one joins.
+    pub target: Option<&'a str>,
+    /// Whether the runtime mounts read-only recursively.
+    pub recursive_read_only: bool,
+    /// Folder for the mounts of subPaths.
+    pub sub_paths: &'a Path,
 }
 
 /// The configuration.
@@ -51,6 +57,7 @@ pub fn config(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<v1:
         working_dir: container.working_dir.clone(),
         envs: parts.env.iter().map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone() }).collect(),
         mounts: mounts(pod, container, parts, &get)?,
+        devices: devices(container, parts)?,
         labels: HashMap::from([
             (labels::CONTAINER_NAME.to_owned(), container.name.clone()),
             (labels::POD_NAME.to_owned(), pod.metadata.name.clone()),
@@ -63,8 +70,8 @@ pub fn config(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<v1:
         stdin_once: container.stdin_once,
         tty: container.tty,
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources::resources(pod, container, parts.node_memory, parts.cgroup2)),
-            security_context: Some(security::context(pod, container)),
+            resources: Some(resources::resources(pod, container, &parts.node)),
+            security_context: Some(security::context(pod, container, parts.security, parts.target)),
         }),
         ..Default::default()
     })
@@ -98,27 +105,34 @@ fn mounts(
     get: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<v1::Mount>, String> {
     let mut list = Vec::new();
-    for mount in &container.volume_mounts {
+    for (index, mount) in container.volume_mounts.iter().enumerate() {
         let volume = parts
             .mounted
             .get(&mount.name)
             .ok_or_else(|| format!("volumeMount {:?}: the pod has no such volume", mount.name))?;
         let sub =
             if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { resolved(&mount.sub_path_expr, get)? };
-        let host = if sub.is_empty() { volume.clone() } else { volumes::sub_path(volume, &sub)? };
-        let absolute =
-            if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
-        let propagation = match mount.mount_propagation.as_deref() {
-            Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
-            Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
-            _ => v1::MountPropagation::PropagationPrivate,
-        };
-        list.push(v1::Mount {
-            container_path: absolute,
-            host_path: host.to_string_lossy().into_owned(),
-            readonly: mount.read_only || generated(pod, &mount.name),
-            propagation: propagation.into(),
-            ..Default::default()
+        let recursive = recursive(mount, parts.recursive_read_only)?;
+        list.push(match volume {
+            Source::Path(path) => {
+                let host = if sub.is_empty() {
+                    path.clone()
+                } else {
+                    let target = parts.sub_paths.join(&mount.name).join(&container.name).join(index.to_string());
+                    sub_path::bind(path, &sub, &target)?
+                };
+                let host_path = host.to_string_lossy().into_owned();
+                v1::Mount { host_path, recursive_read_only: recursive, ..one_mount(pod, mount) }
+            }
+            Source::Image(id) => v1::Mount {
+                image: Some(v1::ImageSpec { image: id.clone(), ..Default::default() }),
+                image_sub_path: sub,
+                readonly: true,
+                ..one_mount(pod, mount)
+            },
+            Source::Device(path) => {
+                return Err(format!("volumeMount {:?}: {} is a block device", mount.name, path.display()));
+            }
         });
     }
     if !list.iter().any(|m| m.container_path == "/etc/hosts") {
@@ -126,6 +140,49 @@ fn mounts(
     }
     list.push(file_mount(message_path(container), parts.message_file));
     Ok(list)
+}
+
+/// Whether everything below the mount is to be read-only too (KEP-3857).
+fn recursive(mount: &VolumeMount, possible: bool) -> Result<bool, String> {
+    match mount.recursive_read_only.as_deref() {
+        Some("Enabled") if !possible => Err(format!(
+            "volumeMount {:?}: recursiveReadOnly: the runtime does not support recursive read-only mounts",
+            mount.name
+        )),
+        Some("Enabled") => Ok(true),
+        Some("IfPossible") => Ok(possible),
+        _ => Ok(false),
+    }
+}
+
+/// A mount but for its source.
+fn one_mount(pod: &Pod, mount: &VolumeMount) -> v1::Mount {
+    let absolute =
+        if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
+    let propagation = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
+        _ => v1::MountPropagation::PropagationPrivate,
+    };
+    v1::Mount {
+        container_path: absolute,
+        readonly: mount.read_only || read_only(pod, &mount.name),
+        propagation: propagation.into(),
+        ..Default::default()
+    }
+}
+
+/// Volumes that a container uses as block devices.
+fn devices(container: &Container, parts: &Parts<'_>) -> Result<Vec<v1::Device>, String> {
+    let one = |device: &crate::pod::VolumeDevice| match parts.mounted.get(&device.name) {
+        Some(Source::Device(path)) => Ok(v1::Device {
+            container_path: device.device_path.clone(),
+            host_path: path.to_string_lossy().into_owned(),
+            permissions: "mrw".into(),
+        }),
+        _ => Err(format!("volumeDevice {:?}: the pod has no such block volume", device.name)),
+    };
+    container.volume_devices.iter().map(one).collect()
 }
 
 /// Expands a `subPathExpr`, where an unknown variable is an error instead of a literal.
@@ -144,11 +201,13 @@ fn resolved(expression: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<St
     }
 }
 
-/// Volumes whose files the kubelet writes are read-only for containers.
-fn generated(pod: &Pod, name: &str) -> bool {
+/// Volumes whose files the kubelet writes are read-only for containers, and those that ask for it.
+fn read_only(pod: &Pod, name: &str) -> bool {
     pod.spec.volumes.iter().any(|v| {
-        v.name == name
-            && (v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
+        let generated =
+            v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some();
+        let asked = v.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only);
+        v.name == name && (generated || asked)
     })
 }
 
@@ -172,7 +231,13 @@ mod tests {
             "spec": {"containers": [container], "volumes": [{"name": "m", "configMap": {"name": "m"}}, {"name": "e", "emptyDir": {}}]},
         }))
         .unwrap();
-        let mounted = Mounted::from([("m".into(), PathBuf::from("/v/m")), ("e".into(), PathBuf::from("/v/e"))]);
+        let path = |text: &str| Source::Path(PathBuf::from(text));
+        let mounted = Mounted::from([
+            ("m".into(), path("/v/m")),
+            ("e".into(), path("/v/e")),
+            ("i".into(), Source::Image("sha256:2".into())),
+            ("b".into(), Source::Device("/dev/vdb".into())),
+        ]);
         let parts = Parts {
             attempt: 2,
             image_ref: "sha256:1",
@@ -180,8 +245,11 @@ mod tests {
             mounted: &mounted,
             hosts_file: Path::new("/p/etc-hosts"),
             message_file: Path::new("/p/msg"),
-            node_memory: 1 << 30,
-            cgroup2: true,
+            node: resources::NodeFacts::default(),
+            security: &security::NodeSecurity::default(),
+            target: None,
+            recursive_read_only: false,
+            sub_paths: Path::new("/p/subpaths"),
         };
         config(&pod, &pod.spec.containers[0], &parts)
     }
@@ -211,5 +279,27 @@ mod tests {
         );
         let expr = json!([{"name": "e", "mountPath": "/e", "subPathExpr": "$(NOPE)"}]);
         assert!(build(json!({"name": "c", "volumeMounts": expr})).unwrap_err().contains("NOPE"));
+    }
+
+    #[test]
+    fn images_and_block_devices_are_volumes_of_their_own_kind() {
+        let config = build(json!({"name": "c", "volumeMounts": [{"name": "i", "mountPath": "/i", "subPath": "d"}],
+            "volumeDevices": [{"name": "b", "devicePath": "/dev/x"}]}))
+        .unwrap();
+        let mount = &config.mounts[0];
+        assert_eq!((mount.image.as_ref().unwrap().image.as_str(), mount.image_sub_path.as_str()), ("sha256:2", "d"));
+        assert!(mount.readonly && mount.host_path.is_empty());
+        assert_eq!(
+            (config.devices[0].host_path.as_str(), config.devices[0].container_path.as_str()),
+            ("/dev/vdb", "/dev/x")
+        );
+        assert!(build(json!({"name": "c", "volumeMounts": [{"name": "b", "mountPath": "/b"}]})).is_err());
+        let recursive =
+            |how: &str| json!([{"name": "e", "mountPath": "/e", "readOnly": true, "recursiveReadOnly": how}]);
+        assert!(build(json!({"name": "c", "volumeMounts": recursive("Enabled")})).unwrap_err().contains("recursive"));
+        assert!(
+            !build(json!({"name": "c", "volumeMounts": recursive("IfPossible")})).unwrap().mounts[0]
+                .recursive_read_only
+        );
     }
 }

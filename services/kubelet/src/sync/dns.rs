@@ -76,6 +76,9 @@ fn dedup(list: &mut Vec<String>) {
 
 /// The pod's host name and, with a subdomain, its full name.
 pub fn host_name(pod: &Pod, node_name: &str, domain: &str) -> (String, Option<String>) {
+    if let Some(name) = pod.spec.hostname_override.as_ref().filter(|n| !n.is_empty()) {
+        return (name.clone(), None);
+    }
     let base = if !pod.spec.hostname.is_empty() {
         pod.spec.hostname.clone()
     } else if pod.spec.host_network {
@@ -90,6 +93,9 @@ pub fn host_name(pod: &Pod, node_name: &str, domain: &str) -> (String, Option<St
         _ => (base, full),
     }
 }
+
+/// The kernel keeps no longer host name.
+pub const HOST_NAME_MAX: usize = 64;
 
 /// The text of /etc/hosts.
 pub fn hosts_file(pod: &Pod, ips: &[String], name: &str, full: Option<&str>, node_hosts: &str) -> String {
@@ -153,6 +159,8 @@ mod tests {
         assert_eq!(host_name(&pod(json!({"hostNetwork": true})), "node", "d"), ("node".into(), None));
         let both = pod(json!({"hostname": "h", "subdomain": "s"}));
         assert_eq!(host_name(&both, "node", "d"), ("h".into(), Some("h.s.n.svc.d".into())));
+        let chosen = pod(json!({"hostname": "h", "subdomain": "s", "hostnameOverride": "o.example"}));
+        assert_eq!(host_name(&chosen, "node", "d"), ("o.example".into(), None));
     }
 
     #[test]

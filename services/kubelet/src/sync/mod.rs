@@ -8,6 +8,7 @@ pub mod env;
 pub mod fields;
 pub mod plan;
 mod prepare;
+pub mod resize;
 pub mod resources;
 pub mod sandbox;
 pub mod security;
@@ -25,7 +26,7 @@ use crate::observed::{Observed, State};
 use crate::pod::Pod;
 use crate::probes::{Probes, Wake};
 use crate::shared::Shared;
-use crate::status::compute::{self, Waiting};
+use crate::status::compute::{self, Failure, Waiting};
 use crate::status::{messages, overlay};
 use crate::volumes::Mounted;
 use plan::KillReason;
@@ -40,7 +41,10 @@ pub struct PodSync {
     mounted: Option<Mounted>,
     published: Option<Value>,
     pre_stopped: HashSet<String>,
-    failure: Option<(&'static str, &'static str)>,
+    failure: Option<Failure>,
+    admitted: bool,
+    claims: HashMap<String, Arc<Value>>,
+    resize: resize::Resize,
 }
 
 /// What a round came to.
@@ -56,17 +60,27 @@ impl PodSync {
     /// Nothing known yet.
     pub fn new(shared: Arc<Shared>, wake: Wake) -> Self {
         let probes = Probes::new(Arc::clone(&shared), wake);
+        let longest = shared.config.crash_loop_back_off.max_container_restart_period;
+        let longest = longest.and_then(|p| i64::try_from(p.0.as_nanos()).ok()).unwrap_or(crate::backoff::LIMIT);
         PodSync {
             shared,
             probes,
-            backoffs: Backoffs::default(),
+            backoffs: Backoffs::up_to(longest),
             waiting: HashMap::new(),
             messages: HashMap::new(),
             mounted: None,
             published: None,
             pre_stopped: HashSet::new(),
             failure: None,
+            admitted: false,
+            claims: HashMap::new(),
+            resize: resize::Resize::default(),
         }
+    }
+
+    /// Has the pod fail for this reason once its containers have ended.
+    pub fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
     }
 
     /// One round.
@@ -75,10 +89,12 @@ impl PodSync {
     /// The pod could not be brought further for now; the text was recorded as an event where users need it.
     pub async fn sync(&mut self, pod: &Arc<Pod>) -> Result<Round, String> {
         let observed = self.shared.cri.observe(&pod.metadata.uid).await?;
+        self.admit(pod, &observed)?;
+        self.settle_resize(pod);
+        let pod = &self.shared.admitted.effective(pod);
         self.adopt(pod, &observed);
         let deadline = self.check_deadline(pod);
-        let status = self.publish(pod, &observed, false);
-        if self.failure.is_some() || matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        if self.publish(pod, &observed, false) || self.failure.is_some() {
             return Ok(Round { over: true, again_in: None });
         }
         let plan = plan::plan(pod, &observed, &self.probes.health());
@@ -92,10 +108,31 @@ impl PodSync {
         // Whatever was reached is published, also when the round failed half-way.
         let fresh = self.shared.cri.observe(&pod.metadata.uid).await?;
         self.adopt(pod, &fresh);
-        let status = self.publish(pod, &fresh, false);
+        let over = self.publish(pod, &fresh, false);
         again_in = soonest(again_in, acted?);
-        let over = matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"));
         Ok(Round { over, again_in })
+    }
+
+    /// Decides once whether the pod may run here. What already runs stays, also after a restart of the kubelet.
+    fn admit(&mut self, pod: &Arc<Pod>, observed: &Observed) -> Result<(), String> {
+        if self.admitted || self.failure.is_some() {
+            return Ok(());
+        }
+        if compute::is_over(&pod.status) {
+            return Ok(());
+        }
+        if observed.sandboxes.is_empty() && observed.containers.is_empty() {
+            let node = self.shared.node_view(pod)?;
+            if let Err(failure) = self.shared.admitted.admit(pod, &self.shared.pods.list(), &node) {
+                self.shared.event(pod, true, "Rejected", failure.message.clone());
+                self.failure = Some(failure);
+                return Ok(());
+            }
+        } else {
+            self.shared.admitted.adopt(pod);
+        }
+        self.admitted = true;
+        Ok(())
     }
 
     /// Acts on the plan; gives the time of the next back-off's end.
@@ -108,6 +145,7 @@ impl PodSync {
         for kill in &plan.kill {
             self.kill(pod, &kill.id, &kill.name, kill.reason).await?;
         }
+        self.apply_resize(pod, observed, plan).await;
         for id in &plan.remove {
             if let Some(instance) = observed.containers.iter().find(|c| c.id == *id) {
                 self.shared.cri.remove(id).await?;
@@ -124,7 +162,7 @@ impl PodSync {
         let (id, config, ips) = match (plan.new_sandbox, observed.ready_sandbox()) {
             (Some(attempt), _) => self.make_sandbox(pod, observed, attempt).await?,
             (None, Some(sandbox)) => {
-                (sandbox.id.clone(), self.sandbox_config(pod, sandbox.attempt), sandbox.ips.clone())
+                (sandbox.id.clone(), self.sandbox_config(pod, sandbox.attempt)?, sandbox.ips.clone())
             }
             (None, None) => return Ok(None),
         };
@@ -156,18 +194,18 @@ impl PodSync {
         self.messages.shrink_to_fit();
     }
 
-    /// Computes and publishes the status.
-    fn publish(&mut self, pod: &Pod, observed: &Observed, terminal: bool) -> Value {
+    /// Computes and publishes the status; says whether nothing of the pod will run again.
+    fn publish(&mut self, pod: &Pod, observed: &Observed, terminal: bool) -> bool {
         // A pod that had completed before this kubelet started has said all there is to say.
-        if self.published.is_none() && matches!(pod.phase(), "Succeeded" | "Failed") {
-            return pod.status.clone();
+        if self.published.is_none() && compute::is_over(&pod.status) {
+            return true;
         }
         let mut current = pod.clone();
         current.status = overlay(&pod.status, self.published.as_ref());
         let now = apimachinery::time::now_rfc3339();
         let told: HashMap<String, String> =
             self.messages.iter().filter(|(_, m)| !m.is_empty()).map(|(k, v)| (k.clone(), v.clone())).collect();
-        let status = compute::status(&compute::Input {
+        let input = compute::Input {
             pod: &current,
             observed,
             health: &self.probes.health(),
@@ -175,17 +213,21 @@ impl PodSync {
             messages: &told,
             terminal,
             // Not before its containers have ended: a replacement must not run beside them.
-            failure: self.failure.filter(|_| terminal),
+            failure: self.failure.as_ref().filter(|_| terminal),
             host_ips: &self.shared.host_ips,
+            resize: &self.resize,
             now: &now,
-        });
+        };
+        let mut status = compute::status(&input);
+        let over = compute::is_over(&status);
+        compute::hold_end(&mut status, &input);
         self.published = Some(status.clone());
-        self.shared.publisher.publish(pod, status.clone());
-        status
+        self.shared.publisher.publish(pod, status);
+        over
     }
 
     /// A pod with a deadline fails when it has been active for that long.
-    fn check_deadline(&mut self, pod: &Pod) -> Option<Duration> {
+    fn check_deadline(&mut self, pod: &Arc<Pod>) -> Option<Duration> {
         let limit = pod.spec.active_deadline_seconds?;
         let status = overlay(&pod.status, self.published.as_ref());
         let started: jiff::Timestamp = status["startTime"].as_str()?.parse().ok()?;
@@ -193,7 +235,9 @@ impl PodSync {
         if left > 0 {
             return u64::try_from(left).ok().map(Duration::from_secs);
         }
-        self.failure = Some(("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"));
+        let message = "Pod was active on the node longer than the specified deadline";
+        self.shared.event(pod, false, "DeadlineExceeded", message);
+        self.fail(Failure { reason: "DeadlineExceeded".into(), message: message.into(), disruption: false });
         None
     }
 
@@ -214,6 +258,7 @@ impl PodSync {
             KillReason::Changed => format!("Container {name} definition changed, will be restarted"),
             KillReason::Unknown => format!("Container {name} is in unknown state, try killing it before restart"),
             KillReason::Sandbox => format!("Stopping container {name}"),
+            KillReason::Resize => format!("Container {name} resize requires restart"),
         };
         let probe = pod.container(name).and_then(|c| match reason {
             KillReason::Probe(plan::FailedProbe::Liveness) => c.liveness_probe.as_ref(),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::observed::{Instance, Observed, State};
 use crate::pod::{Container, Pod, RestartPolicy};
+use crate::sync::resources;
 
 /// Which probe condemned a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,15 @@ pub enum KillReason {
     Unknown,
     /// Its sandbox is gone or the pod is over.
     Sandbox,
+    /// It wants other resources and asks to be restarted for them.
+    Resize,
+}
+
+impl KillReason {
+    /// Whether the container did something wrong, rather than its specification being another.
+    fn is_failure(self) -> bool {
+        !matches!(self, KillReason::Changed | KillReason::Resize)
+    }
 }
 
 /// A container to stop.
@@ -58,6 +68,8 @@ pub struct Start {
     pub attempt: u32,
     /// When the instance before ended, in nanoseconds: the base of the restart back-off.
     pub ended_at: Option<i64>,
+    /// The container whose processes an ephemeral one joins, by runtime id.
+    pub target: Option<String>,
 }
 
 /// What to do now, in this order.
@@ -65,6 +77,8 @@ pub struct Start {
 pub struct Plan {
     /// Containers to stop.
     pub kill: Vec<Kill>,
+    /// Running containers that get other resources, by runtime id.
+    pub resize: Vec<String>,
     /// Stop the old sandbox and make one with this attempt number.
     pub new_sandbox: Option<u32>,
     /// Container records to remove.
@@ -93,6 +107,12 @@ pub fn plan(pod: &Pod, observed: &Observed, health: &Health) -> Plan {
     let current = |name: &str| -> Option<&Instance> {
         observed.latest(name).filter(|c| Some(&c.sandbox_id) == sandbox_id.as_ref())
     };
+    for container in &pod.spec.ephemeral_containers {
+        // Started once, never again, whatever becomes of it or its sandbox.
+        if observed.latest(&container.name).is_none() && !is_published(pod, &container.name) && usable.is_some() {
+            start(pod, container, observed, &mut plan);
+        }
+    }
     plan_init(pod, observed, health, &current, &mut plan);
     if plan.initialized {
         for container in &pod.spec.containers {
@@ -164,10 +184,9 @@ fn plan_one_init<'a>(
                 }
             }
             State::Exited if c.exit_code == 0 => return true,
-            State::Exited | State::Created
-                if pod.spec.restart_policy == RestartPolicy::Never && c.state == State::Exited => {}
             State::Created => replace(pod, container, observed, c, plan),
-            State::Exited => start(pod, container, observed, plan),
+            State::Exited if init_restarts(pod, container, c.exit_code) => start(pod, container, observed, plan),
+            State::Exited => {}
             State::Unknown => kill_and_restart(pod, container, observed, c, KillReason::Unknown, plan),
         },
     }
@@ -187,7 +206,13 @@ fn plan_sidecar<'a>(
         Some(c) => match c.state {
             State::Running => match condemned(container, c, health) {
                 Some(reason) => kill_and_restart(pod, container, observed, c, reason, plan),
-                None => return health.started.contains(&c.id),
+                None => {
+                    if resize(container, c, plan).is_some() {
+                        kill_and_restart(pod, container, observed, c, KillReason::Resize, plan);
+                        return false;
+                    }
+                    return health.started.contains(&c.id);
+                }
             },
             State::Exited => start(pod, container, observed, plan),
             State::Created => replace(pod, container, observed, c, plan),
@@ -205,28 +230,30 @@ fn plan_main<'a>(
     current: &Current<'a>,
     plan: &mut Plan,
 ) {
-    let policy = pod.spec.restart_policy;
     match current(&container.name) {
         None => {
             // In a new sandbox, what had ended for good before stays ended.
             let over = observed
                 .latest(&container.name)
-                .is_some_and(|c| c.state == State::Exited && !restarts(policy, c.exit_code));
+                .is_some_and(|c| c.state == State::Exited && !restarts(pod, container, c.exit_code));
             if !over {
                 start(pod, container, observed, plan);
             }
         }
         Some(c) => match c.state {
             State::Running => {
-                let Some(reason) = condemned(container, c, health) else { return };
-                if policy == RestartPolicy::Never && reason != KillReason::Changed {
+                let Some(reason) = condemned(container, c, health).or_else(|| resize(container, c, plan)) else {
+                    return;
+                };
+                // A killed process ends with the code of SIGKILL or SIGTERM, which rules may mean.
+                if !restarts(pod, container, KILLED) && reason.is_failure() {
                     plan.kill.push(Kill { id: c.id.clone(), name: c.name.clone(), reason });
                 } else {
                     kill_and_restart(pod, container, observed, c, reason, plan);
                 }
             }
             State::Exited => {
-                if restarts(policy, c.exit_code) {
+                if restarts(pod, container, c.exit_code) {
                     start(pod, container, observed, plan);
                 }
             }
@@ -236,13 +263,48 @@ fn plan_main<'a>(
     }
 }
 
-/// Whether a container that ended with `exit_code` is started again.
-pub fn restarts(policy: RestartPolicy, exit_code: i32) -> bool {
-    match policy {
+/// The exit code of a process that was killed.
+const KILLED: i32 = 137;
+
+/// Whether a container that ended with `exit_code` is started again: its rules come first, then its own policy, then the
+/// pod's.
+pub fn restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
+    restart_rule(container, exit_code).unwrap_or(match pod.spec.restart_policy {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => exit_code != 0,
         RestartPolicy::Never => false,
+    })
+}
+
+/// As [`restarts`] for an init container that failed: what it does is needed, so any policy but Never tries again.
+pub fn init_restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
+    restart_rule(container, exit_code).unwrap_or(pod.spec.restart_policy != RestartPolicy::Never)
+}
+
+/// What the container itself says about its restart (KEP-5307), if anything.
+fn restart_rule(container: &Container, exit_code: i32) -> Option<bool> {
+    let matches = |rule: &crate::pod::RestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| match codes.operator.as_str() {
+            "In" => codes.values.contains(&exit_code),
+            "NotIn" => !codes.values.contains(&exit_code),
+            _ => false,
+        })
+    };
+    if container.restart_policy_rules.iter().any(|rule| rule.action == "Restart" && matches(rule)) {
+        return Some(true);
     }
+    match container.restart_policy.as_deref() {
+        Some("Always") => Some(true),
+        Some("OnFailure") => Some(exit_code != 0),
+        Some("Never") => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether the API server has been told of an instance of the container.
+fn is_published(pod: &Pod, name: &str) -> bool {
+    let statuses = pod.status["ephemeralContainerStatuses"].as_array().into_iter().flatten();
+    statuses.filter(|s| s["name"] == name).any(|s| s["containerID"].as_str().is_some_and(|id| !id.is_empty()))
 }
 
 fn condemned(container: &Container, instance: &Instance, health: &Health) -> Option<KillReason> {
@@ -252,9 +314,27 @@ fn condemned(container: &Container, instance: &Instance, health: &Health) -> Opt
     (!instance.hash.is_empty() && instance.hash != spec_hash(container)).then_some(KillReason::Changed)
 }
 
+/// Notes a container that can get its new resources while it runs; gives the reason to restart one that cannot.
+fn resize(container: &Container, instance: &Instance, plan: &mut Plan) -> Option<KillReason> {
+    let changed = resources::changed(container, instance);
+    if changed.is_empty() {
+        return None;
+    }
+    let restart = |resource: &&str| {
+        container.resize_policy.iter().any(|p| p.resource_name == **resource && p.restart_policy == "RestartContainer")
+    };
+    if changed.iter().any(restart) {
+        return Some(KillReason::Resize);
+    }
+    plan.resize.push(instance.id.clone());
+    None
+}
+
 fn start(pod: &Pod, container: &Container, observed: &Observed, plan: &mut Plan) {
     let ended_at = observed.instances(&container.name).find(|c| c.state == State::Exited).map(|c| c.finished_at);
-    plan.start.push(Start { name: container.name.clone(), attempt: next_attempt(pod, container, observed), ended_at });
+    let target = observed.latest(&container.target_container_name).filter(|c| c.state == State::Running);
+    let (name, attempt) = (container.name.clone(), next_attempt(pod, container, observed));
+    plan.start.push(Start { name, attempt, ended_at, target: target.map(|c| c.id.clone()) });
 }
 
 /// A record that was made but never started has no process; another takes its place.
@@ -293,7 +373,7 @@ fn next_attempt(pod: &Pod, container: &Container, observed: &Observed) -> u32 {
 /// One ended instance of each container is kept for its logs and last state.
 fn collect_garbage(pod: &Pod, observed: &Observed, sandbox_id: Option<&str>, plan: &mut Plan) {
     let mut kept: HashSet<&str> = HashSet::new();
-    for container in pod.all_containers() {
+    for container in pod.every_container() {
         let starting = plan.start.iter().any(|s| s.name == container.name);
         // The newest record is current; when a start follows it becomes the one to keep.
         let keep = if starting { 1 } else { 2 };

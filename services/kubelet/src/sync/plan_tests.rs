@@ -30,6 +30,7 @@ fn instance(id: &str, name: &str, sandbox: &str, count: u32, state: State, exit_
         message_file: None,
         message_from_logs: false,
         log_path: String::new(),
+        resources: None,
     }
 }
 
@@ -172,4 +173,51 @@ fn counts_go_on_from_the_published_status_when_records_are_lost() {
     let mut pod = pod(json!({"containers": [{"name": "c"}]}));
     pod.status = json!({"containerStatuses": [{"name": "c", "restartCount": 3, "containerID": "containerd://x"}]});
     assert_eq!(names(&plan(&pod, &Observed::default(), &Health::default())), [("c", 4)]);
+}
+
+#[test]
+fn ephemeral_containers_start_once_in_a_pod_that_runs() {
+    let mut pod =
+        pod(json!({"containers": [{"name": "c"}], "ephemeralContainers": [{"name": "e", "targetContainerName": "c"}]}));
+    assert_eq!(names(&plan(&pod, &Observed::default(), &Health::default())), [("c", 0)]);
+    let running = instance("1", "c", "s", 0, State::Running, 0);
+    let seen = observed(vec![sandbox("s", 0, true)], vec![running.clone()]);
+    let first = plan(&pod, &seen, &Health::default());
+    assert_eq!((names(&first), first.start[0].target.as_deref()), (vec![("e", 0)], Some("1")));
+    let ended = observed(vec![sandbox("s", 0, true)], vec![running, instance("2", "e", "s", 0, State::Exited, 1)]);
+    assert!(plan(&pod, &ended, &Health::default()).start.is_empty());
+    pod.status = json!({"ephemeralContainerStatuses": [{"name": "e", "containerID": "containerd://2"}]});
+    assert!(plan(&pod, &seen, &Health::default()).start.is_empty(), "its record is lost, not its history");
+}
+
+#[test]
+fn a_containers_own_rules_come_before_the_pods_policy() {
+    let rule = |operator: &str| json!([{"action": "Restart", "exitCodes": {"operator": operator, "values": [42]}}]);
+    for (container, code, restarted) in [
+        (json!({"restartPolicy": "Never", "restartPolicyRules": rule("In")}), 42, true),
+        (json!({"restartPolicy": "Never", "restartPolicyRules": rule("In")}), 1, false),
+        (json!({"restartPolicy": "Never", "restartPolicyRules": rule("NotIn")}), 1, true),
+        (json!({"restartPolicy": "OnFailure"}), 0, false),
+        (json!({"restartPolicy": "Always"}), 0, true),
+        (json!({}), 1, false),
+    ] {
+        let pod = pod(json!({"restartPolicy": "Never", "containers": [container]}));
+        assert_eq!(restarts(&pod, &pod.spec.containers[0], code), restarted, "{container} {code}");
+    }
+}
+
+#[test]
+fn other_amounts_are_given_while_running_unless_the_container_wants_a_restart() {
+    let resources = json!({"limits": {"memory": "2Mi"}});
+    let with = |policy: serde_json::Value| {
+        let pod = pod(json!({"containers": [{"name": "c", "resources": resources, "resizePolicy": policy}]}));
+        let mut running = instance("1", "c", "s", 0, State::Running, 0);
+        running.resources = Some(crate::observed::Amounts { shares: 2, quota: 0, memory: 1 << 20 });
+        plan(&pod, &observed(vec![sandbox("s", 0, true)], vec![running]), &Health::default())
+    };
+    let live = with(json!([]));
+    assert_eq!((live.resize, live.kill.len()), (vec!["1".to_owned()], 0));
+    let restarted = with(json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]));
+    assert_eq!(restarted.kill[0].reason, KillReason::Resize);
+    assert_eq!(names(&restarted), [("c", 1)]);
 }

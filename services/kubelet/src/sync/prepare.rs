@@ -4,12 +4,17 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use client::resource::Resource;
+
 use super::PodSync;
 use super::env::Kind;
 use super::{dns, sandbox};
 use crate::objects;
 use crate::pod::Pod;
-use crate::volumes::{self, payload};
+use crate::volumes::{self, claim, payload};
+
+const CLAIMS: Resource = Resource::new("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true);
+const VOLUMES: Resource = Resource::new("", "v1", "persistentvolumes", "PersistentVolume", false);
 
 impl PodSync {
     pub(super) async fn prepare(&mut self, pod: &Arc<Pod>) -> Result<(), String> {
@@ -18,7 +23,8 @@ impl PodSync {
             std::fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         }
         if let Some(cgroups) = &self.shared.cgroups {
-            cgroups.ensure(pod).map_err(|e| {
+            let made = cgroups.ensure(pod).and_then(|()| cgroups.balance(&self.shared.admitted.pods()));
+            made.map_err(|e| {
                 self.failed(pod, "FailedCreatePodContainer", format!("unable to ensure pod container exists: {e}"))
             })?;
         }
@@ -48,7 +54,27 @@ impl PodSync {
         error
     }
 
-    async fn make_volumes(&self, pod: &Arc<Pod>) -> Result<volumes::Mounted, String> {
+    /// Finds the persistent volumes behind claims. What was found once stays: a bound claim never changes its volume.
+    async fn resolve_claims(&mut self, pod: &Arc<Pod>) -> Result<(), String> {
+        for volume in &pod.spec.volumes {
+            let Some(name) = claim::name(pod, volume) else { continue };
+            if self.claims.contains_key(&volume.name) {
+                continue;
+            }
+            let api = &self.shared.client;
+            let namespace = &pod.metadata.namespace;
+            let found = api.get(CLAIMS, Some(namespace), &name).await;
+            let found = found.map_err(|e| format!("error getting PVC \"{namespace}/{name}\": {e}"))?;
+            let bound = claim::bound(pod, volume, &found)?;
+            let pv = api.get(VOLUMES, None, &bound).await.map_err(|e| format!("error getting PV {bound:?}: {e}"))?;
+            claim::check(&found, &pv, &self.shared.node_view(pod)?)?;
+            self.claims.insert(volume.name.clone(), Arc::new(pv));
+        }
+        Ok(())
+    }
+
+    async fn make_volumes(&mut self, pod: &Arc<Pod>) -> Result<volumes::Mounted, String> {
+        self.resolve_claims(pod).await?;
         let mut tokens = HashMap::new();
         for (audience, seconds) in payload::wanted_tokens(pod) {
             let token = self.shared.tokens.get(pod, &audience, seconds).await?;
@@ -57,20 +83,31 @@ impl PodSync {
         let around = self.shared.surroundings(pod, &[]);
         let namespace = &pod.metadata.namespace;
         let lookup = |kind: Kind, name: &str| self.shared.objects.get(kind, namespace, name);
-        let sources = payload::Sources { pod, around: &around, lookup: &lookup, tokens: &tokens };
+        let sources =
+            payload::Sources { pod, around: &around, lookup: &lookup, volumes: &self.claims, tokens: &tokens };
         volumes::setup(&self.shared.root, pod, &sources)
     }
 
-    pub(super) fn sandbox_config(&self, pod: &Pod, attempt: u32) -> cri_api::v1::PodSandboxConfig {
+    pub(super) fn sandbox_config(&self, pod: &Pod, attempt: u32) -> Result<cri_api::v1::PodSandboxConfig, String> {
+        if pod.spec.host_users == Some(false) {
+            return Err("can't set `spec.hostUsers: false`, runtime does not support user namespaces".into());
+        }
         let config = &self.shared.config;
         let text = std::fs::read_to_string(&config.resolv_conf).unwrap_or_default();
         let (host_name, _) = dns::host_name(pod, &self.shared.node_name, &config.cluster_domain);
+        if host_name.len() > dns::HOST_NAME_MAX {
+            return Err(format!(
+                "failed to construct FQDN from pod hostname and cluster domain, FQDN {host_name} is too long ({} characters is the max, {} characters requested)",
+                dns::HOST_NAME_MAX,
+                host_name.len()
+            ));
+        }
         let around = sandbox::Surroundings {
             host_name,
             resolver: dns::resolver(pod, &dns::parse(&text), &config.cluster_dns, &config.cluster_domain),
             cgroup_parent: self.shared.cgroups.as_ref().map(|c| c.parent(pod)).unwrap_or_default(),
         };
-        sandbox::config(pod, attempt, &around)
+        Ok(sandbox::config(pod, attempt, &around))
     }
 
     pub(super) fn hosts_path(&self, pod: &Pod) -> PathBuf {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use cri_api::v1;
 
+use crate::observed::{Amounts, Instance};
 use crate::pod::{Container, Pod, QosClass, amount};
 
 const PERIOD: i64 = 100_000;
@@ -35,29 +36,92 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i128) -> i64
     }
 }
 
-/// The container's resources.
-pub fn resources(pod: &Pod, container: &Container, node_memory: i128, cgroup2: bool) -> v1::LinuxContainerResources {
+/// What of the node a container's resources depend on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Bytes of memory.
+    pub memory: i128,
+    /// Whether only cgroup v2 is mounted.
+    pub cgroup2: bool,
+    /// Whether a process that runs out of memory dies alone (`singleProcessOOMKill`).
+    pub single_process_oom: bool,
+    /// Whether CPU limits are enforced (`cpuCFSQuota`).
+    pub cpu_quota: bool,
+    /// Whether burstable containers may swap (`memorySwap.swapBehavior: LimitedSwap`), and the node's bytes of swap.
+    pub swap: Option<i128>,
+}
+
+/// A container's amounts.
+pub fn amounts(container: &Container, node: &NodeFacts) -> Amounts {
     let r = &container.resources;
     let cpu_limit = amount(&r.limits, "cpu");
     let cpu_request = match amount(&r.requests, "cpu") {
         0 if !r.requests.contains_key("cpu") => cpu_limit,
         request => request,
     };
-    let memory = i64::try_from(amount(&r.limits, "memory") / 1000).unwrap_or(0);
+    Amounts {
+        shares: shares(cpu_request),
+        quota: if node.cpu_quota { quota(cpu_limit) } else { 0 },
+        memory: i64::try_from(amount(&r.limits, "memory") / 1000).unwrap_or(0),
+    }
+}
+
+/// Which resources a running container has in another amount than its specification says. A node that enforces no CPU
+/// limits never sees those change.
+pub fn changed(container: &Container, instance: &Instance) -> Vec<&'static str> {
+    let Some(has) = instance.resources else { return Vec::new() };
+    let wants = amounts(container, &NodeFacts { cpu_quota: true, ..NodeFacts::default() });
+    let mut changed = Vec::new();
+    if has.shares != wants.shares || (has.quota != wants.quota && has.quota != 0 && wants.quota != 0) {
+        changed.push("cpu");
+    }
+    if has.memory != wants.memory {
+        changed.push("memory");
+    }
+    changed
+}
+
+/// The container's resources.
+pub fn resources(pod: &Pod, container: &Container, node: &NodeFacts) -> v1::LinuxContainerResources {
+    let amounts = amounts(container, node);
     let mut unified = HashMap::new();
-    if cgroup2 {
+    if node.cgroup2 && !node.single_process_oom {
         // A container whose main process died of memory pressure must not limp on with its other processes.
         unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
+    if node.cgroup2 {
+        unified.insert("memory.swap.max".to_owned(), swap_limit(pod, container, node).to_string());
+    }
     v1::LinuxContainerResources {
         cpu_period: PERIOD,
-        cpu_quota: quota(cpu_limit),
-        cpu_shares: shares(cpu_request),
-        memory_limit_in_bytes: memory,
-        oom_score_adj: oom_score_adj(pod, container, node_memory),
+        cpu_quota: amounts.quota,
+        cpu_shares: amounts.shares,
+        memory_limit_in_bytes: amounts.memory,
+        oom_score_adj: oom_score_adj(pod, container, node.memory),
+        hugepage_limits: huge_pages(container),
         unified,
         ..Default::default()
     }
+}
+
+/// Swap in proportion to the memory request, for burstable containers that leave room above it (KEP-2400).
+fn swap_limit(pod: &Pod, container: &Container, node: &NodeFacts) -> i128 {
+    let Some(swap) = node.swap else { return 0 };
+    let request = amount(&container.resources.requests, "memory") / 1000;
+    let limit = amount(&container.resources.limits, "memory") / 1000;
+    let eligible = pod.qos() == QosClass::Burstable && !pod.is_critical() && request > 0 && request != limit;
+    if eligible && node.memory > 0 { request * swap / node.memory } else { 0 }
+}
+
+/// Limits of huge pages in the kernel's spelling of sizes: `2MB`, `1GB`.
+fn huge_pages(container: &Container) -> Vec<v1::HugepageLimit> {
+    let limits = container.resources.limits.keys().filter_map(|key| Some((key, key.strip_prefix("hugepages-")?)));
+    limits
+        .map(|(key, size)| v1::HugepageLimit {
+            page_size: size.replace('i', "B"),
+            limit: u64::try_from(amount(&container.resources.limits, key) / 1000).unwrap_or(0),
+        })
+        .collect()
 }
 
 /// What a pod's own cgroup is given.
@@ -73,16 +137,13 @@ pub struct PodLimits {
 
 /// The sum over the containers that run together.
 pub fn pod_limits(pod: &Pod) -> PodLimits {
-    let running = || pod.spec.containers.iter().chain(pod.spec.init_containers.iter().filter(|c| c.is_sidecar()));
-    let sum = |get: &dyn Fn(&Container) -> i128| -> i128 { running().map(get).sum() };
     let all = |resource: &str| {
-        let limits: Vec<i128> = running().map(|c| amount(&c.resources.limits, resource)).collect();
-        let init = pod.spec.init_containers.iter().map(|c| amount(&c.resources.limits, resource)).max().unwrap_or(0);
-        let unlimited_init = pod.spec.init_containers.iter().any(|c| amount(&c.resources.limits, resource) == 0);
-        (!unlimited_init && limits.iter().all(|l| *l > 0)).then(|| limits.iter().sum::<i128>().max(init))
+        let whole = pod.spec.resources.as_ref().map_or(0, |r| amount(&r.limits, resource));
+        let unlimited = pod.all_containers().any(|c| amount(&c.resources.limits, resource) == 0);
+        (whole > 0 || !unlimited).then(|| crate::admission::limit(pod, resource))
     };
     PodLimits {
-        shares: shares(sum(&|c| amount(&c.resources.requests, "cpu"))),
+        shares: shares(crate::admission::request(pod, "cpu")),
         quota: all("cpu").map(quota),
         memory: all("memory").and_then(|m| i64::try_from(m / 1000).ok()),
     }
@@ -102,8 +163,36 @@ mod tests {
         assert_eq!((shares(0), shares(1000), shares(250)), (2, 1024, 256));
         assert_eq!((quota(0), quota(500), quota(1)), (0, 50_000, 1000));
         let pod = pod(json!([{"resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}}]));
-        let r = resources(&pod, &pod.spec.containers[0], 1 << 30, true);
+        let node = NodeFacts { memory: 1 << 30, cgroup2: true, cpu_quota: true, ..NodeFacts::default() };
+        let r = resources(&pod, &pod.spec.containers[0], &node);
         assert_eq!((r.cpu_shares, r.cpu_quota, r.memory_limit_in_bytes), (512, 50_000, 64 << 20));
+    }
+
+    #[test]
+    fn swap_is_shared_in_proportion_to_requests() {
+        let node = NodeFacts { memory: 8 << 30, cgroup2: true, swap: Some(4 << 30), ..NodeFacts::default() };
+        let limit = |resources: serde_json::Value| {
+            let pod = pod(json!([{"resources": resources}]));
+            resources_of(&pod, &node).unified["memory.swap.max"].clone()
+        };
+        assert_eq!(limit(json!({"requests": {"memory": "2Gi"}})), (1i64 << 30).to_string());
+        assert_eq!(limit(json!({})), "0");
+        assert_eq!(
+            limit(json!({"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}})),
+            "0"
+        );
+    }
+
+    fn resources_of(pod: &Pod, node: &NodeFacts) -> v1::LinuxContainerResources {
+        resources(pod, &pod.spec.containers[0], node)
+    }
+
+    #[test]
+    fn huge_pages_are_limited_by_size() {
+        let pod = pod(json!([{"resources": {"limits": {"hugepages-2Mi": "4Mi", "hugepages-1Gi": "2Gi"}}}]));
+        let limits = resources_of(&pod, &NodeFacts::default()).hugepage_limits;
+        let found: Vec<(&str, u64)> = limits.iter().map(|l| (l.page_size.as_str(), l.limit)).collect();
+        assert_eq!(found, [("1GB", 2 << 30), ("2MB", 4 << 20)]);
     }
 
     #[test]

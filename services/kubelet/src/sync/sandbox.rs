@@ -61,6 +61,8 @@ pub fn config(pod: &Pod, attempt: u32, around: &Surroundings) -> v1::PodSandboxC
                 run_as_user: context.run_as_user.map(|value| v1::Int64Value { value }),
                 run_as_group: context.run_as_user.and(context.run_as_group).map(|value| v1::Int64Value { value }),
                 supplemental_groups: security::groups(pod),
+                supplemental_groups_policy: security::groups_policy(pod).into(),
+                selinux_options: security::selinux(context.se_linux_options.as_ref()),
                 privileged,
                 seccomp: Some(security::profile(v1::security_profile::ProfileType::RuntimeDefault)),
                 ..Default::default()

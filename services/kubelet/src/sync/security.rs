@@ -2,7 +2,7 @@
 
 use cri_api::v1;
 
-use crate::pod::{Container, Pod, SeccompProfile};
+use crate::pod::{Container, Pod, SeLinuxOptions, SeccompProfile};
 
 /// Parts of /proc and /sys that containers must not read, and those they must not write. The container ecosystem's
 /// common list.
@@ -49,21 +49,67 @@ pub fn profile(kind: v1::security_profile::ProfileType) -> v1::SecurityProfile {
     v1::SecurityProfile { profile_type: kind.into(), localhost_ref: String::new() }
 }
 
-/// The seccomp profile of a container: its own, the pod's, or none.
-fn seccomp(pod: &Pod, container: &Container) -> v1::SecurityProfile {
+/// The seccomp profile of a container: its own, the pod's, or the node's default. Privileged containers have none.
+fn seccomp(pod: &Pod, container: &Container, node: &NodeSecurity) -> v1::SecurityProfile {
     use v1::security_profile::ProfileType;
     let own: Option<&SeccompProfile> =
         container.security_context.seccomp_profile.as_ref().or(pod.spec.security_context.seccomp_profile.as_ref());
     match own.map(|p| p.kind.as_str()) {
         Some("RuntimeDefault") => profile(ProfileType::RuntimeDefault),
-        Some("Localhost") => v1::SecurityProfile {
-            profile_type: ProfileType::Localhost.into(),
-            localhost_ref: own
-                .and_then(|p| p.localhost_profile.as_ref())
-                .map(|p| format!("/var/lib/kubelet/seccomp/{p}"))
-                .unwrap_or_default(),
-        },
+        Some("Localhost") => {
+            let file = own.and_then(|p| p.localhost_profile.as_deref()).unwrap_or_default();
+            let path = node.seccomp_folder.join(file).to_string_lossy().into_owned();
+            v1::SecurityProfile { profile_type: ProfileType::Localhost.into(), localhost_ref: path }
+        }
+        None if node.seccomp_default && container.security_context.privileged != Some(true) => {
+            profile(ProfileType::RuntimeDefault)
+        }
         _ => profile(ProfileType::Unconfined),
+    }
+}
+
+/// What the node decides about security.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSecurity {
+    /// Whether containers without a profile get the runtime's.
+    pub seccomp_default: bool,
+    /// Where the profiles of the node are.
+    pub seccomp_folder: std::path::PathBuf,
+}
+
+/// The AppArmor profile: the container's, the pod's, or the runtime's choice. Localhost profiles are named, not files.
+fn apparmor(pod: &Pod, container: &Container) -> Option<v1::SecurityProfile> {
+    use v1::security_profile::ProfileType;
+    let own = container.security_context.app_armor_profile.as_ref().or(pod
+        .spec
+        .security_context
+        .app_armor_profile
+        .as_ref())?;
+    Some(match own.kind.as_str() {
+        "Localhost" => v1::SecurityProfile {
+            profile_type: ProfileType::Localhost.into(),
+            localhost_ref: own.localhost_profile.clone().unwrap_or_default(),
+        },
+        "Unconfined" => profile(ProfileType::Unconfined),
+        _ => profile(ProfileType::RuntimeDefault),
+    })
+}
+
+/// A SELinux label in CRI's terms.
+pub fn selinux(options: Option<&SeLinuxOptions>) -> Option<v1::SeLinuxOption> {
+    options.map(|o| v1::SeLinuxOption {
+        user: o.user.clone(),
+        role: o.role.clone(),
+        r#type: o.kind.clone(),
+        level: o.level.clone(),
+    })
+}
+
+/// How image groups join the pod's.
+pub fn groups_policy(pod: &Pod) -> v1::SupplementalGroupsPolicy {
+    match pod.spec.security_context.supplemental_groups_policy.as_deref() {
+        Some("Strict") => v1::SupplementalGroupsPolicy::Strict,
+        _ => v1::SupplementalGroupsPolicy::Merge,
     }
 }
 
@@ -98,8 +144,18 @@ pub fn check_non_root(pod: &Pod, container: &Container, image: &ImageUser) -> Re
     }
 }
 
-/// A container's security context.
-pub fn context(pod: &Pod, container: &Container) -> v1::LinuxContainerSecurityContext {
+/// A container's security context. An ephemeral container joins the processes of `target`, a container id, if it has one.
+pub fn context(
+    pod: &Pod,
+    container: &Container,
+    node: &NodeSecurity,
+    target: Option<&str>,
+) -> v1::LinuxContainerSecurityContext {
+    let mut namespace_options = namespaces(pod);
+    if let Some(target) = target.filter(|_| !pod.spec.host_pid && pod.spec.share_process_namespace != Some(true)) {
+        namespace_options.pid = v1::NamespaceMode::Target.into();
+        target.clone_into(&mut namespace_options.target_id);
+    }
     let (own, shared) = (&container.security_context, &pod.spec.security_context);
     let privileged = own.privileged == Some(true);
     let list = |paths: &[&str]| -> Vec<String> {
@@ -117,7 +173,8 @@ pub fn context(pod: &Pod, container: &Container) -> v1::LinuxContainerSecurityCo
             add_ambient_capabilities: Vec::new(),
         }),
         privileged,
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespace_options),
+        selinux_options: selinux(own.se_linux_options.as_ref().or(shared.se_linux_options.as_ref())),
         run_as_user: user.map(|value| v1::Int64Value { value }),
         // The runtime refuses a group without a user.
         run_as_group: own
@@ -130,7 +187,9 @@ pub fn context(pod: &Pod, container: &Container) -> v1::LinuxContainerSecurityCo
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: list(MASKED),
         readonly_paths: list(READ_ONLY),
-        seccomp: Some(seccomp(pod, container)),
+        seccomp: Some(seccomp(pod, container, node)),
+        apparmor: apparmor(pod, container),
+        supplemental_groups_policy: groups_policy(pod).into(),
         ..Default::default()
     }
 }
@@ -153,7 +212,7 @@ mod tests {
             json!({"runAsUser": 5}),
             json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4]}),
         );
-        let context = context(&pod, &pod.spec.containers[0]);
+        let context = context(&pod, &pod.spec.containers[0], &NodeSecurity::default(), None);
         assert_eq!(context.run_as_user.map(|v| v.value), Some(5));
         assert_eq!(context.run_as_group.map(|v| v.value), Some(2));
         assert_eq!(context.supplemental_groups, [4, 3]);
@@ -161,9 +220,39 @@ mod tests {
     }
 
     #[test]
+    fn profiles_come_from_the_container_then_the_pod_then_the_node() {
+        use v1::security_profile::ProfileType;
+        let node = NodeSecurity { seccomp_default: true, seccomp_folder: "/s".into() };
+        let pick = |container, shared| {
+            let pod = pod(container, shared);
+            let context = context(&pod, &pod.spec.containers[0], &node, None);
+            let seccomp = context.seccomp.unwrap();
+            (seccomp.profile_type, seccomp.localhost_ref, context.apparmor.map(|a| a.localhost_ref))
+        };
+        let default = i32::from(ProfileType::RuntimeDefault);
+        assert_eq!(pick(json!({}), json!({})), (default, String::new(), None));
+        let local = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}});
+        let localhost = (ProfileType::Localhost.into(), "/s/a/b.json".to_owned(), None);
+        assert_eq!(pick(local.clone(), json!({"seccompProfile": {"type": "Unconfined"}})), localhost);
+        assert_eq!(pick(json!({}), local), localhost);
+        let privileged = pick(json!({"privileged": true}), json!({}));
+        assert_eq!(privileged.0, i32::from(ProfileType::Unconfined));
+        let armor = json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "k8s-x"}});
+        assert_eq!(pick(json!({}), armor).2, Some("k8s-x".to_owned()));
+    }
+
+    #[test]
+    fn an_ephemeral_container_can_join_anothers_processes() {
+        let pod = pod(json!({}), json!({}));
+        let context = context(&pod, &pod.spec.containers[0], &NodeSecurity::default(), Some("id"));
+        let options = context.namespace_options.unwrap();
+        assert_eq!((options.pid, options.target_id.as_str()), (v1::NamespaceMode::Target.into(), "id"));
+    }
+
+    #[test]
     fn privileged_containers_see_everything() {
         let pod = pod(json!({"privileged": true}), json!({}));
-        let context = context(&pod, &pod.spec.containers[0]);
+        let context = context(&pod, &pod.spec.containers[0], &NodeSecurity::default(), None);
         assert!(context.privileged && context.masked_paths.is_empty() && context.readonly_paths.is_empty());
     }
 

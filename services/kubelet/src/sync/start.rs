@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::resource::Resource;
 use cri_api::v1;
 
 use super::plan::Start;
@@ -33,6 +34,8 @@ impl NotStarted {
     }
 }
 
+const RUNTIME_CLASSES: Resource = Resource::new("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", false);
+
 /// The pause before a configuration that could not be used is tried again, unless something wakes the pod before.
 const RETRY: i64 = 10_000_000_000;
 
@@ -54,16 +57,28 @@ impl PodSync {
         for old in observed.sandboxes.iter().filter(|s| s.ready || s.attempt + 1 == attempt) {
             self.shared.cri.stop_sandbox(&old.id).await?;
         }
-        let config = self.sandbox_config(pod, attempt);
-        let id =
-            self.shared.cri.run_sandbox(config.clone()).await.map_err(|e| {
-                self.failed(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {e}"))
-            })?;
+        let refused = |this: &Self, e: String| {
+            this.failed(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {e}"))
+        };
+        let config = self.sandbox_config(pod, attempt).map_err(|e| refused(self, e))?;
+        let handler = self.runtime_handler(pod).await.map_err(|e| refused(self, e))?;
+        let made = self.shared.cri.run_sandbox(config.clone(), handler).await;
+        let id = made.map_err(|e| refused(self, e))?;
         let fresh = self.shared.cri.observe(&pod.metadata.uid).await?;
         let ips = fresh.sandboxes.iter().find(|s| s.id == id).map(|s| s.ips.clone()).unwrap_or_default();
         // The address is worth knowing before images are there.
         self.publish(pod, &fresh, false);
         Ok((id, config, ips))
+    }
+
+    /// The runtime's word for the pod's runtime class.
+    async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
+        let Some(class) = pod.spec.runtime_class_name.as_ref().filter(|name| !name.is_empty()) else {
+            return Ok(String::new());
+        };
+        let found = self.shared.client.get(RUNTIME_CLASSES, None, class).await;
+        let class = found.map_err(|e| format!("failed to get sandbox runtime: {e}"))?;
+        Ok(class["handler"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Starts one container; gives the time until it makes sense to try again if it did not start.
@@ -120,7 +135,7 @@ impl PodSync {
         config: &v1::PodSandboxConfig,
         ips: &[String],
     ) -> Result<(), NotStarted> {
-        let image = images::ensure(&self.shared, pod, container, config)
+        let image = images::ensure(&self.shared, pod, &container.image, &container.image_pull_policy, config)
             .await
             .map_err(|absent| NotStarted { waiting: absent.waiting, retry_in: absent.retry_in })?;
         let wrong = |shared: &Arc<crate::shared::Shared>, text: String| {
@@ -128,7 +143,12 @@ impl PodSync {
             NotStarted::new("CreateContainerConfigError", text)
         };
         security::check_non_root(pod, container, &image.user).map_err(|e| wrong(&self.shared, e))?;
-        let made = self.container_config(pod, container, start.attempt, &image.id, ips).await;
+        if !container.target_container_name.is_empty() && start.target.is_none() {
+            let text = format!("unable to find target container {:?}", container.target_container_name);
+            return Err(wrong(&self.shared, text));
+        }
+        self.image_volumes(pod, container, config).await?;
+        let made = self.container_config(pod, container, start, &image.id, ips).await;
         let made = made.map_err(|e| wrong(&self.shared, e))?;
         let id = self.shared.cri.create(sandbox, made, config.clone()).await.map_err(|e| {
             self.shared.event(pod, true, "Failed", format!("Error: {e}"));
@@ -147,10 +167,13 @@ impl PodSync {
         &self,
         pod: &Arc<Pod>,
         container: &Container,
-        attempt: u32,
+        start: &Start,
         image: &str,
         ips: &[String],
     ) -> Result<v1::ContainerConfig, String> {
+        if !pod.is_static() && !self.shared.services.is_synced() {
+            return Err("services have not yet been read at least once, cannot construct envvars".into());
+        }
         let links = pod.spec.enable_service_links != Some(false);
         let services = env::service_variables(&self.shared.services.list(), &pod.metadata.namespace, links);
         let around = self.shared.surroundings(pod, ips);
@@ -163,16 +186,37 @@ impl PodSync {
             pod,
             container,
             &container::Parts {
-                attempt,
+                attempt: start.attempt,
                 image_ref: image,
                 env: &env,
                 mounted: self.mounted.as_ref().unwrap_or(&empty),
                 hosts_file: &self.hosts_path(pod),
                 message_file: &message_file,
-                node_memory: self.shared.machine.memory,
-                cgroup2: self.shared.machine.cgroup2,
+                node: self.shared.node_facts(),
+                security: &self.shared.node_security(),
+                target: start.target.as_deref(),
+                recursive_read_only: self.shared.recursive_read_only(),
+                sub_paths: &volumes::pod_folder(&self.shared.root, &pod.metadata.uid).join("volume-subpaths"),
             },
         )
+    }
+
+    /// Pulls the images that the container mounts as volumes.
+    async fn image_volumes(
+        &mut self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        config: &v1::PodSandboxConfig,
+    ) -> Result<(), NotStarted> {
+        for volume in pod.spec.volumes.iter().filter(|v| container.volume_mounts.iter().any(|m| m.name == v.name)) {
+            let Some(source) = &volume.image else { continue };
+            let found = images::ensure(&self.shared, pod, &source.reference, &source.pull_policy, config).await;
+            let image = found.map_err(|absent| NotStarted { waiting: absent.waiting, retry_in: absent.retry_in })?;
+            if let Some(mounted) = &mut self.mounted {
+                mounted.insert(volume.name.clone(), volumes::Source::Image(image.id));
+            }
+        }
+        Ok(())
     }
 
     /// A fresh file that the container may write whatever user it runs as.

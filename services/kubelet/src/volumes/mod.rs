@@ -1,12 +1,16 @@
 //! A pod's volumes on the node: made before its containers, kept current while they run, removed after them.
 //!
-//! Each kind is a file: [`payload`] decides the content of generated ones, [`atomic`] writes it, [`folders`] makes the
-//! others.
+//! Each kind is a file: [`payload`] decides the content of generated ones and [`atomic`] writes it; the others are
+//! [`empty_dir`], [`host_path`] and [`claim`]. A [`sub_path`] is a part of any of them.
 
 pub mod atomic;
-mod folders;
+pub mod claim;
+mod empty_dir;
+mod host_path;
 pub mod mounts;
+mod ownership;
 pub mod payload;
+pub mod sub_path;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,8 +18,19 @@ use std::path::{Path, PathBuf};
 use crate::pod::{Pod, Volume};
 use payload::Sources;
 
-/// Where each volume is on the node, by name.
-pub type Mounted = HashMap<String, PathBuf>;
+/// What a container is given of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file or folder of the node.
+    Path(PathBuf),
+    /// A block device of the node.
+    Device(PathBuf),
+    /// The files of an image, which the runtime mounts.
+    Image(String),
+}
+
+/// Each volume by name.
+pub type Mounted = HashMap<String, Source>;
 
 /// The folder of everything that belongs to a pod.
 pub fn pod_folder(root: &Path, uid: &str) -> PathBuf {
@@ -31,23 +46,29 @@ pub fn setup(root: &Path, pod: &Pod, sources: &Sources<'_>) -> Result<Mounted, S
     let group = pod.spec.security_context.fs_group.and_then(|g| u32::try_from(g).ok());
     let mut mounted = Mounted::new();
     for volume in &pod.spec.volumes {
-        let path = one(&folder, volume, group, sources)
+        let source = one(&folder, volume, group, sources)
             .map_err(|e| format!("MountVolume.SetUp failed for volume {:?} : {e}", volume.name))?;
-        mounted.insert(volume.name.clone(), path);
+        mounted.insert(volume.name.clone(), source);
     }
     Ok(mounted)
 }
 
-fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>) -> Result<PathBuf, String> {
+fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>) -> Result<Source, String> {
     let path = |kind: &str| folder.join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name);
     let text = |e: std::io::Error| e.to_string();
     if let Some(v) = &volume.empty_dir {
         let path = path("empty-dir");
-        folders::empty_dir(&path, v, group).map_err(text)?;
-        return Ok(path);
+        empty_dir::setup(&path, sources.pod, v, group)?;
+        return Ok(Source::Path(path));
     }
     if let Some(v) = &volume.host_path {
-        return folders::host_path(v);
+        return host_path::setup(v).map(Source::Path);
+    }
+    if let Some(v) = &volume.image {
+        return Ok(Source::Image(v.reference.clone()));
+    }
+    if let Some(pv) = sources.volumes.get(&volume.name) {
+        return claim::setup(sources.pod, pv, group);
     }
     let Some(files) = payload::payload(volume, sources)? else {
         return Err("this kind of volume is not supported".into());
@@ -64,7 +85,7 @@ fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>
         mounts::ensure_tmpfs(&path, None).map_err(text)?;
     }
     atomic::write(&path, &files, group, &atomic::stamp()).map_err(text)?;
-    Ok(path)
+    Ok(Source::Path(path))
 }
 
 /// Unmounts and removes everything of a pod.
@@ -84,43 +105,4 @@ pub fn teardown(root: &Path, uid: &str) -> std::io::Result<()> {
 pub fn present(root: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(root.join("pods")) else { return Vec::new() };
     entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
-}
-
-/// The host path of a `subPath`, which must stay inside the volume whatever links it goes through.
-///
-/// # Errors
-/// It leaves the volume or cannot be made.
-pub fn sub_path(volume: &Path, sub: &str) -> Result<PathBuf, String> {
-    if sub.starts_with('/') || sub.split('/').any(|part| part == "..") {
-        return Err(format!("subPath {sub:?} must be relative and must not contain '..'"));
-    }
-    let wanted = volume.join(sub);
-    let text = |e: std::io::Error| format!("subPath {sub:?}: {e}");
-    if !wanted.exists() {
-        std::fs::create_dir_all(&wanted).map_err(text)?;
-        if let Ok(meta) = std::fs::metadata(volume) {
-            let _ = std::fs::set_permissions(&wanted, meta.permissions());
-        }
-    }
-    let real = wanted.canonicalize().map_err(text)?;
-    let base = volume.canonicalize().map_err(text)?;
-    if real.starts_with(&base) { Ok(real) } else { Err(format!("subPath {sub:?} leaves the volume")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sub_paths_cannot_leave_the_volume() {
-        let volume = std::env::temp_dir().join(format!("kubelet-subpath-{}", std::process::id()));
-        std::fs::create_dir_all(volume.join("in")).unwrap();
-        std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
-        assert!(sub_path(&volume, "in").unwrap().ends_with("in"));
-        assert!(sub_path(&volume, "made/here").unwrap().is_dir());
-        for bad in ["out", "../x", "/etc", "in/../.."] {
-            assert!(sub_path(&volume, bad).is_err(), "{bad}");
-        }
-        std::fs::remove_dir_all(volume).unwrap();
-    }
 }

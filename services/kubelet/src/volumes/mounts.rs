@@ -1,19 +1,41 @@
 //! Mounts that the kubelet makes itself: tmpfs for secrets and memory-backed volumes.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Mounts a tmpfs on `path` unless something is mounted there; says whether it did.
 pub fn ensure_tmpfs(path: &Path, size: Option<i64>) -> io::Result<bool> {
+    let options = size.map(|bytes| format!("size={bytes}"));
+    ensure(path, "tmpfs", options.as_deref())
+}
+
+/// As above, for any file system without a device.
+pub fn ensure(path: &Path, kind: &str, options: Option<&str>) -> io::Result<bool> {
     std::fs::create_dir_all(path)?;
     if mount_points()?.iter().any(|p| p == path) {
         return Ok(false);
     }
-    let options = size.map(|bytes| format!("size={bytes}"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref()).map_err(io::Error::from)?;
+    mount(Some(kind), path, Some(kind), MsFlags::empty(), options).map_err(io::Error::from)?;
     Ok(true)
+}
+
+/// Mounts an open file or folder on `target`, in place of what an earlier container was given there.
+pub fn bind(source: &OwnedFd, target: &Path, folder: bool) -> io::Result<()> {
+    while mount_points()?.iter().any(|p| p == target) {
+        umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(io::Error::from)?;
+    }
+    if folder {
+        std::fs::create_dir_all(target)?;
+    } else {
+        target.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::OpenOptions::new().create(true).append(true).open(target)?;
+    }
+    let opened = format!("/proc/self/fd/{}", source.as_raw_fd());
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(opened.as_str()), target, None::<&str>, flags, None::<&str>).map_err(io::Error::from)
 }
 
 /// Unmounts everything at or below `folder`, the deepest first.

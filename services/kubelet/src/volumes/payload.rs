@@ -1,6 +1,7 @@
 //! The files of ConfigMap, Secret, downward API and projected volumes. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -19,6 +20,8 @@ pub struct Sources<'a> {
     pub around: &'a Surroundings,
     /// ConfigMaps and Secrets.
     pub lookup: &'a Lookup<'a>,
+    /// Persistent volumes behind claims, by the name of the pod's volume.
+    pub volumes: &'a HashMap<String, Arc<Value>>,
     /// Tokens by audience and lifetime.
     pub tokens: &'a HashMap<(String, i64), String>,
 }
@@ -172,7 +175,6 @@ pub fn size_limit(value: Option<&Value>) -> Option<i64> {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::sync::Arc;
 
     fn files(volume: Value) -> Result<Vec<(String, String, u32)>, String> {
         let pod = Pod::from_value(&json!({
@@ -186,7 +188,8 @@ mod tests {
             _ => None,
         };
         let tokens = HashMap::from([((String::new(), 3600), "TOKEN".to_owned())]);
-        let sources = Sources { pod: &pod, around: &Surroundings::default(), lookup: &lookup, tokens: &tokens };
+        let (around, volumes) = (Surroundings::default(), HashMap::new());
+        let sources = Sources { pod: &pod, around: &around, lookup: &lookup, volumes: &volumes, tokens: &tokens };
         payload(&pod.spec.volumes[0], &sources).map(|p| summary(&p.unwrap()))
     }
 

@@ -8,8 +8,9 @@ The definitions come in the Python package kubernetes-validate 1.37.0:
 
 The output is deterministic: a rerun that changes nothing changes no byte. Descriptions are left out.
 
-Format: {"version": "v1.35", "types": {NAME: {"g": [[GROUP, VERSION, KIND], ...], "k": OPAQUE, "f": {FIELD: DEFINITION}}}}
+Format: {"version": "v1.35", "types": {NAME: {"g": [[GROUP, VERSION, KIND], ...], "k": OPAQUE, "a": ATOMIC, "f": {FIELD: DEFINITION}}}}
   OPAQUE      for types without fields: any | object | quantity | intstr | time | microtime
+  ATOMIC      1 if server-side apply replaces values of the type as a whole
   DEFINITION  t: type; r: 1 if required; l: list type; m: list map keys; s: patch strategy; p: patch merge key; a: 1 if the map is atomic; d: default
   type        s string, y base64 bytes, t time, b bool, i int32, j int64, f double, o open object, [T list, {T map, @NAME another type
 """
@@ -126,6 +127,8 @@ def definition(name, schema):
     out = {}
     if groups(schema):
         out["g"] = groups(schema)
+    if schema.get("x-kubernetes-map-type") == "atomic":
+        out["a"] = 1
     if name in OPAQUE:
         out["k"] = OPAQUE[name]
     elif "properties" in schema:

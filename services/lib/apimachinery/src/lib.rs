@@ -6,7 +6,9 @@
 //! Start reading at [`schema`] (the table and how to walk it), then [`strict`] (text to object) and [`patch`].
 
 pub mod defaults;
+pub mod fields;
 pub mod intstr;
+pub mod managed;
 pub mod meta;
 pub mod names;
 pub mod patch;

@@ -17,6 +17,7 @@ pub mod resource;
 mod watch;
 pub mod workqueue;
 
+pub use connection::requests_sent;
 pub use error::{Error, Status};
 pub use events::EventRecorder;
 pub use informer::{Change, Informer, InformerParams};

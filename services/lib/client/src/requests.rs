@@ -42,6 +42,22 @@ impl Client {
         Ok(Client(Arc::new(Connection::new(&kubeconfig::load(path)?)?)))
     }
 
+    /// A client of the same server that identifies itself with a token only.
+    ///
+    /// # Errors
+    /// The token cannot stand in a header.
+    pub fn with_token(&self, token: &str) -> Result<Client, Error> {
+        Ok(Client(Arc::new(self.0.with_token(token)?)))
+    }
+
+    /// Replaces the token of this client and its clones.
+    ///
+    /// # Errors
+    /// The token cannot stand in a header.
+    pub fn set_token(&self, token: &str) -> Result<(), Error> {
+        self.0.set_token(token)
+    }
+
     /// Reads one object.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! The gRPC clients of the container runtime: CRI v1 ([`v1`]) and the part of containerd's own API that CRI cannot do
-//! ([`containerd`]: exec with streams, image import).
+//! ([`containerd`]: image import).
 //!
 //! Owns the messages and one way to connect to a Unix socket. It must never decide anything about pods or images, and it
 //! must never hold state.
@@ -24,16 +24,6 @@ pub mod containerd {
         tonic::include_proto!("containerd.types");
     }
     pub mod services {
-        pub mod containers {
-            pub mod v1 {
-                tonic::include_proto!("containerd.services.containers.v1");
-            }
-        }
-        pub mod tasks {
-            pub mod v1 {
-                tonic::include_proto!("containerd.services.tasks.v1");
-            }
-        }
         pub mod content {
             pub mod v1 {
                 tonic::include_proto!("containerd.services.content.v1");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -48,4 +49,10 @@ where
 /// The client's end-entity certificate in DER, if it sent one.
 pub fn peer_certificate(stream: &TlsStream<TcpStream>) -> Option<Vec<u8>> {
     stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|c| c.as_ref().to_vec())
+}
+
+/// All certificates the client sent, its own first; empty if it sent none.
+pub fn peer_chain(stream: &TlsStream<TcpStream>) -> Vec<CertificateDer<'static>> {
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    chain.iter().map(|c| c.clone().into_owned()).collect()
 }

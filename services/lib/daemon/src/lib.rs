@@ -27,6 +27,7 @@ where
     P: FnOnce(Shutdown) -> F,
     F: Future<Output = Outcome>,
 {
+    linux::memory::return_freed_memory();
     start_logging();
     tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -42,6 +43,7 @@ where
             return ExitCode::FAILURE;
         }
     };
+    runtime.spawn(trim_memory());
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals()?;
         process(shutdown).await
@@ -51,6 +53,18 @@ where
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(name, failure),
+    }
+}
+
+/// A busy moment leaves free pages scattered among used ones, which the allocator by itself never returns.
+async fn trim_memory() {
+    const PERIOD: std::time::Duration = std::time::Duration::from_secs(30);
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        // Off the workers: requests go on meanwhile.
+        if tokio::task::spawn_blocking(linux::memory::trim).await.is_err() {
+            return;
+        }
     }
 }
 

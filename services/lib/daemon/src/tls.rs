@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 /// Whether a server asks its clients for a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +55,26 @@ pub fn server_config(
     auth: ClientAuth,
     alpn: &[&[u8]],
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    server_config_of(cert, key, client_ca.as_slice(), auth, alpn)
+}
+
+/// A server configuration whose clients' certificates may come from any of several authorities' files.
+///
+/// # Errors
+/// As for [`server_config`].
+pub fn server_config_of(
+    cert: &Path,
+    key: &Path,
+    client_cas: &[&Path],
+    auth: ClientAuth,
+    alpn: &[&[u8]],
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     install_provider();
     let builder = rustls::ServerConfig::builder();
     let builder = match auth {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Optional | ClientAuth::Required => {
-            let roots = Arc::new(roots(client_ca.ok_or(TlsError::NoClientCa)?)?);
-            let verifier = WebPkiClientVerifier::builder(roots);
+            let verifier = WebPkiClientVerifier::builder(Arc::new(roots_of(client_cas)?));
             let verifier = if auth == ClientAuth::Optional { verifier.allow_unauthenticated() } else { verifier };
             builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Config(e.to_string()))?)
         }
@@ -100,6 +114,30 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|e| file_error(path, e))
+}
+
+/// Judges chains that must lead to an authority of the file; for telling clients of one listener apart.
+///
+/// # Errors
+/// As for [`server_config`].
+pub fn client_verifier(ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    install_provider();
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots(ca)?)).build();
+    verifier.map_err(|e| TlsError::Config(e.to_string()))
+}
+
+/// Whether a chain, the client's own certificate first, is good now.
+pub fn is_good(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>]) -> bool {
+    let Some((own, rest)) = chain.split_first() else { return false };
+    verifier.verify_client_cert(own, rest, UnixTime::now()).is_ok()
+}
+
+fn roots_of(paths: &[&Path]) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for path in paths {
+        store.extend(roots(path)?.roots);
+    }
+    if store.is_empty() { Err(TlsError::NoClientCa) } else { Ok(store) }
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {

@@ -15,11 +15,11 @@ pub(super) fn call() -> ProcessesResponse {
 
 /// A process may end while we look: then it is not listed.
 fn process(pid: i32) -> Option<Process> {
-    let rss_bytes = linux::memory::rss_bytes(pid).ok().filter(|rss| *rss > 0)?;
+    let memory = linux::memory::resident(pid).ok().filter(|memory| memory.rss > 0)?;
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
     let name = read("comm")?.trim().to_owned();
     let service = service_of(&read("cgroup").unwrap_or_default());
-    Some(Process { pid, name, rss_bytes, service })
+    Some(Process { pid, name, rss_bytes: memory.rss, service, pss_bytes: memory.pss, private_bytes: memory.private })
 }
 
 /// PID 1 puts each service into the cgroup /system/<name>.

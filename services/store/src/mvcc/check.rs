@@ -131,6 +131,12 @@ pub fn writes(request: &pb::TxnRequest) -> bool {
     })
 }
 
+/// Whether a transaction asks for nothing but this member's own state.
+pub fn serializable(request: &pb::TxnRequest) -> bool {
+    let local = |op: &pb::RequestOp| matches!(&op.request, Some(Request::RequestRange(r)) if r.serializable);
+    !request.success.iter().chain(&request.failure).any(|op| !local(op)) && !request.success.is_empty()
+}
+
 /// Whether a transaction can store anything, so that it must wait when the store is full.
 pub fn stores(request: &pb::TxnRequest) -> bool {
     request.success.iter().chain(&request.failure).any(|op| match &op.request {

@@ -41,6 +41,8 @@ pub struct Mvcc {
     pub(crate) index: RwLock<Index>,
     revision: AtomicI64,
     compacted: AtomicI64,
+    /// Held while records are read without the index, and taken to replace all of them.
+    stable: RwLock<()>,
 }
 
 impl Mvcc {
@@ -71,7 +73,22 @@ impl Mvcc {
             index: RwLock::new(index),
             revision: AtomicI64::new(applied.revision),
             compacted: AtomicI64::new(compacted),
+            stable: RwLock::new(()),
         })
+    }
+
+    /// Replaces everything: `make` changes what is on disk and reads it again, while no reader looks.
+    ///
+    /// # Errors
+    /// `make`'s own.
+    pub fn replace(&self, make: impl FnOnce() -> Result<Mvcc, Error>) -> Result<(), Error> {
+        let _stable = self.stable.write();
+        let mut index = self.index.write();
+        let fresh = make()?;
+        self.revision.store(fresh.revision(), Ordering::Release);
+        self.compacted.store(fresh.compacted(), Ordering::Release);
+        *index = fresh.index.into_inner();
+        Ok(())
     }
 
     /// The newest revision whose records are readable.
@@ -137,6 +154,7 @@ impl Mvcc {
     where
         F: FnMut(Revision, bool, KeyValue) -> Result<bool, Error>,
     {
+        let _stable = self.stable.read();
         let mut first = true;
         let check = |first: &mut bool| -> Result<(), Error> {
             // After the iterator exists: what is deleted later stays visible to it.
@@ -159,6 +177,7 @@ impl Mvcc {
     /// # Errors
     /// The revision cannot be read, a record is damaged, or the disk failed.
     pub fn hash(&self, revision: i64) -> Result<(u32, i64), Error> {
+        let _stable = self.stable.read();
         let at = read::read_at(revision, self.revision(), self.compacted())?;
         let mut hasher = crc32fast::Hasher::new();
         self.engine.scan(schema::MVCC, &[], |key, value| {

@@ -1,6 +1,6 @@
 //! Applying committed entries: the only code that changes the state machine. Runs on the writer thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use store_api::mvccpb::KeyValue;
 use tokio::sync::watch;
 
 use super::state_machine::AppliedState;
-use super::{Entry, Types, log_id, term};
+use super::transfer::{self, Received};
+use super::{Entry, Types, log_id, membership, term};
 use crate::command::{Operation, Outcome, Reply};
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
@@ -40,6 +41,8 @@ pub struct State {
     pub alarms: Arc<Mutex<pb::AlarmResponse>>,
     /// The last applied entry and membership.
     pub applied: Arc<Mutex<AppliedState>>,
+    /// Members that were removed.
+    pub removed: Arc<Mutex<BTreeSet<u64>>>,
     /// The revision up to which superseded records are gone from disk.
     pub compacted: watch::Sender<i64>,
     /// Tells the expiry task that a deadline may be nearer than it thinks.
@@ -76,6 +79,7 @@ impl State {
             leases: Arc::new(Mutex::new(leases)),
             alarms: Arc::new(Mutex::new(alarms)),
             applied: Arc::new(Mutex::new(applied_state(engine)?)),
+            removed: Arc::new(Mutex::new(membership::read_removed(engine)?)),
             compacted: watch::Sender::new(done),
             leases_changed: Arc::new(tokio::sync::Notify::new()),
         })
@@ -136,11 +140,15 @@ struct Compaction {
     cursor: Option<Box<[u8]>>,
 }
 
+fn unfinished(state: &State) -> Option<Compaction> {
+    let (wanted, done) = (state.mvcc.compacted(), *state.compacted.borrow());
+    (wanted > done).then_some(Compaction { to: wanted, cursor: None })
+}
+
 impl Applier {
     /// Takes over the state; goes on with a compaction that was not finished.
     pub fn new(engine: Engine, state: State) -> Self {
-        let (wanted, done) = (state.mvcc.compacted(), *state.compacted.borrow());
-        let compaction = (wanted > done).then_some(Compaction { to: wanted, cursor: None });
+        let compaction = unfinished(&state);
         Applier { engine, state, compaction }
     }
 
@@ -163,7 +171,15 @@ impl Applier {
             let reply = match entry.payload {
                 EntryPayload::Blank => Reply::default(),
                 EntryPayload::Membership(membership) => {
-                    applied.membership = super::StoredMembership::new(Some(entry.log_id), membership);
+                    let next = super::StoredMembership::new(Some(entry.log_id), membership);
+                    membership::note_removed(
+                        &self.engine,
+                        &mut round.batch,
+                        &mut self.state.removed.lock(),
+                        &applied.membership,
+                        &next,
+                    )?;
+                    applied.membership = next;
                     let payload =
                         serde_json::to_vec(&applied.membership).map_err(|e| Error::Consensus(e.to_string()))?;
                     self.engine.put(&mut round.batch, schema::STATE, state::MEMBERSHIP, &payload);
@@ -199,9 +215,36 @@ impl Applier {
         Ok(())
     }
 
+    /// Replaces everything by a snapshot from another member.
+    ///
+    /// # Errors
+    /// The disk failed or is full: the process must end, and the next start goes on.
+    pub fn install(&mut self, received: &Received) -> Result<(), Error> {
+        self.state.mvcc.replace(|| {
+            transfer::install(&self.engine, &received.folder)?;
+            let fresh = State::open(&self.engine)?;
+            // Each in place: servers hold these handles.
+            std::mem::swap(&mut *self.state.leases.lock(), &mut *fresh.leases.lock());
+            std::mem::swap(&mut *self.state.alarms.lock(), &mut *fresh.alarms.lock());
+            std::mem::swap(&mut *self.state.applied.lock(), &mut *fresh.applied.lock());
+            std::mem::swap(&mut *self.state.removed.lock(), &mut *fresh.removed.lock());
+            self.state.compacted.send_replace(*fresh.compacted.borrow());
+            Arc::try_unwrap(fresh.mvcc).map_err(|_| Error::Consensus("the new content is in use already".into()))
+        })?;
+        self.compaction = unfinished(&self.state);
+        self.state.hub.reset(self.state.mvcc.revision());
+        self.state.leases_changed.notify_one();
+        tracing::info!(revision = self.state.mvcc.revision(), "installed a snapshot from the leader");
+        Ok(())
+    }
+
     fn operation(&mut self, round: &mut Round, operation: Option<&Operation>) -> Result<Outcome, Error> {
         let full = self.state.alarms.lock().alarms.iter().any(|a| a.alarm() == pb::AlarmType::Nospace);
+        let corrupt = self.state.alarms.lock().alarms.iter().any(|a| a.alarm() == pb::AlarmType::Corrupt);
         match operation {
+            Some(Operation::Alarm(r)) => Ok(Outcome::Alarm(self.alarm(round, r))),
+            // Nobody knows which content is right, so nothing is built on it until an administrator decides.
+            Some(_) if corrupt => Err(Refusal::Corrupt.into()),
             Some(Operation::Put(_)) if full => Err(Refusal::NoSpace.into()),
             Some(Operation::Put(r)) => self.change(round, |t| t.put(r).map(Outcome::Put)),
             Some(Operation::DeleteRange(r)) => self.change(round, |t| t.delete_range(r).map(Outcome::DeleteRange)),
@@ -211,7 +254,6 @@ impl Applier {
             Some(Operation::LeaseGrant(_)) if full => Err(Refusal::NoSpace.into()),
             Some(Operation::LeaseGrant(r)) => self.grant(round, r).map(Outcome::LeaseGrant),
             Some(Operation::LeaseRevoke(r)) => self.revoke(round, r.id).map(Outcome::LeaseRevoke),
-            Some(Operation::Alarm(r)) => Ok(Outcome::Alarm(self.alarm(round, r))),
             // A newer member proposed something this version does not know; skipping it would make the members differ.
             None => Err(Error::Consensus("an entry of an unknown kind: this member is too old for its cluster".into())),
         }

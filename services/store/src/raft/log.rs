@@ -24,6 +24,8 @@ use crate::schema::{self, Corruption, LogKind, LogRecord};
 const KEEP_APPLIED: usize = 16;
 /// Entries that wait for being applied leave the cache beyond this many bytes and are read back from disk.
 const CACHE_BYTES: usize = 8 << 20;
+/// What one message to another member carries, unless a single entry is larger.
+const MESSAGE_BYTES: usize = 1 << 20;
 
 /// The newest entries, and the marks openraft asks for.
 #[derive(Default)]
@@ -80,12 +82,40 @@ impl Tail {
         self.written = self.written.min(keep.saturating_sub(1));
     }
 
+    /// Entries up to `index` are gone. Behind an installed snapshot the next one may be far from the last before it.
+    fn forget(&mut self, index: u64) {
+        while let Some((entry, size)) = self.entries.front()
+            && entry.log_id.index <= index
+        {
+            self.bytes -= size;
+            self.entries.pop_front();
+        }
+        self.written = self.written.max(index);
+        self.applied = self.applied.max(index);
+    }
+
     /// Entries of `[from, to)` that the cache holds, and where they begin.
     fn get(&self, from: u64, to: u64) -> (u64, Vec<Entry>) {
         let first = self.entries.front().map_or(u64::MAX, |(entry, _)| entry.log_id.index);
         let from = from.max(first);
         let wanted = self.entries.iter().map(|(entry, _)| entry).filter(|e| (from..to).contains(&e.log_id.index));
         (first.min(to), wanted.cloned().collect())
+    }
+}
+
+impl Tail {
+    /// Entries of `[from, to)`, at least one and about `limit` bytes, if the cache holds the first.
+    fn get_limited(&self, from: u64, to: u64, limit: usize) -> Option<Vec<Entry>> {
+        let first = self.entries.front().map(|(entry, _)| entry.log_id.index).filter(|first| *first <= from)?;
+        let skip = usize::try_from(from - first).ok()?;
+        let mut bytes = 0;
+        let wanted = self.entries.iter().skip(skip).take_while(|(entry, size)| {
+            let fits = bytes < limit && entry.log_id.index < to;
+            bytes += size;
+            fits
+        });
+        let entries: Vec<Entry> = wanted.map(|(entry, _)| entry.clone()).collect();
+        (!entries.is_empty()).then_some(entries)
     }
 }
 
@@ -127,7 +157,7 @@ fn json<T: serde::de::DeserializeOwned>(engine: &Engine, key: &'static [u8]) -> 
     Ok(Some(value))
 }
 
-fn encode(entry: &Entry) -> io::Result<Vec<u8>> {
+pub(super) fn encode(entry: &Entry) -> io::Result<Vec<u8>> {
     let (kind, body) = match &entry.payload {
         EntryPayload::Blank => (LogKind::Blank, Vec::new()),
         EntryPayload::Normal(command) => (LogKind::Proposal, command.encode()),
@@ -136,7 +166,7 @@ fn encode(entry: &Entry) -> io::Result<Vec<u8>> {
     Ok(LogRecord { term: term(&entry.log_id), kind, body: &body }.encode(entry.log_id.index))
 }
 
-fn decode(index: u64, value: &[u8]) -> Result<Entry, Error> {
+pub(super) fn decode(index: u64, value: &[u8]) -> Result<Entry, Error> {
     let record = LogRecord::decode(index, value)?;
     let bad = |e: &dyn std::fmt::Display| Corruption::new(schema::RAFT_LOG, &index.to_be_bytes(), e);
     let payload = match record.kind {
@@ -147,14 +177,17 @@ fn decode(index: u64, value: &[u8]) -> Result<Entry, Error> {
     Ok(Entry { log_id: log_id(record.term, index), payload })
 }
 
-fn read_disk(engine: &Engine, from: u64, to: u64) -> Result<Vec<Entry>, Error> {
+/// Entries of `[from, to)`, at least one and about `limit` bytes of them.
+fn read_disk(engine: &Engine, from: u64, to: u64, limit: usize) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
+    let mut bytes = 0;
     engine.scan(schema::RAFT_LOG, &from.to_be_bytes(), |key, value| {
         let index =
             u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
-        if index >= to {
+        if index >= to || bytes >= limit {
             return Ok(false);
         }
+        bytes += value.len();
         entries.push(decode(index, &value)?);
         Ok(true)
     })?;
@@ -188,10 +221,21 @@ impl RaftLogReader<Types> for LogStore {
             return Ok(cached);
         }
         let engine = self.engine.clone();
-        let read = tokio::task::spawn_blocking(move || read_disk(&engine, from, cached_from));
+        let read = tokio::task::spawn_blocking(move || read_disk(&engine, from, cached_from, usize::MAX));
         let mut entries = read.await.map_err(io::Error::other)??;
         entries.extend(cached);
         Ok(entries)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        // What one message to another member carries.
+        let (tail, engine) = (self.tail.clone(), self.engine.clone());
+        let cached = tail.lock().get_limited(start, end, MESSAGE_BYTES);
+        if let Some(entries) = cached {
+            return Ok(entries);
+        }
+        let read = tokio::task::spawn_blocking(move || read_disk(&engine, start, end, MESSAGE_BYTES));
+        Ok(read.await.map_err(io::Error::other)??)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -248,6 +292,7 @@ impl RaftLogStorage<Types> for LogStore {
             let mut tail = self.tail.lock();
             tail.purged = tail.purged.max(Some(upto));
             tail.last = tail.last.max(Some(upto));
+            tail.forget(upto.index);
         }
         self.writer.done(|done| Job::Purge { upto: upto.index, mark, done }).await
     }

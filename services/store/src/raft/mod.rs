@@ -1,27 +1,35 @@
 //! Consensus: openraft over one RocksDB. The rest of the crate sees [`Consensus`] only.
 //!
+//! A member that does not lead hands proposals and questions to the one that does ([`transport`], [`wire`]); reads of its
+//! own state wait until it has applied what the leader had committed. What openraft 0.10 does not offer: a leader without a
+//! quorum does not step down by itself (it refuses proposals and falls silent), and a transfer of the leadership is a
+//! request without an answer, so its success is seen only by who leads afterwards.
+//!
 //! Life of a proposal: [`Consensus::propose`] → openraft → [`log::LogStore`] → [`writer`] (one write, one sync for all that
 //! wait) → committed → [`state_machine::StateMachine`] → [`writer`] again (applied, not synced: the log's next sync covers it,
 //! and until then the log can repeat it) → reply.
 
 pub mod apply;
+mod consensus;
 pub mod log;
 pub mod membership;
 pub mod network;
 pub mod state_machine;
+pub mod transfer;
+pub mod transport;
+pub mod wire;
 pub mod writer;
 
 use std::sync::Arc;
 
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::vote::RaftLeaderId;
-use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use openraft::{Config, SnapshotPolicy};
 
-use crate::command::{Command, Operation, Outcome, Reply};
-use crate::error::{Error, Refusal};
+use crate::command::{Command, Reply};
+use crate::error::Error;
 use membership::MemberNode;
-use state_machine::StateMachine;
+
+pub use consensus::{Answer, Consensus};
 
 openraft::declare_raft_types!(
     /// The types this store gives openraft.
@@ -57,15 +65,26 @@ pub fn term(id: &LogId) -> u64 {
 }
 
 /// Timing and limits; heartbeat and election in milliseconds.
+///
+/// `election` is the time from a leader's last sign of life to the end of the vote for the next one: a follower trusts
+/// its leader for 40 % of it and then waits another 20 to 40 % before it asks for votes, which leaves the rest for two
+/// rounds of questions and two syncs. etcd begins to ask only after one to two of these times.
 pub fn config(cluster: u64, heartbeat: u64, election: u64, snapshot_count: u64) -> Result<Arc<Config>, Error> {
     let config = Config {
         cluster_name: format!("{cluster:x}"),
         heartbeat_interval: heartbeat,
-        election_timeout_min: election,
-        election_timeout_max: election * 2,
+        election_timeout_min: (election / 5).max(heartbeat + 1),
+        election_timeout_max: election * 2 / 5,
+        // No one who cannot win disturbs a leader, and a leader without a quorum falls silent so that others can elect.
+        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(election),
+        // Applied entries reach the disk with a later sync: after a restart only a vote shows what was committed.
+        enable_leader_restore: Some(false),
+        max_payload_entries: 1024,
         // A "snapshot" costs nothing here (the state machine is on disk already); it only lets the log be purged.
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_count),
         max_in_snapshot_log_to_keep: snapshot_count.min(5000),
+        replication_lag_threshold: snapshot_count.saturating_mul(2).max(10_000),
         purge_batch_size: 512,
         // Sized for a control plane; the defaults reserve megabytes.
         api_channel_size: Some(4096),
@@ -73,89 +92,4 @@ pub fn config(cluster: u64, heartbeat: u64, election: u64, snapshot_count: u64) 
         ..Config::default()
     };
     Ok(Arc::new(config.validate().map_err(|e| Error::Layout(e.to_string()))?))
-}
-
-/// The cluster's agreement as the servers use it.
-#[derive(Clone)]
-pub struct Consensus {
-    raft: openraft::Raft<Types, StateMachine>,
-}
-
-impl Consensus {
-    /// Wraps a running Raft.
-    pub fn new(raft: openraft::Raft<Types, StateMachine>) -> Self {
-        Consensus { raft }
-    }
-
-    /// Proposes a change and waits until it is applied here.
-    ///
-    /// # Errors
-    /// The change was refused, or this member cannot propose.
-    pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
-        match self.raft.client_write(Command::new(operation)).await {
-            Ok(response) => response.data.into_result(),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                Err(if to.leader_id.is_some() { Refusal::NotLeader } else { Refusal::NoLeader }.into())
-            }
-            Err(RaftError::APIError(_)) => Err(Refusal::LeaderChanged.into()),
-            Err(RaftError::Fatal(fatal)) => {
-                tracing::error!(%fatal, "consensus stopped");
-                Err(Refusal::Stopped.into())
-            }
-        }
-    }
-
-    /// Returns when this member has applied everything that was committed before the call.
-    ///
-    /// # Errors
-    /// This member is not the leader, or no quorum answers.
-    pub async fn read_barrier(&self) -> Result<(), Error> {
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
-                Err(if to.leader_id.is_some() { Refusal::NotLeader } else { Refusal::NoLeader }.into())
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(Refusal::NoLeader.into()),
-            Err(RaftError::Fatal(_)) => Err(Refusal::Stopped.into()),
-        }
-    }
-
-    /// Whether this member leads.
-    pub fn is_leader(&self) -> bool {
-        self.raft.is_leader()
-    }
-
-    /// The leader, if one is known.
-    pub async fn leader(&self) -> Option<u64> {
-        self.raft.current_leader().await
-    }
-
-    /// Term, committed index and applied index.
-    pub fn progress(&self) -> (u64, u64, u64) {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
-        (metrics.current_term, index(&metrics.local_committed), index(&metrics.last_applied))
-    }
-
-    /// All members.
-    pub fn members(&self) -> Vec<(u64, MemberNode, bool)> {
-        let metrics = self.raft.server_metrics();
-        let stored = metrics.borrow_watched().membership_config.clone();
-        let membership = stored.membership();
-        let learners: Vec<u64> = membership.learner_ids().collect();
-        membership.nodes().map(|(id, node)| (*id, node.clone(), learners.contains(id))).collect()
-    }
-
-    /// Ends orderly.
-    pub async fn shutdown(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(%error, "consensus did not end cleanly");
-        }
-    }
-
-    /// openraft itself, for [`membership`].
-    pub(crate) fn raft(&self) -> &openraft::Raft<Types, StateMachine> {
-        &self.raft
-    }
 }

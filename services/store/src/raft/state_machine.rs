@@ -9,6 +9,7 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 
+use super::transfer::Received;
 use super::writer::{Job, Writer};
 use super::{LogId, SnapshotMeta, StoredMembership, Types};
 
@@ -31,10 +32,15 @@ pub struct StateMachine {
     writer: Writer,
 }
 
-/// A snapshot's content. The state machine itself is durable, so it holds nothing: whoever sends it to another member makes
-/// a database checkpoint, which is at least as new.
-#[derive(Clone, Debug)]
-pub struct SnapshotHandle;
+/// A snapshot's content.
+#[derive(Debug)]
+pub enum SnapshotHandle {
+    /// This member's own state machine, which is durable: whoever sends it to another member reads it as it is then,
+    /// which is at least as new, and says what it covers.
+    Own,
+    /// What came from another member.
+    Received(Received),
+}
 
 impl StateMachine {
     /// A handle that shares `applied` with the writer.
@@ -46,7 +52,7 @@ impl StateMachine {
         let applied = self.applied.lock().clone();
         let last_log_id = Some(applied.log?);
         let meta = SnapshotMeta { last_log_id, last_membership: applied.membership };
-        Some(SnapshotOf::<Types, SnapshotHandle> { meta, snapshot: SnapshotHandle })
+        Some(SnapshotOf::<Types, SnapshotHandle> { meta, snapshot: SnapshotHandle::Own })
     }
 }
 
@@ -81,8 +87,11 @@ impl RaftStateMachine<Types> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, _snapshot: SnapshotHandle) -> Result<(), io::Error> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no transport between members"))
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotHandle) -> Result<(), io::Error> {
+        match snapshot {
+            SnapshotHandle::Own => Ok(()),
+            SnapshotHandle::Received(received) => self.writer.done(|done| Job::Install { received, done }).await,
+        }
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<Types, SnapshotHandle>>, io::Error> {

@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::apply::Applier;
 use super::log::Tail;
+use super::transfer::Received;
 use super::{Entry, Types};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -64,6 +65,13 @@ pub enum Job {
         /// Applied and visible, not yet durable.
         done: Done,
     },
+    /// Replace the state machine by one from another member.
+    Install {
+        /// The snapshot.
+        received: Received,
+        /// Durable.
+        done: Done,
+    },
     /// Make everything durable.
     Sync {
         /// Durable.
@@ -91,6 +99,11 @@ impl Fatal {
             first.get_or_insert_with(|| reason.to_owned());
             new
         });
+    }
+
+    /// Whether something failed.
+    pub fn raised(&self) -> bool {
+        self.0.borrow().is_some()
     }
 
     /// Resolves with the first failure.
@@ -287,6 +300,14 @@ impl Work {
             Job::Apply { entries, done } => {
                 self.flush();
                 self.apply(entries, done);
+            }
+            Job::Install { received, done } => {
+                self.flush();
+                let result = self.applier.install(&received);
+                if let Err(error) = &result {
+                    self.fatal.raise(&format!("cannot install a snapshot: {error}"));
+                }
+                let _ = done.send(result);
             }
             Job::Sync { done } => {
                 self.flush();

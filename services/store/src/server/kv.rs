@@ -43,6 +43,7 @@ impl kv_server::Kv for Kv {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let request = request.into_inner();
         check::range(&request).map_err(refused)?;
+        self.0.check_serving(request.serializable).map_err(refused)?;
         if !request.serializable {
             self.0.consensus.read_barrier().await?;
         }
@@ -84,7 +85,10 @@ impl kv_server::Kv for Kv {
                 _ => return Err(mismatch()),
             }
         } else {
-            self.0.consensus.read_barrier().await?;
+            self.0.check_serving(check::serializable(&request)).map_err(refused)?;
+            if !check::serializable(&request) {
+                self.0.consensus.read_barrier().await?;
+            }
             self.read(move |mvcc| mvcc.read_txn(&request)).await?
         };
         response.header = self.0.complete(response.header);

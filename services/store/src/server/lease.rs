@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use store_api::etcdserverpb as pb;
+use store_api::etcdserverpb::lease_client::LeaseClient;
 use store_api::etcdserverpb::lease_server;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,13 +23,28 @@ fn random_id() -> i64 {
     (rand::random::<u64>() >> 1).max(1).cast_signed()
 }
 
-fn keep_alive(member: &Member, id: i64) -> Result<pb::LeaseKeepAliveResponse, Error> {
-    if !member.consensus.is_leader() {
-        // Only the leader keeps deadlines.
-        return Err(Refusal::NotLeader.into());
+/// Renews a lease on this member. Another leader may have let it end already, so a quorum must have confirmed this one.
+async fn keep_alive_here(member: &Member, id: i64) -> Result<pb::LeaseKeepAliveResponse, Error> {
+    if !member.consensus.leads_surely().await {
+        return Err(Refusal::NoLeader.into());
     }
     let ttl = member.state.leases.lock().renew(id, Instant::now()).unwrap_or(0);
     Ok(pb::LeaseKeepAliveResponse { header: member.complete(None), id, ttl })
+}
+
+async fn keep_alive(member: &Member, id: i64, forwarded: bool) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    if forwarded {
+        return Ok(keep_alive_here(member, id).await?);
+    }
+    let there = member.consensus.on_leader(async |_, channel| {
+        let one = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
+        let mut answers = LeaseClient::new(channel).lease_keep_alive(super::forwarded(one)).await?.into_inner();
+        answers.message().await?.ok_or_else(|| Error::from(Refusal::NoLeader).into())
+    });
+    match there.await? {
+        Some(answer) => Ok(pb::LeaseKeepAliveResponse { header: member.complete(None), ..answer }),
+        None => Ok(keep_alive_here(member, id).await?),
+    }
 }
 
 #[tonic::async_trait]
@@ -65,10 +81,11 @@ impl lease_server::Lease for Lease {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let (out, responses) = mpsc::channel(4);
+        let forwarded = super::is_forwarded(&request);
         let (member, mut requests) = (self.0.clone(), request.into_inner());
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
-                let response = keep_alive(&member, request.id).map_err(Status::from);
+                let response = keep_alive(&member, request.id, forwarded).await;
                 let failed = response.is_err();
                 if out.send(response).await.is_err() || failed {
                     return;
@@ -82,7 +99,18 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let forwarded = super::is_forwarded(&request);
         let request = request.into_inner();
+        if !forwarded {
+            let there = self.0.consensus.on_leader(async |_, channel| {
+                let answer = LeaseClient::new(channel).lease_time_to_live(super::forwarded(request)).await;
+                answer.map(Response::into_inner)
+            });
+            if let Some(answer) = there.await? {
+                return Ok(Response::new(pb::LeaseTimeToLiveResponse { header: self.0.complete(None), ..answer }));
+            }
+        }
+        // Only the leader keeps deadlines.
         self.0.consensus.read_barrier().await?;
         let leases = self.0.state.leases.lock();
         let mut response = pb::LeaseTimeToLiveResponse {

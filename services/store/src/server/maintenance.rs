@@ -12,7 +12,7 @@ use super::{VERSION, mismatch};
 use crate::command::{Operation, Outcome};
 use crate::error::{Error, Refusal};
 use crate::member::Member;
-use crate::snapshot;
+use crate::{corruption, snapshot};
 
 /// Serves Maintenance.
 pub struct Maintenance(pub Arc<Member>);
@@ -60,7 +60,7 @@ impl maintenance_server::Maintenance for Maintenance {
             raft_applied_index,
             errors: alarms.iter().map(describe).collect(),
             db_size_in_use: size,
-            is_learner: false,
+            is_learner: self.0.consensus.is_learner(),
             storage_version: VERSION.to_owned(),
             db_size_quota: i64::try_from(self.0.config.quota()).unwrap_or(i64::MAX),
             downgrade_info: Some(pb::DowngradeInfo::default()),
@@ -83,8 +83,10 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = request.into_inner().revision;
-        let (hash, hash_revision) = self.blocking(move |member| member.state.mvcc.hash(revision)).await?;
-        let compact_revision = self.0.state.mvcc.compacted();
+        corruption::reached(&self.0, revision).await;
+        corruption::settled(&self.0).await;
+        let sum = self.blocking(move |member| corruption::sum(&member.state.mvcc, revision)).await;
+        let (hash, hash_revision, compact_revision) = sum?;
         Ok(Response::new(pb::HashKvResponse { header: self.0.complete(None), hash, compact_revision, hash_revision }))
     }
 
@@ -102,12 +104,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        if !self.0.consensus.is_leader() {
-            return refuse(Refusal::NotLeader);
-        }
-        if request.into_inner().target_id != self.0.identity.member {
-            return refuse(Refusal::BadTransferee);
-        }
+        self.0.consensus.transfer(request.into_inner().target_id).await?;
         Ok(Response::new(pb::MoveLeaderResponse { header: self.0.complete(None) }))
     }
 

@@ -5,6 +5,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod peer;
 mod watch;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tower::ServiceExt;
 
 use crate::config::Url;
 use crate::member::Member;
+use crate::raft::wire::pb::peer_server::PeerServer;
 
 /// The API level that clients are told: features are probed by it.
 pub const VERSION: &str = "3.6.0";
@@ -40,17 +42,53 @@ const OVERHEAD: usize = 512 << 10;
 /// Clients open one stream per pending call and long-lived ones for watches.
 const MAX_STREAMS: u32 = 1 << 16;
 
+/// Marks a request that another member hands on, so that it is never handed on again.
+const FORWARDED: &str = "corten-forwarded";
+
+/// A request as it is handed to the leader.
+fn forwarded<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    request
+}
+
+/// Whether a request was handed on by another member.
+fn is_forwarded<T>(request: &tonic::Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED)
+}
+
+/// Whom a listener is for.
+#[derive(Clone, Copy)]
+enum Audience {
+    Clients,
+    Members,
+}
+
 /// All services of one member.
 #[derive(Clone)]
 pub struct Server {
     member: Arc<Member>,
     routes: Routes,
+    audience: Audience,
     shutdown: Shutdown,
 }
 
 impl Server {
-    /// Puts the services together.
-    pub fn new(member: Arc<Member>, shutdown: Shutdown) -> Self {
+    /// Puts the services for other members together: Raft's, and those whose requests they hand to the leader.
+    pub fn for_members(member: Arc<Member>, shutdown: Shutdown) -> Self {
+        let peer = PeerServer::new(peer::Peer(member.clone()))
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        let routes = Routes::new(peer)
+            .add_service(LeaseServer::new(lease::Lease(member.clone())))
+            .add_service(ClusterServer::new(cluster::Cluster(member.clone())))
+            .add_service(MaintenanceServer::new(maintenance::Maintenance(member.clone())))
+            .prepare();
+        Server { member, routes, audience: Audience::Members, shutdown }
+    }
+
+    /// Puts the services for clients together.
+    pub fn for_clients(member: Arc<Member>, shutdown: Shutdown) -> Self {
         let limit = member.config.max_request_bytes + OVERHEAD;
         macro_rules! sized {
             ($server:ident, $service:expr) => {
@@ -64,7 +102,7 @@ impl Server {
             .add_service(sized!(MaintenanceServer, maintenance::Maintenance(member.clone())))
             .add_service(HealthServer::new(health::Health(member.clone())))
             .prepare();
-        Server { member, routes, shutdown }
+        Server { member, routes, audience: Audience::Clients, shutdown }
     }
 
     /// Accepts clients on one URL until shutdown.
@@ -73,13 +111,23 @@ impl Server {
     /// The address cannot be listened on, or the certificates cannot be used.
     pub async fn serve(self, url: Url) -> daemon::Outcome {
         let listener = TcpListener::bind(url.address()?).await.map_err(|e| format!("cannot listen on {url}: {e}"))?;
-        tracing::info!(%url, "serving clients");
+        let config = &self.member.config;
+        let (cert, key, ca, required) = match self.audience {
+            Audience::Clients => {
+                tracing::info!(%url, "ready to serve client requests");
+                (&config.cert_file, &config.key_file, &config.trusted_ca_file, config.client_cert_auth)
+            }
+            Audience::Members => {
+                tracing::info!(%url, "serving other members");
+                let flags = &config.cluster;
+                (&flags.peer_cert_file, &flags.peer_key_file, &flags.peer_trusted_ca_file, flags.peer_client_cert_auth)
+            }
+        };
         if url.tls {
-            let config = &self.member.config;
-            let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) else {
-                return Err(format!("{url} needs --cert-file and --key-file").into());
+            let (Some(cert), Some(key)) = (cert, key) else {
+                return Err(format!("{url} needs a certificate and a key").into());
             };
-            let (ca, auth) = match (&config.trusted_ca_file, config.client_cert_auth) {
+            let (ca, auth) = match (ca, required) {
                 (Some(ca), true) => (Some(ca.as_path()), ClientAuth::Required),
                 (Some(ca), false) => (Some(ca.as_path()), ClientAuth::Optional),
                 (None, _) => (None, ClientAuth::None),
@@ -120,6 +168,8 @@ impl Server {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http2()
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(Duration::from_secs(30))

@@ -101,6 +101,12 @@ impl Hub {
         self.revision.send_replace(last);
     }
 
+    /// Starts anew at `revision`, which is readable on disk with everything before it.
+    pub fn reset(&self, revision: i64) {
+        *self.ring.lock() = Ring { batches: VecDeque::new(), bytes: 0, first: revision + 1, last: revision };
+        self.revision.send_replace(revision);
+    }
+
     /// Changes from `from` on, about `limit` bytes of them; `None` if the ring does not reach back that far.
     pub fn recent(&self, from: i64, limit: usize) -> Option<Recent> {
         let ring = self.ring.lock();

@@ -1,10 +1,11 @@
 //! The only program of the image that tests run in pods: a small web server, and the client tools a test needs inside a pod.
 //!
-//! Owns: nothing. Must never: grow a dependency, or become part of the OS image. Standard library only, so that it links statically
+//! Owns: nothing. Must never: need a file at run time, or become part of the OS image. It links statically
 //! and needs no file in its image; that is also why it resolves names itself ([`dns`]): glibc's resolver loads libraries.
 
 mod dns;
 mod http;
+mod node;
 
 use std::process::ExitCode;
 
@@ -14,7 +15,11 @@ const USAGE: &str = "usage: test-web serve [--port N] [--text TEXT]   answer GET
        test-web sleep                            wait for SIGTERM
        test-web env [NAME]                       print one or all environment variables
        test-web cat PATH                         print a file
-       test-web exit CODE                        end with this code";
+       test-web exit CODE                        end with this code
+privileged, in the node's process and network namespaces:
+       test-web node content                     print what the node holds, a line each
+       test-web node kill NAME                   kill its processes of this name
+       test-web node fill FOLDER SECONDS         fill a disk to the last byte for a while";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -63,6 +68,20 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
             Ok(ExitCode::SUCCESS)
         }
         ["exit", code] => code.parse::<u8>().map(ExitCode::from).map_err(|e| format!("{code}: {e}")),
+        ["node", words @ ..] => node(words).map(|()| ExitCode::SUCCESS),
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+fn node(words: &[&str]) -> Result<(), String> {
+    match words {
+        ["content"] => {
+            node::content()?.iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
+        ["kill", name] => node::kill(name),
+        ["fill", folder, seconds] => node::fill(folder, seconds),
+        ["filler", folder, seconds] => node::filler(folder, seconds),
         _ => Err(USAGE.to_owned()),
     }
 }

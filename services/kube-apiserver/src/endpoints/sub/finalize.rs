@@ -1,5 +1,6 @@
 //! PUT namespaces/<name>/finalize: the namespace controller takes its finalizer off.
 
+use super::super::ownership::Tracking;
 use super::super::update::Change;
 use super::super::{Target, decode, encode};
 use crate::errors::ApiError;
@@ -13,8 +14,9 @@ pub async fn put(call: &Call, target: &Target, request: Request) -> Result<Respo
     let res = target.res;
     let decoded = decode::object(call, request, res.group, res.version, res.kind).await?;
     let wanted = decoded.object;
-    let stored =
-        Change::new(call, target, call.dry_run()?).apply(|current| Ok(with_finalizers(current, &wanted))).await?;
+    let tracking = Tracking::of(call, "UpdateOptions")?;
+    let change = Change { tracking, ..Change::new(call, target, call.dry_run()?) };
+    let stored = change.apply(|current| Ok(with_finalizers(current, &wanted))).await?;
     encode::one(call, res, 200, &stored, &decoded.warnings)
 }
 

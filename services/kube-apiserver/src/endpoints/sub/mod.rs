@@ -17,10 +17,7 @@ use crate::tokens;
 
 /// Whether a subresource is answered here; the others are read and written like their object.
 pub fn is_special(name: &str) -> bool {
-    matches!(
-        name,
-        "scale" | "binding" | "eviction" | "token" | "finalize" | "log" | "exec" | "attach" | "portforward" | "proxy"
-    )
+    matches!(name, "scale" | "binding" | "eviction" | "token" | "finalize" | "log" | "exec" | "attach" | "portforward")
 }
 
 /// Carries out a request for a special subresource.
@@ -39,12 +36,9 @@ pub async fn dispatch(
         ("eviction", Verb::Create) => eviction::create(&call, &target, request).await,
         ("finalize", Verb::Update) => finalize::put(&call, &target, request).await,
         ("token", Verb::Create) => token(&call, &target, sub, request).await,
-        ("log", Verb::Get) => proxy::log(&call, &target).await,
+        ("log", Verb::Get) => proxy::log(&call, &target, request).await,
         ("exec" | "attach" | "portforward", Verb::Get | Verb::Create) => {
             proxy::stream(&call, &target, sub.name, request).await
-        }
-        ("proxy", _) => {
-            Err(ApiError::not_implemented("proxying to pods, services and nodes is not implemented by this server yet"))
         }
         _ => Err(ApiError::method_not_allowed(target.res.group, target.res.plural)),
     }

@@ -1,6 +1,7 @@
 //! autoscaling/v1 Scale of anything with spec.replicas.
 
-use super::super::update::Change;
+use super::super::ownership::{self, Tracking};
+use super::super::update::{Change, tracking_of_patch};
 use super::super::{Target, decode, encode, read};
 use crate::errors::{ApiError, FieldError};
 use crate::patch;
@@ -31,28 +32,48 @@ pub async fn put(call: &Call, target: &Target, request: Request) -> Result<Respo
             target.name
         )));
     }
-    write(call, target, |_| Ok(scale.clone())).await
+    write(call, target, Tracking::of(call, "UpdateOptions")?, |_| Ok(scale.clone())).await
 }
 
 /// PATCH.
 pub async fn patch(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
     let kind = patch::Kind::of(call.header(http::header::CONTENT_TYPE))?;
     let text = body::read(request.into_body()).await?;
+    if kind == patch::Kind::Apply {
+        return apply(call, target, &text).await;
+    }
+    let tracking = tracking_of_patch(call)?;
     let patch = patch::Patch::parse(kind, &text, GROUP, VERSION, KIND)?;
-    write(call, target, |current| {
-        decode::patched(call, patch.apply(current)?, GROUP, VERSION, KIND).map(|(scale, _)| scale)
+    write(call, target, tracking, |current| {
+        decode::patched(call, &patch, patch.apply(current)?, GROUP, VERSION, KIND).map(|(scale, _)| scale)
     })
     .await
+}
+
+/// Server-side apply of a Scale is one of its object's replicas.
+async fn apply(call: &Call, target: &Target, text: &[u8]) -> Result<Response, ApiError> {
+    let res = target.res;
+    let manager = ownership::applier(call)?;
+    let scale = super::super::apply::configuration(call, GROUP, VERSION, KIND, text)?.object;
+    let mut config = json!({"apiVersion": res.api_version(), "kind": res.kind, "metadata": {"name": target.name}});
+    if let Some(replicas) = scale["spec"].get("replicas") {
+        config["spec"] = json!({"replicas": replicas});
+    }
+    let change = Change { sub: Some("scale"), ..Change::new(call, target, call.dry_run()?) };
+    let stored = change.apply(|live| ownership::apply(call, res, Some("scale"), &manager, live, &config)).await?;
+    encode::value(call, 200, &scale_of(&stored.object()))
 }
 
 async fn write(
     call: &Call,
     target: &Target,
+    tracking: Tracking,
     mut compute: impl FnMut(&Value) -> Result<Value, ApiError>,
 ) -> Result<Response, ApiError> {
     let change = Change {
         preconditions: Preconditions::default(),
         sub: Some("scale"),
+        tracking,
         ..Change::new(call, target, call.dry_run()?)
     };
     let stored = change

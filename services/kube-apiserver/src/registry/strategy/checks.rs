@@ -165,6 +165,108 @@ pub fn label_selector(errors: &mut Vec<FieldError>, path: &str, v: &Value) {
     }
 }
 
+/// What a wrong address is told.
+pub const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+/// What a wrong range of addresses is told.
+pub const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+/// What a wrong percentage is told.
+pub const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+
+/// A text that must be there.
+pub fn required(errors: &mut Vec<FieldError>, path: &str, v: &str) {
+    if v.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    }
+}
+
+/// A text that must be there and follow a rule.
+pub fn required_named(errors: &mut Vec<FieldError>, path: &str, v: &str, rule: Rule) {
+    if v.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    } else {
+        named(errors, path, v, rule);
+    }
+}
+
+/// A text that may be missing but otherwise follows a rule.
+pub fn optional_named(errors: &mut Vec<FieldError>, path: &str, v: &str, rule: Rule) {
+    if !v.is_empty() {
+        named(errors, path, v, rule);
+    }
+}
+
+/// A text that may be missing but otherwise is one of a few.
+pub fn optional_one_of(errors: &mut Vec<FieldError>, path: &str, v: &str, allowed: &[&str]) {
+    if !v.is_empty() {
+        one_of(errors, path, v, allowed);
+    }
+}
+
+/// An IP address.
+pub fn ip(errors: &mut Vec<FieldError>, path: &str, v: &str) {
+    if v.parse::<std::net::IpAddr>().is_err() {
+        errors.push(FieldError::invalid(path, v, IP));
+    }
+}
+
+/// A range of addresses.
+pub fn cidr(errors: &mut Vec<FieldError>, path: &str, v: &str) -> Option<ipnet::IpNet> {
+    let net = v.parse::<ipnet::IpNet>().ok();
+    if net.is_none() {
+        errors.push(FieldError::invalid(path, v, CIDR));
+    }
+    net
+}
+
+/// A domain name with a path behind it, such as example.com/controller.
+pub fn domain_prefixed_path(errors: &mut Vec<FieldError>, path: &str, v: &str) {
+    let Some((domain, rest)) = v.split_once('/').filter(|(d, r)| !d.is_empty() && !r.is_empty()) else {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        errors.push(FieldError::invalid(path, v, detail));
+        return;
+    };
+    for what in dns_subdomain(domain) {
+        errors.push(FieldError::invalid(path, domain, format!("prefix part {what}")));
+    }
+    let good = |c: char| c.is_ascii_alphanumeric() || "/_-.~%!$&'()*+,;=:".contains(c);
+    if !rest.chars().all(good) {
+        let detail = "Invalid path: must consist only of alphanumeric characters and \"/_-.~%!$&'()*+,;=:\"";
+        errors.push(FieldError::invalid(path, rest, detail));
+    }
+}
+
+/// A count or a percentage, neither negative.
+pub fn int_or_percent(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) {
+    match v {
+        Some(Value::Number(_)) => non_negative(errors, path, v),
+        Some(text @ Value::String(_)) if apimachinery::intstr::percent(text).is_err() => {
+            errors.push(FieldError::invalid(path, text.clone(), PERCENT));
+        }
+        _ => {}
+    }
+}
+
+/// A percentage that may not exceed the whole.
+pub fn at_most_all(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) {
+    if let Some(text @ Value::String(_)) = v
+        && apimachinery::intstr::percent(text).is_ok_and(|n| n > 100)
+    {
+        errors.push(FieldError::invalid(path, text.clone(), "must not be greater than 100%"));
+    }
+}
+
+/// The name of an extension API's class or driver: a subdomain of at most 63 characters whose case does not matter.
+pub fn driver_name(errors: &mut Vec<FieldError>, path: &str, v: &str) {
+    if v.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    } else if v.len() > apimachinery::names::DNS_LABEL_MAX {
+        errors.push(FieldError::too_long(path, apimachinery::names::DNS_LABEL_MAX));
+    } else {
+        let problems = dns_subdomain(&v.to_ascii_lowercase());
+        errors.extend(problems.into_iter().map(|detail| FieldError::invalid(path, v, detail)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

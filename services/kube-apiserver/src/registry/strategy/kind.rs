@@ -27,6 +27,8 @@ pub struct Kind {
     pub update: fn(&Context<'_>, Option<&str>, &mut Value, &Value) -> Result<(), ApiError>,
     /// Checks besides metadata.
     pub check: fn(&mut Vec<FieldError>, &Value),
+    /// Checks that only new objects must pass.
+    pub check_create: fn(&mut Vec<FieldError>, &Value),
     /// Checks of a change.
     pub check_update: fn(&mut Vec<FieldError>, Option<&str>, &Value, &Value),
     /// Selectable fields.
@@ -53,6 +55,7 @@ impl Kind {
         create: |_, _| Ok(()),
         update: |_, _, _, _| Ok(()),
         check: |_, _| {},
+        check_create: |_, _| {},
         check_update: |_, _, _, _| {},
         fields: |_| Vec::new(),
         grace: |_, _| None,
@@ -108,6 +111,7 @@ impl Strategy for Kind {
     fn validate(&self, obj: &Value) -> Vec<FieldError> {
         let mut errors = checks::metadata(obj, self.names);
         (self.check)(&mut errors, obj);
+        (self.check_create)(&mut errors, obj);
         errors
     }
 

@@ -1,13 +1,14 @@
 //! Kinds that need little more than the generic path.
 
-use serde_json::{Value, json};
+use apimachinery::quantity::Quantity;
+use serde_json::Value;
 
-use super::checks::{immutable, label_selector, non_negative, one_of, path_segment, required_one_of};
+use super::checks::{dns_label, immutable, label_selector, labels, named, non_negative, one_of};
 use super::kind::Kind;
-use super::tree::{at, default, each, has, int_at, items, keep, object, set, str_at, within};
+use super::scheduling_checks::tolerations;
+use super::tree::{at, default, int_at, map_at, str_at};
 use super::workload::zero_status;
-use crate::errors::{ApiError, FieldError};
-use crate::registry::Context;
+use crate::errors::FieldError;
 
 /// Lease: who leads, and which kubelet lives.
 pub static LEASE: Kind = Kind {
@@ -20,20 +21,31 @@ pub static LEASE: Kind = Kind {
     ..Kind::BASE
 };
 
+/// The highest priority a user may define; the system's own classes lie above.
+const MAX_USER_PRIORITY: i64 = 1_000_000_000;
+/// Names that start like this are the system's.
+pub const SYSTEM_PREFIX: &str = "system-";
+/// The system's classes and their values.
+pub const SYSTEM_PRIORITIES: [(&str, i64, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
+
 /// PriorityClass.
 pub static PRIORITY_CLASS: Kind = Kind {
     generation: true,
     defaults: |p| default(p, "preemptionPolicy", "PreemptLowerPriority"),
-    check: |errors, p| {
-        let (name, value) = (str_at(p, &["metadata", "name"]), int_at(p, &["value"]).unwrap_or(0));
-        if value > 1_000_000_000 && !name.starts_with("system-") {
-            errors
-                .push(FieldError::forbidden("value", "maximum allowed value of a user defined priority is 1000000000"));
-        }
-        one_of(errors, "preemptionPolicy", str_at(p, &["preemptionPolicy"]), &["Never", "PreemptLowerPriority"]);
-    },
+    check: check_priority,
     check_update: |errors, _, new, old| {
-        if new.get("value") != old.get("value") {
+        if int_at(new, &["value"]).unwrap_or(0) != int_at(old, &["value"]).unwrap_or(0) {
             errors.push(FieldError::forbidden("value", "may not be changed in an update."));
         }
         immutable(errors, "preemptionPolicy", new.get("preemptionPolicy"), old.get("preemptionPolicy"));
@@ -41,269 +53,79 @@ pub static PRIORITY_CLASS: Kind = Kind {
     ..Kind::BASE
 };
 
+fn check_priority(errors: &mut Vec<FieldError>, p: &Value) {
+    let (name, value) = (str_at(p, &["metadata", "name"]), int_at(p, &["value"]).unwrap_or(0));
+    if name.starts_with(SYSTEM_PREFIX) {
+        let known = SYSTEM_PRIORITIES.iter().any(|(n, v, _)| *n == name && *v == value);
+        if !known {
+            let detail = "priority class names with 'system-' prefix are reserved for system use only. error: ";
+            let why = match SYSTEM_PRIORITIES.iter().find(|(n, _, _)| *n == name) {
+                Some((_, v, _)) => format!("value of {name} PriorityClass must be {v}"),
+                None => format!("{name} is not a known system priority class"),
+            };
+            errors.push(FieldError::forbidden("metadata.name", format!("{detail}{why}")));
+        }
+    } else if value > MAX_USER_PRIORITY {
+        let detail = format!("maximum allowed value of a user defined priority is {MAX_USER_PRIORITY}");
+        errors.push(FieldError::forbidden("value", detail));
+    }
+    one_of(errors, "preemptionPolicy", str_at(p, &["preemptionPolicy"]), &["Never", "PreemptLowerPriority"]);
+}
+
 /// RuntimeClass.
 pub static RUNTIME_CLASS: Kind = Kind {
     check: |errors, r| {
-        if str_at(r, &["handler"]).is_empty() {
-            errors.push(FieldError::required("handler", ""));
+        named(errors, "handler", str_at(r, &["handler"]), dns_label);
+        for (name, quantity) in map_at(r, &["overhead", "podFixed"]).into_iter().flatten() {
+            let text = quantity.as_str().map_or_else(|| quantity.to_string(), str::to_owned);
+            if Quantity::parse(&text).is_ok_and(|q| q.sign() < 0) {
+                let path = format!("overhead.podFixed[{name}]");
+                errors.push(FieldError::invalid(path, text, "must be greater than or equal to 0"));
+            }
+        }
+        if let Some(scheduling) = at(r, &["scheduling"]) {
+            labels(errors, "scheduling.nodeSelector", at(scheduling, &["nodeSelector"]));
+            tolerations(errors, "scheduling.tolerations", scheduling);
         }
     },
     check_update: |errors, _, new, old| immutable(errors, "handler", new.get("handler"), old.get("handler")),
     ..Kind::BASE
 };
 
-/// StorageClass.
-pub static STORAGE_CLASS: Kind = Kind {
-    defaults: |s| {
-        default(s, "reclaimPolicy", "Delete");
-        default(s, "volumeBindingMode", "Immediate");
-    },
-    check: |errors, s| {
-        if str_at(s, &["provisioner"]).is_empty() {
-            errors.push(FieldError::required("provisioner", ""));
-        }
-        one_of(errors, "reclaimPolicy", str_at(s, &["reclaimPolicy"]), &["Delete", "Retain"]);
-        one_of(errors, "volumeBindingMode", str_at(s, &["volumeBindingMode"]), &["Immediate", "WaitForFirstConsumer"]);
-    },
-    check_update: |errors, _, new, old| {
-        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
-            if !super::tree::same(new.get(field), old.get(field)) {
-                errors.push(FieldError::forbidden(field, format!("updates to {field} are forbidden.")));
-            }
-        }
-    },
-    ..Kind::BASE
-};
-
-/// ResourceQuota.
-pub static RESOURCE_QUOTA: Kind = Kind { generation: false, ..Kind::SPEC_STATUS };
-/// LimitRange.
-pub static LIMIT_RANGE: Kind = Kind::BASE;
+/// ComponentStatus: nobody writes one.
+pub static COMPONENT_STATUS: Kind = Kind::BASE;
 
 /// PodDisruptionBudget.
 pub static POD_DISRUPTION_BUDGET: Kind = Kind {
     defaults: |p| zero_status(p, &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"]),
     check: |errors, p| {
         if at(p, &["spec", "minAvailable"]).is_some() && at(p, &["spec", "maxUnavailable"]).is_some() {
-            errors.push(FieldError::invalid(
-                "spec",
-                p["spec"].clone(),
-                "minAvailable and maxUnavailable cannot be both set",
-            ));
+            let detail = "minAvailable and maxUnavailable cannot be both set";
+            errors.push(FieldError::invalid("spec", p["spec"].clone(), detail));
+        }
+        for field in ["minAvailable", "maxUnavailable"] {
+            share(errors, &format!("spec.{field}"), at(p, &["spec", field]));
         }
         if let Some(s) = at(p, &["spec", "selector"]) {
             label_selector(errors, "spec.selector", s);
         }
+        let policy = str_at(p, &["spec", "unhealthyPodEvictionPolicy"]);
+        if !policy.is_empty() {
+            one_of(errors, "spec.unhealthyPodEvictionPolicy", policy, &["AlwaysAllow", "IfHealthyBudget"]);
+        }
     },
-    ..Kind::SPEC_STATUS
-};
-
-/// PersistentVolume.
-pub static PERSISTENT_VOLUME: Kind = Kind {
-    generation: false,
-    defaults: |v| {
-        let spec = object(v, "spec");
-        default(spec, "persistentVolumeReclaimPolicy", "Retain");
-        default(spec, "volumeMode", "Filesystem");
-        within(spec, "claimRef", |_| {});
-        default(object(v, "status"), "phase", "Pending");
-    },
-    check: |errors, v| {
-        for field in ["capacity", "accessModes"] {
-            if at(v, &["spec", field]).is_none() {
-                errors.push(FieldError::required(format!("spec.{field}"), ""));
+    check_update: |errors, sub, new, _| {
+        if sub == Some("status") {
+            for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+                non_negative(errors, &format!("status.{field}"), at(new, &["status", field]));
             }
         }
     },
     ..Kind::SPEC_STATUS
 };
 
-/// PersistentVolumeClaim.
-pub static PERSISTENT_VOLUME_CLAIM: Kind = Kind {
-    generation: false,
-    defaults: |c| {
-        default(object(c, "spec"), "volumeMode", "Filesystem");
-        default(object(c, "status"), "phase", "Pending");
-    },
-    check: |errors, c| {
-        if items(c, &["spec", "accessModes"]).is_empty() {
-            errors.push(FieldError::required("spec.accessModes", "at least 1 access mode is required"));
-        }
-        if at(c, &["spec", "resources", "requests", "storage"]).is_none() {
-            errors.push(FieldError::required("spec.resources[storage]", ""));
-        }
-    },
-    ..Kind::SPEC_STATUS
-};
-
-/// Ingress.
-pub static INGRESS: Kind = Kind {
-    defaults: |i| {
-        object(object(i, "status"), "loadBalancer");
-    },
-    check: |errors, i| {
-        for (r, rule) in items(i, &["spec", "rules"]).iter().enumerate() {
-            for (p, path) in items(rule, &["http", "paths"]).iter().enumerate() {
-                let field = format!("spec.rules[{r}].http.paths[{p}].pathType");
-                required_one_of(
-                    errors,
-                    &field,
-                    str_at(path, &["pathType"]),
-                    &["Exact", "ImplementationSpecific", "Prefix"],
-                );
-            }
-        }
-        if at(i, &["spec", "defaultBackend"]).is_none() && items(i, &["spec", "rules"]).is_empty() {
-            errors.push(FieldError::invalid(
-                "spec",
-                Value::Array(Vec::new()),
-                "either `defaultBackend` or `rules` must be specified",
-            ));
-        }
-    },
-    ..Kind::SPEC_STATUS
-};
-
-/// IngressClass.
-pub static INGRESS_CLASS: Kind = Kind {
-    generation: true,
-    check_update: |errors, _, new, old| {
-        immutable(errors, "spec.controller", at(new, &["spec", "controller"]), at(old, &["spec", "controller"]));
-    },
-    ..Kind::BASE
-};
-
-/// NetworkPolicy.
-pub static NETWORK_POLICY: Kind = Kind {
-    generation: true,
-    defaults: |n| {
-        let spec = object(n, "spec");
-        for list in ["ingress", "egress"] {
-            each(spec, list, |rule| each(rule, "ports", |p| default(p, "protocol", "TCP")));
-        }
-        if items(spec, &["policyTypes"]).is_empty() {
-            let types =
-                if items(spec, &["egress"]).is_empty() { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
-            set(spec, "policyTypes", types);
-        }
-        object(spec, "podSelector");
-    },
-    check: |errors, n| {
-        label_selector(errors, "spec.podSelector", &n["spec"]["podSelector"]);
-        for (i, t) in items(n, &["spec", "policyTypes"]).iter().enumerate() {
-            one_of(errors, &format!("spec.policyTypes[{i}]"), t.as_str().unwrap_or_default(), &["Egress", "Ingress"]);
-        }
-    },
-    ..Kind::BASE
-};
-
-/// IPAddress: one per allocated Service address, named after it.
-pub static IP_ADDRESS: Kind = Kind {
-    names: |s| match s.parse::<std::net::IpAddr>() {
-        Ok(ip) if ip.to_string() == s => Vec::new(),
-        Ok(_) => vec!["must be a canonical valid IP address".into()],
-        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
-    },
-    generation: false,
-    check: |errors, ip| {
-        let parent = at(ip, &["spec", "parentRef"]);
-        match parent {
-            None => errors.push(FieldError::required("spec.parentRef", "")),
-            Some(p) => {
-                for field in ["name", "resource"] {
-                    if str_at(p, &[field]).is_empty() {
-                        errors.push(FieldError::required(format!("spec.parentRef.{field}"), ""));
-                    }
-                }
-            }
-        }
-    },
-    check_update: |errors, _, new, old| {
-        immutable(errors, "spec.parentRef", at(new, &["spec", "parentRef"]), at(old, &["spec", "parentRef"]))
-    },
-    ..Kind::BASE
-};
-
-/// CertificateSigningRequest.
-pub static CERTIFICATE_SIGNING_REQUEST: Kind = Kind {
-    names: path_segment,
-    generation: false,
-    create: csr_create,
-    update: csr_update,
-    check: |errors, c| {
-        if str_at(c, &["spec", "request"]).is_empty() {
-            errors.push(FieldError::required("spec.request", ""));
-        }
-        if items(c, &["spec", "usages"]).is_empty() {
-            errors.push(FieldError::required("spec.usages", ""));
-        }
-        if str_at(c, &["spec", "signerName"]).is_empty() {
-            errors.push(FieldError::required("spec.signerName", ""));
-        }
-    },
-    fields: |c| vec![("spec.signerName", str_at(c, &["spec", "signerName"]).to_owned())],
-    ..Kind::SPEC_STATUS
-};
-
-/// Who asks is what the server saw, not what the request says.
-fn csr_create(cx: &Context<'_>, c: &mut Value) -> Result<(), ApiError> {
-    let spec = object(c, "spec");
-    set(spec, "username", cx.user.name.clone());
-    set(spec, "groups", cx.user.groups.clone());
-    if cx.user.uid.is_empty() {
-        super::tree::remove(spec, "uid");
-    } else {
-        set(spec, "uid", cx.user.uid.clone());
-    }
-    if cx.user.extra.is_empty() {
-        super::tree::remove(spec, "extra");
-    } else {
-        set(spec, "extra", json!(cx.user.extra));
-    }
-    Ok(())
-}
-
-fn csr_update(cx: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
-    let decisions = |v: &Value| -> Vec<Value> {
-        let list = items(v, &["status", "conditions"]).iter();
-        list.filter(|c| matches!(str_at(c, &["type"]), "Approved" | "Denied")).cloned().collect()
-    };
-    keep(new, old, "spec");
-    match sub {
-        // Approving writes the decision and nothing else; issuing writes everything but the decision.
-        Some("approval") => {
-            let mut status = at(old, &["status"]).cloned().unwrap_or(json!({}));
-            let mut conditions = items(old, &["status", "conditions"])
-                .iter()
-                .filter(|c| !matches!(str_at(c, &["type"]), "Approved" | "Denied"))
-                .cloned()
-                .collect::<Vec<_>>();
-            conditions.extend(decisions(new));
-            set(&mut status, "conditions", conditions);
-            set(new, "status", status);
-        }
-        Some("status") => {
-            let mut conditions = decisions(old);
-            conditions.extend(
-                items(new, &["status", "conditions"])
-                    .iter()
-                    .filter(|c| !matches!(str_at(c, &["type"]), "Approved" | "Denied"))
-                    .cloned(),
-            );
-            set(object(new, "status"), "conditions", conditions);
-        }
-        _ => {}
-    }
-    let now = cx.now.clone();
-    within(new, "status", |s| {
-        each(s, "conditions", |c| {
-            default(c, "status", "True");
-            for field in ["lastUpdateTime", "lastTransitionTime"] {
-                if !has(c, field) {
-                    set(c, field, now.clone());
-                }
-            }
-        });
-    });
-    Ok(())
+/// A number of pods or a share of all of them.
+fn share(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) {
+    super::checks::int_or_percent(errors, path, v);
+    super::checks::at_most_all(errors, path, v);
 }

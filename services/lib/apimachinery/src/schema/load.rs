@@ -37,6 +37,8 @@ struct Definition {
     g: Vec<(Box<str>, Box<str>, Box<str>)>,
     k: Option<String>,
     #[serde(default)]
+    a: u8,
+    #[serde(default)]
     f: BTreeMap<Box<str>, Row>,
 }
 
@@ -92,8 +94,8 @@ fn build(table: Table) -> Result<Schemas, LoadError> {
         for key in definition.g {
             schemas.kinds.insert(key, index);
         }
-        let count = schemas.fields.len() as u32 - first;
-        schemas.types.push(TypeData { name: name.into(), gvk, opaque, first, count, defaults: false });
+        let (count, atomic) = (schemas.fields.len() as u32 - first, definition.a != 0);
+        schemas.types.push(TypeData { name: name.into(), gvk, opaque, atomic, first, count, defaults: false });
     }
     mark_defaults(&mut schemas);
     Ok(schemas)

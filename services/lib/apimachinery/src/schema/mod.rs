@@ -33,6 +33,8 @@ struct TypeData {
     gvk: Option<Gvk>,
     /// What a type without fields is instead.
     opaque: Option<RawShape>,
+    /// Whether server-side apply replaces it as a whole.
+    atomic: bool,
     /// A range of [`Schemas::fields`], sorted by name.
     first: u32,
     count: u32,
@@ -271,6 +273,11 @@ impl<'a> TypeRef<'a> {
         let fields = self.field_data();
         let at = fields.binary_search_by(|f| (*f.name).cmp(name)).ok()?;
         Some(Field { schemas: self.schemas, data: &fields[at] })
+    }
+
+    /// Whether server-side apply replaces values of the type as a whole.
+    pub fn atomic(self) -> bool {
+        self.data().atomic
     }
 
     /// Whether any field, at any depth, declares a default.

@@ -1,0 +1,214 @@
+//! ResourceQuotas: what a namespace may have in sum. Usage is counted in the quota's own status, which every request that adds to it changes
+//! atomically before its object is stored; a controller sets it right again from time to time.
+
+use apimachinery::quantity::Quantity;
+use serde_json::{Value, json};
+
+use super::pod_resources::{Amounts, amounts};
+use super::quota_usage::{in_scope, of, unstated};
+use super::{AdmissionRequest, Operation, Plugin, Verdict, all};
+use crate::errors::ApiError;
+use crate::registry::Context;
+use crate::registry::strategy::tree::{at, object, set, str_at};
+use crate::storage::Preconditions;
+
+/// The plugin.
+pub struct ResourceQuota;
+
+impl Plugin for ResourceQuota {
+    fn name(&self) -> &'static str {
+        "ResourceQuota"
+    }
+
+    fn validate<'a>(&'a self, cx: &'a Context<'_>, request: &'a AdmissionRequest<'_>) -> Verdict<'a> {
+        Box::pin(async move {
+            if !counts(request) {
+                return Ok(());
+            }
+            for quota in all(cx, "", "resourcequotas", request.namespace).await? {
+                charge(cx, request, &quota).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Everything in a namespace is counted when it is made; some things change what they use.
+fn counts(request: &AdmissionRequest<'_>) -> bool {
+    let row = request.resource;
+    if !row.namespaced
+        || row.virtual_
+        || (row.group.is_empty() && row.plural == "events")
+        || row.group == "events.k8s.io"
+    {
+        return false;
+    }
+    match (request.operation, request.subresource) {
+        (Operation::Create, None) => true,
+        (Operation::Update, None) => {
+            row.group.is_empty() && matches!(row.plural, "services" | "persistentvolumeclaims")
+        }
+        (Operation::Update, Some("resize")) => row.group.is_empty() && row.plural == "pods",
+        _ => false,
+    }
+}
+
+/// What the request adds to what the quota limits.
+fn added(request: &AdmissionRequest<'_>, quota: &Value) -> Amounts {
+    let row = request.resource;
+    let usage = |o: &Value| {
+        if in_scope(quota, row.group, row.plural, o) { of(row.group, row.plural, o) } else { Amounts::new() }
+    };
+    let before = request.old.filter(|_| request.operation == Operation::Update).map(usage).unwrap_or_default();
+    let mut delta = usage(request.object);
+    for (name, amount) in before {
+        let now = delta.remove(&name).unwrap_or(Quantity::from_value(0));
+        delta.insert(name, now.sub(amount));
+    }
+    let hard = amounts(at(quota, &["status", "hard"]));
+    delta.retain(|name, amount| hard.contains_key(name) && amount.sign() != 0);
+    delta
+}
+
+/// Adds to the quota's usage, or says why that is too much.
+pub fn spend(quota: &Value, delta: &Amounts) -> Result<Value, String> {
+    let name = str_at(quota, &["metadata", "name"]);
+    let (hard, used) = (amounts(at(quota, &["status", "hard"])), amounts(at(quota, &["status", "used"])));
+    let unknown: Vec<&str> = delta.keys().filter(|n| !used.contains_key(*n)).map(String::as_str).collect();
+    if !unknown.is_empty() {
+        return Err(format!("status unknown for quota: {name}, resources: {}", unknown.join(",")));
+    }
+    let mut next = used.clone();
+    let mut over = Vec::new();
+    for (resource, amount) in delta {
+        let (Some(have), Some(limit)) = (used.get(resource), hard.get(resource)) else { continue };
+        let sum = have.add(*amount);
+        // Who gives back is never refused, even where too much is used already.
+        if amount.sign() > 0 && sum.milli() > limit.milli() {
+            over.push(resource.as_str());
+        }
+        let sum = if sum.sign() < 0 { Quantity::from_value(0) } else { sum };
+        next.insert(resource.clone(), sum);
+    }
+    if !over.is_empty() {
+        let shown = |map: &Amounts| {
+            let parts: Vec<String> = over.iter().filter_map(|n| Some(format!("{n}={}", map.get(*n)?))).collect();
+            parts.join(",")
+        };
+        let (requested, used, limited) = (shown(delta), shown(&used), shown(&hard));
+        return Err(format!("exceeded quota: {name}, requested: {requested}, used: {used}, limited: {limited}"));
+    }
+    let next: serde_json::Map<String, Value> = next.into_iter().map(|(n, q)| (n, json!(q.to_string()))).collect();
+    let mut changed = quota.clone();
+    set(object(&mut changed, "status"), "used", Value::Object(next));
+    Ok(changed)
+}
+
+async fn charge(cx: &Context<'_>, request: &AdmissionRequest<'_>, quota: &Value) -> Result<(), ApiError> {
+    let row = request.resource;
+    if !in_scope(quota, row.group, row.plural, request.object) && request.old.is_none() {
+        return Ok(());
+    }
+    let name = str_at(quota, &["metadata", "name"]);
+    if row.group.is_empty() && row.plural == "pods" {
+        let hard = amounts(at(quota, &["status", "hard"]));
+        if let Some(why) = unstated(&hard, request.object) {
+            return Err(request.forbidden(&format!("failed quota: {name}: {why}")));
+        }
+    }
+    if added(request, quota).is_empty() {
+        return Ok(());
+    }
+    if cx.dry_run {
+        return spend(quota, &added(request, quota)).map(|_| ()).map_err(|why| request.forbidden(&why));
+    }
+    let Some(quotas) = cx.state.resource("", "v1", "resourcequotas") else { return Ok(()) };
+    let change = |current: Value| spend(&current, &added(request, &current)).map_err(|why| request.forbidden(&why));
+    let none = Preconditions::default();
+    match cx.state.storage.guaranteed_update(quotas, request.namespace, name, &none, change).await {
+        // A quota that has just gone limits nothing.
+        Err(error) if error.reason() == "NotFound" => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(hard: Value, used: Value) -> Value {
+        json!({"metadata": {"name": "q"}, "status": {"hard": hard, "used": used}})
+    }
+
+    #[test]
+    fn spending_is_counted_and_bounded() {
+        let pod = |cpu: &str| {
+            let object = json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}});
+            let mut usage = of("", "pods", &object);
+            usage.retain(|n, _| matches!(n.as_str(), "pods" | "requests.cpu"));
+            usage
+        };
+        let q = quota(json!({"pods": "2", "requests.cpu": "1"}), json!({"pods": "1", "requests.cpu": "600m"}));
+        let after = spend(&q, &pod("400m")).expect("fits");
+        assert_eq!(after["status"]["used"], json!({"pods": "2", "requests.cpu": "1"}));
+        assert_eq!(
+            spend(&q, &pod("500m")).expect_err("too much"),
+            "exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1"
+        );
+        assert_eq!(
+            spend(&after, &pod("0")).expect_err("too many"),
+            "exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"
+        );
+        let fresh = quota(json!({"pods": "2"}), json!({}));
+        let only = Amounts::from([("pods".to_owned(), Quantity::from_value(1))]);
+        assert_eq!(spend(&fresh, &only).expect_err("unknown"), "status unknown for quota: q, resources: pods");
+    }
+
+    #[test]
+    fn scopes_choose() {
+        let scoped = |scope: &str| json!({"spec": {"scopes": [scope]}});
+        let best = json!({"spec": {"containers": [{"name": "a"}]}});
+        let ends = json!({"spec": {"activeDeadlineSeconds": 5, "containers": [{"name": "a", "resources": {"limits": {"cpu": "1"}}}]}});
+        for (scope, pod, want) in [
+            ("BestEffort", &best, true),
+            ("BestEffort", &ends, false),
+            ("NotBestEffort", &ends, true),
+            ("Terminating", &ends, true),
+            ("NotTerminating", &ends, false),
+            ("NotTerminating", &best, true),
+        ] {
+            assert_eq!(in_scope(&scoped(scope), "", "pods", pod), want, "{scope}");
+            assert!(!in_scope(&scoped(scope), "", "services", pod), "scopes are about pods");
+        }
+        let class = json!({"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}});
+        assert!(in_scope(&class, "", "pods", &json!({"spec": {"priorityClassName": "high"}})));
+        assert!(!in_scope(&class, "", "pods", &json!({"spec": {"priorityClassName": "low"}})));
+    }
+
+    #[test]
+    fn kinds_count_what_they_use() {
+        let names = |group: &str, plural: &str, o: Value| -> Vec<String> {
+            of(group, plural, &o).into_iter().filter(|(_, q)| q.sign() != 0).map(|(n, q)| format!("{n}={q}")).collect()
+        };
+        let ports = json!([{"port": 1}, {"port": 2}]);
+        assert_eq!(
+            names("", "services", json!({"spec": {"type": "LoadBalancer", "ports": ports}})),
+            ["count/services=1", "services=1", "services.loadbalancers=1", "services.nodeports=2"]
+        );
+        assert_eq!(names("apps", "deployments", json!({})), ["count/deployments.apps=1"]);
+        let claim = json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "1Gi"}}}});
+        assert_eq!(
+            names("", "persistentvolumeclaims", claim),
+            [
+                "count/persistentvolumeclaims=1",
+                "gold.storageclass.storage.k8s.io/persistentvolumeclaims=1",
+                "gold.storageclass.storage.k8s.io/requests.storage=1Gi",
+                "persistentvolumeclaims=1",
+                "requests.storage=1Gi"
+            ]
+        );
+        let hard = Amounts::from([("requests.cpu".to_owned(), Quantity::from_value(1))]);
+        let silent = json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}});
+        assert_eq!(unstated(&hard, &silent).as_deref(), Some("must specify requests.cpu for: a,b"));
+    }
+}

@@ -1,0 +1,101 @@
+//! What values the fields may have. Pure; the text of a refusal begins with the field's path.
+
+use std::time::Duration;
+
+use apimachinery::quantity::Quantity;
+
+use super::KubeletConfiguration;
+use crate::eviction::thresholds;
+use crate::pod::Map;
+
+/// What is left of the time that init gives a service, with room to tell the API server.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
+
+/// Refuses what cannot be kept.
+///
+/// # Errors
+/// The field and what is wrong with it.
+pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
+    only("cgroupDriver", &config.cgroup_driver, &["cgroupfs"])?;
+    only("authorization.mode", &config.authorization.mode, &["", "Webhook"])?;
+    only("memorySwap.swapBehavior", &config.memory_swap.swap_behavior, &["", "NoSwap", "LimitedSwap"])?;
+    // Pinning is not built: a node that promises it and does not do it would be worse than one that refuses.
+    only("cpuManagerPolicy", &config.cpu_manager_policy, &["", "none"])?;
+    only("memoryManagerPolicy", &config.memory_manager_policy, &["", "None"])?;
+    only("topologyManagerPolicy", &config.topology_manager_policy, &["", "none"])?;
+    only("topologyManagerScope", &config.topology_manager_scope, &["", "container"])?;
+    only("reservedSystemCPUs", &config.reserved_system_cpus, &[""])?;
+    // Certificates come with each boot from the machine's own PKI.
+    for (field, is_set) in
+        [("rotateCertificates", config.rotate_certificates), ("serverTLSBootstrap", config.server_tls_bootstrap)]
+    {
+        if is_set {
+            return Err(format!("{field}: true is not supported by this kubelet"));
+        }
+    }
+    if config.read_only_port != 0 {
+        return Err("readOnlyPort: an unauthenticated port is not supported, only 0".into());
+    }
+    let restart = config.crash_loop_back_off.max_container_restart_period.map(|p| p.0);
+    if restart.is_some_and(|p| p < Duration::from_secs(1) || p > Duration::from_secs(300)) {
+        return Err("crashLoopBackOff.maxContainerRestartPeriod: must be between 1s and 300s".into());
+    }
+    for (index, value) in config.enforce_node_allocatable.iter().enumerate() {
+        only(&format!("enforceNodeAllocatable[{index}]"), value, &["pods", "none"])?;
+    }
+    reservation("systemReserved", &config.system_reserved)?;
+    reservation("kubeReserved", &config.kube_reserved)?;
+    images(config)?;
+    thresholds::parse(config).map(drop)?;
+    if config.shutdown_grace_period.0 > SHUTDOWN_MAX {
+        return Err(format!("shutdownGracePeriod: at most {}s: init ends a service after 30s", SHUTDOWN_MAX.as_secs()));
+    }
+    if config.shutdown_grace_period_critical_pods > config.shutdown_grace_period {
+        return Err("shutdownGracePeriodCriticalPods: must not be longer than shutdownGracePeriod".into());
+    }
+    if config.max_parallel_image_pulls.is_some_and(|n| n > 1) && config.serialize_image_pulls {
+        return Err("maxParallelImagePulls: must not be larger than 1 unless serializeImagePulls is false".into());
+    }
+    if config.container_log_max_files < 2 {
+        return Err("containerLogMaxFiles: must be at least 2".into());
+    }
+    match Quantity::parse(&config.container_log_max_size) {
+        Ok(size) if size.value() > 0 => Ok(()),
+        _ => Err(format!("containerLogMaxSize: {:?} is not a size", config.container_log_max_size)),
+    }
+}
+
+fn only(field: &str, value: &str, allowed: &[&str]) -> Result<(), String> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let known: Vec<String> = allowed.iter().filter(|a| !a.is_empty()).map(|a| format!("{a:?}")).collect();
+    let known = if known.is_empty() { "no value".to_owned() } else { known.join(", ") };
+    Err(format!("{field}: {value:?} is not supported, only {known}"))
+}
+
+fn reservation(field: &str, amounts: &Map) -> Result<(), String> {
+    for (resource, text) in amounts {
+        if !matches!(resource.as_str(), "cpu" | "memory" | "ephemeral-storage" | "pid") {
+            return Err(format!("{field}.{resource}: only cpu, memory, ephemeral-storage and pid can be reserved"));
+        }
+        Quantity::parse(text).map_err(|_| format!("{field}.{resource}: {text:?} is not a quantity"))?;
+    }
+    Ok(())
+}
+
+fn images(config: &KubeletConfiguration) -> Result<(), String> {
+    let percent = [
+        ("imageGCHighThresholdPercent", config.image_gc_high_threshold_percent),
+        ("imageGCLowThresholdPercent", config.image_gc_low_threshold_percent),
+    ];
+    for (field, value) in percent {
+        if !(0..=100).contains(&value) {
+            return Err(format!("{field}: {value} is not a percentage"));
+        }
+    }
+    if config.image_gc_low_threshold_percent >= config.image_gc_high_threshold_percent {
+        return Err("imageGCLowThresholdPercent: must be below imageGCHighThresholdPercent".into());
+    }
+    Ok(())
+}

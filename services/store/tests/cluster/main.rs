@@ -1,0 +1,11 @@
+//! Clusters of several members as processes of their own, with a network between them that the test controls.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod client;
+mod etcdctl;
+mod faults;
+mod harness;
+mod history;
+mod members;
+mod membership;
+mod proxy;
