@@ -240,7 +240,7 @@ where
     let mut decoder = Decoder::default();
     let mut accepted = Some(accepted);
     while !channels.complete() {
-        let frame = match decoder.next() {
+        let frame = match decoder.next_frame() {
             Ok(Some(frame)) => frame,
             Ok(None) => {
                 decoder.input.reserve(CHUNK);
