@@ -288,3 +288,7 @@ pub fn in_zone(volume: &Labels, node: &Labels) -> bool {
     };
     without || ZONES.iter().all(|key| allowed(&key))
 }
+
+#[cfg(test)]
+#[path = "volumes_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use client::follow::{Identity, News, Part, follow};
 use client::resource::{LEASES, NAMESPACES, NODES, PODS};
 use client::{Client, DeleteParams, Patch};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -93,6 +94,13 @@ pub async fn register(clients: &[Client], nodes: usize) -> Result<()> {
     let namespace = |name: &'static str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     create_all(clients, 1, move |_| (NAMESPACES, None, namespace("kube-node-lease"))).await?;
     create_all(clients, nodes, |number| (NODES, None, node(number))).await?;
+    // New nodes are tainted until a controller has seen that they are ready; there need not be one.
+    let ready = stream::iter(0..nodes).map(|number| {
+        let patch = Patch::Merge(json!({"spec": {"taints": null}}));
+        let client = &clients[number % clients.len()];
+        async move { client.patch(NODES, None, &format!("bench-node-{number}"), None, &patch).await }
+    });
+    ready.buffer_unordered(CONCURRENCY).try_collect::<Vec<_>>().await.context("readiness of nodes")?;
     create_all(clients, nodes, |number| {
         let name = format!("bench-node-{number}");
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},

@@ -4,21 +4,23 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use client::Client;
 use client::follow::{Identity, News, Part, follow};
-use client::resource::{NAMESPACES, PODS};
+use client::resource::{NAMESPACES, PODS, SERVICEACCOUNTS};
+use client::{Client, Resource};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::hollow::{create_all, register};
-use super::shapes::{Shape, pod};
+use super::shapes::{IMPORTANT, Shape, pod};
 use super::sizes::Sizes;
 use super::stack::Stack;
 
 /// Clients, each with a connection of its own, as many users have.
 const CONNECTIONS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(600);
+const PRIORITYCLASSES: Resource<'static> =
+    Resource::new("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false);
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -66,28 +68,36 @@ pub async fn run(shape: &Shape, sizes: &Sizes, kubeconfig: Option<&Path>, corten
         (NAMESPACES, None, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}}))
     })
     .await?;
+    // What a controller manager would have made.
+    create_all(&clients, 1, |_| {
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        (SERVICEACCOUNTS, Some("bench"), account)
+    })
+    .await?;
+    create_all(&clients, 1, |_| {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000,
+                           "metadata": {"name": IMPORTANT}});
+        (PRIORITYCLASSES, None, class)
+    })
+    .await?;
     let (sender, mut news) = mpsc::channel(256);
     let watching = tokio::spawn(follow(client()?, PODS, "metadata.namespace=bench", sender, |news: News<Placed>| news));
     let (before_pod, measured_pod) = (shape.before_pod, shape.pod);
     let bound_before = if shape.name == "Unschedulable" { 0 } else { before };
-    let creator = clients.clone();
-    let creating = tokio::spawn(async move {
-        create_all(&creator, before, move |n| (PODS, Some("bench"), without_uid(pod("before", n, before_pod)))).await
-    });
-    until_bound(&mut news, "before-", bound_before).await?;
-    creating.await.context("creating pods")??;
+    let creating =
+        create_all(&clients, before, move |n| (PODS, Some("bench"), without_uid(pod("before", n, before_pod))));
+    tokio::try_join!(creating, until_bound(&mut news, "before-", bound_before))?;
 
     let used = stack.as_ref().map(Stack::processor);
     let start = Instant::now();
-    let creating = tokio::spawn(async move {
+    let creating = async {
         let done = create_all(&clients, measured, move |n| {
             (PODS, Some("bench"), without_uid(pod("measured", n, measured_pod)))
         });
         done.await.map(|()| start.elapsed())
-    });
-    let bound = until_bound(&mut news, "measured-", measured).await?;
+    };
+    let (created, bound) = tokio::try_join!(creating, until_bound(&mut news, "measured-", measured))?;
     let elapsed = start.elapsed();
-    let created = creating.await.context("creating pods")??;
     watching.abort();
     report(shape, (nodes, before, measured), (created, elapsed), &bound);
     if let (Some(stack), Some(used)) = (&stack, used) {

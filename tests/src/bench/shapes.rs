@@ -24,7 +24,7 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// All shapes.
-pub const SHAPES: [Shape; 9] = [
+pub const SHAPES: [Shape; 10] = [
     shape("SchedulingBasic", 1000, 10_000, 270.0, plain, plain),
     shape("SchedulingPodAntiAffinity", 1000, 2000, 60.0, away, away),
     shape("SchedulingPodAffinity", 5000, 5000, 35.0, near, near),
@@ -34,6 +34,7 @@ pub const SHAPES: [Shape; 9] = [
     shape("TopologySpreading", 5000, 5000, 85.0, spread, plain),
     shape("PreferredTopologySpreading", 5000, 5000, 125.0, rather_spread, plain),
     shape("Unschedulable", 100, 10_000, 140.0, plain, too_large),
+    shape("PreemptionAsync", 20_000, 5000, 160.0, important, filling),
 ];
 
 const fn shape(
@@ -79,6 +80,19 @@ fn plain(_: &mut Value, _: usize) {}
 
 fn too_large(pod: &mut Value, _: usize) {
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "9".into();
+}
+
+/// The name of the only class of important pods.
+pub const IMPORTANT: &str = "bench-important";
+
+/// Needs the room of three that fill.
+fn important(pod: &mut Value, _: usize) {
+    pod["spec"]["priorityClassName"] = IMPORTANT.into();
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "3".into();
+}
+
+fn filling(pod: &mut Value, _: usize) {
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "900m".into();
 }
 
 fn term(key: &str) -> Value {

@@ -49,7 +49,7 @@ impl Stack {
         let arguments = [
             format!("--etcd-servers=http://127.0.0.1:{store}"),
             "--bind-address=127.0.0.1".to_owned(),
-            "--advertise-address=127.0.0.1".to_owned(),
+            "--advertise-address=192.0.2.1".to_owned(),
             format!("--secure-port={api_port}"),
             format!("--tls-cert-file={}", file("server.crt")),
             format!("--tls-private-key-file={}", file("server.key")),

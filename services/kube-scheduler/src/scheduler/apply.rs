@@ -16,7 +16,7 @@ impl Scheduler {
     /// Takes one piece of news in.
     pub(super) fn told(&mut self, told: Told) {
         match told {
-            Told::Pod(news) => self.pod(news),
+            Told::Pod(news) => self.pod(*news),
             Told::Node(news) => self.node(news),
             Told::Namespace(News::Applied(object)) => {
                 let meta = object.metadata;
@@ -25,9 +25,9 @@ impl Scheduler {
             Told::Namespace(News::Gone(id)) => drop(self.cache.set_namespace(&id.name, None)),
             Told::Namespace(News::Synced) => {}
             Told::Service(news) => self.workloads.told(workloads::SERVICE, news),
-            Told::ReplicaSet(news) => self.workloads.told("ReplicaSet", news),
-            Told::StatefulSet(news) => self.workloads.told("StatefulSet", news),
-            Told::Controller(news) => self.workloads.told("ReplicationController", news),
+            Told::ReplicaSet(news) => self.workloads.told(workloads::REPLICASET, news),
+            Told::StatefulSet(news) => self.workloads.told(workloads::STATEFULSET, news),
+            Told::Controller(news) => self.workloads.told(workloads::CONTROLLER, news),
             Told::Budget(News::Applied(budget)) => self.cache.budgets.set(&budget),
             Told::Budget(News::Gone(id)) => self.cache.budgets.remove(&id.namespace, &id.name),
             Told::Budget(News::Synced) => {}

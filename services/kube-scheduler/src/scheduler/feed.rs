@@ -25,7 +25,8 @@ const CONTROLLERS: Resource = Resource::new("", "v1", "replicationcontrollers", 
 
 /// News of all resources.
 pub enum Told {
-    Pod(News<PodObject>),
+    /// Boxed, as a pod is twice as large as the others.
+    Pod(Box<News<PodObject>>),
     Node(News<NodeObject>),
     Namespace(News<NamespaceObject>),
     Service(News<SelectingObject>),
@@ -42,10 +43,12 @@ pub enum Told {
 impl Told {
     /// The end of a first list.
     pub fn is_synced(&self) -> bool {
+        if let Told::Pod(news) = self {
+            return matches!(**news, News::Synced);
+        }
         matches!(
             self,
-            Told::Pod(News::Synced)
-                | Told::Node(News::Synced)
+            Told::Node(News::Synced)
                 | Told::Namespace(News::Synced)
                 | Told::Service(News::Synced)
                 | Told::ReplicaSet(News::Synced)
@@ -71,7 +74,7 @@ pub fn start(client: &Client) -> (mpsc::Receiver<Told>, JoinSet<()>, usize) {
     }
     follow! {
         NODES, "", Told::Node;
-        PODS, UNFINISHED, Told::Pod;
+        PODS, UNFINISHED, |news| Told::Pod(Box::new(news));
         NAMESPACES, "", Told::Namespace;
         SERVICES, "", Told::Service;
         REPLICASETS, "", Told::ReplicaSet;

@@ -9,14 +9,20 @@ use serde_json::Value;
 use crate::objects::SelectingObject;
 use crate::pod::Pod;
 
-/// Kind and name.
-type Key = (&'static str, Box<str>);
+/// Namespace and kind.
+type Place = (Box<str>, &'static str);
 
-/// The selectors, by namespace.
+/// The selectors of one kind in one namespace, by name.
+type Selectors = HashMap<Box<str>, LabelSelector>;
+
+/// The selectors.
 #[derive(Debug, Default)]
-pub struct Workloads(HashMap<Box<str>, HashMap<Key, LabelSelector>>);
+pub struct Workloads(HashMap<Place, Selectors>);
 
 pub const SERVICE: &str = "Service";
+pub const REPLICASET: &str = "ReplicaSet";
+pub const STATEFULSET: &str = "StatefulSet";
+pub const CONTROLLER: &str = "ReplicationController";
 
 impl Workloads {
     /// Something that selects pods appeared, changed or went.
@@ -24,17 +30,18 @@ impl Workloads {
         match news {
             News::Applied(object) => {
                 let meta = object.metadata;
-                let of_namespace = self.0.entry(meta.namespace).or_default();
+                let selectors = self.0.entry((meta.namespace, kind)).or_default();
                 match selector(kind, &object.spec.selector) {
-                    Some(selector) => drop(of_namespace.insert((kind, meta.name), selector)),
-                    None => drop(of_namespace.remove(&(kind, meta.name))),
+                    Some(selector) => drop(selectors.insert(meta.name, selector)),
+                    None => drop(selectors.remove(&meta.name)),
                 }
             }
             News::Gone(id) => {
-                if let Some(of_namespace) = self.0.get_mut(&id.namespace) {
-                    of_namespace.remove(&(kind, id.name));
-                    if of_namespace.is_empty() {
-                        self.0.remove(&id.namespace);
+                let place = (id.namespace, kind);
+                if let Some(selectors) = self.0.get_mut(&place) {
+                    selectors.remove(&id.name);
+                    if selectors.is_empty() {
+                        self.0.remove(&place);
                     }
                 }
             }
@@ -44,16 +51,15 @@ impl Workloads {
 
     /// The selectors of everything that the pod is a replica of: its Services and its owner.
     pub fn of(&self, pod: &Pod) -> Vec<LabelSelector> {
-        let Some(of_namespace) = self.0.get(pod.spec.namespace.as_str()) else { return Vec::new() };
-        let labels = Some(&pod.spec.labels);
-        let services = of_namespace.iter().filter(|((kind, _), selector)| *kind == SERVICE && selector.matches(labels));
+        let namespace: Box<str> = pod.spec.namespace.as_str().into();
         let owner = pod.waiting.as_ref().and_then(|waiting| waiting.owner.as_ref());
-        let owned = owner.and_then(|(owner_kind, owner_name, _)| {
-            of_namespace
-                .iter()
-                .find(|((kind, name), _)| *kind == &**owner_kind && name == owner_name && *kind != SERVICE)
+        let owned = owner.and_then(|(owner_kind, name, _)| {
+            let kind = [REPLICASET, STATEFULSET, CONTROLLER].into_iter().find(|kind| *kind == &**owner_kind)?;
+            self.0.get(&(namespace.clone(), kind))?.get(name)
         });
-        let mut selectors: Vec<LabelSelector> = services.chain(owned).map(|(_, selector)| selector.clone()).collect();
+        let services = self.0.get(&(namespace.clone(), SERVICE)).into_iter().flat_map(HashMap::values);
+        let services = services.filter(|selector| selector.matches(Some(&pod.spec.labels)));
+        let mut selectors: Vec<LabelSelector> = services.chain(owned).cloned().collect();
         // The order must not depend on a hash: equal workloads ask equal questions.
         selectors.sort_by_cached_key(ToString::to_string);
         selectors
@@ -64,7 +70,35 @@ impl Workloads {
 fn selector(kind: &str, selector: &Value) -> Option<LabelSelector> {
     let object = selector.as_object().filter(|object| !object.is_empty())?;
     match kind {
-        SERVICE | "ReplicationController" => Some(LabelSelector::from_map(object)),
+        SERVICE | CONTROLLER => Some(LabelSelector::from_map(object)),
         _ => LabelSelector::from_object(selector).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::from_json;
+    use serde_json::json;
+
+    #[test]
+    fn services_and_the_owner_select() {
+        let mut workloads = Workloads::default();
+        let object = |name: &str, selector: Value| {
+            let object = json!({"metadata": {"namespace": "n", "name": name}, "spec": {"selector": selector}});
+            News::Applied(serde_json::from_value(object).unwrap())
+        };
+        workloads.told(SERVICE, object("web", json!({"app": "web"})));
+        workloads.told(SERVICE, object("other", json!({"app": "other"})));
+        workloads.told(SERVICE, object("headless", json!(null)));
+        workloads.told(REPLICASET, object("web-1", json!({"matchLabels": {"app": "web", "hash": "1"}})));
+        workloads.told(REPLICASET, object("web-2", json!({"matchLabels": {"app": "web", "hash": "2"}})));
+        let pod = from_json(json!({"metadata": {"namespace": "n", "labels": {"app": "web", "hash": "1"},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": "web-1", "controller": true}]}}));
+        let texts = |workloads: &Workloads| workloads.of(&pod).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(&workloads), ["app in (web),hash in (1)", "app=web"]);
+        let gone = client::follow::Identity { namespace: "n".into(), name: "web".into(), ..Default::default() };
+        workloads.told(SERVICE, News::Gone(gone));
+        assert_eq!(texts(&workloads), ["app in (web),hash in (1)"]);
     }
 }
