@@ -69,6 +69,9 @@ enum Command {
     Processes(commands::processes::Processes),
     /// Show when each stage of the boot was done
     BootReport(commands::boot_report::BootReport),
+    /// Look after the cluster store
+    #[command(subcommand)]
+    Store(commands::store::Store),
 }
 
 fn main() -> ExitCode {
@@ -120,5 +123,6 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::ApplyConfig(args) => commands::apply_config::run(args, global).await,
         Command::Processes(args) => commands::processes::run(args, global).await,
         Command::BootReport(args) => commands::boot_report::run(args, global).await,
+        Command::Store(args) => commands::store::run(args, global).await,
     }
 }

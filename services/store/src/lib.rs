@@ -16,6 +16,7 @@ pub mod lease;
 pub mod member;
 pub mod metrics;
 pub mod mvcc;
+mod offline;
 pub mod raft;
 pub mod schema;
 pub mod server;
@@ -24,11 +25,14 @@ pub mod space;
 pub mod wal;
 pub mod watch;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use clap::Parser;
 use tokio::task::JoinSet;
 
 use config::Config;
-use member::Member;
+use member::{Closing, Member};
 use raft::writer::{Fatal, Faults};
 use server::Server;
 
@@ -45,25 +49,53 @@ pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outco
 /// # Errors
 /// As for [`run`].
 pub async fn run_on(args: Vec<String>, shutdown: daemon::Shutdown, faults: Faults) -> daemon::Outcome {
+    if args.get(1).is_some_and(|first| first == "snapshot") {
+        let command = offline::Offline::try_parse_from(args)?;
+        return Ok(tokio::task::spawn_blocking(move || offline::run(command)).await??);
+    }
     let config = Config::try_parse_from(args)?;
     config.validate()?;
-    let retention = config.retention()?;
-    let (urls, peers) = (config.listen_client_urls.clone(), config.peer_listeners());
     let fatal = Fatal::new();
     let (member, closing) = Member::open(config, fatal.clone(), faults).await?;
+    let (stop, stopped) = daemon::Shutdown::pair();
+    let mut serving = std::pin::pin!(serve(member, stopped));
+    let failed = tokio::select! {
+        reason = fatal.wait() => Some(reason),
+        () = shutdown.wait() => None,
+        outcome = serving.as_mut() => {
+            close(closing).await;
+            return outcome;
+        }
+    };
+    // Connections end in either case: each of them holds the database.
+    stop.trigger();
+    let outcome = serving.await;
+    close(closing).await;
+    failed.map_or(outcome, |reason| Err(reason.into()))
+}
+
+/// How long a member may take to close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(15);
+
+async fn close(closing: Closing) {
+    if tokio::time::timeout(CLOSE_LIMIT, closing.close()).await.is_err() {
+        tracing::error!("the member does not close");
+        // Ending the process orderly would wait for the same threads in RocksDB's exit handlers, without a limit.
+        std::process::abort();
+    }
+}
+
+/// Serves other members, then (as soon as this one is part of the cluster) clients, until `shutdown`.
+async fn serve(member: Arc<Member>, shutdown: daemon::Shutdown) -> daemon::Outcome {
+    let retention = member.config.retention()?;
     let mut tasks = JoinSet::new();
     let server = Server::for_members(member.clone(), shutdown.clone());
-    for url in peers {
+    for url in member.config.peer_listeners() {
         tasks.spawn(server.clone().serve(url));
     }
     drop(server);
     tokio::select! {
-        reason = fatal.wait() => return Err(reason.into()),
-        () = shutdown.wait() => {
-            drop(member);
-            closing.close().await;
-            return Ok(());
-        }
+        () = shutdown.wait() => return Ok(()),
         failed = failure(&mut tasks) => return failed,
         joined = member.join() => joined?,
     }
@@ -74,8 +106,8 @@ pub async fn run_on(args: Vec<String>, shutdown: daemon::Shutdown, faults: Fault
         "member is ready"
     );
     let server = Server::for_clients(member.clone(), shutdown.clone());
-    for url in urls {
-        tasks.spawn(server.clone().serve(url));
+    for url in &member.config.listen_client_urls {
+        tasks.spawn(server.clone().serve(url.clone()));
     }
     drop(server);
     let compact = compactor::run(member.clone(), retention, shutdown.clone());
@@ -84,12 +116,7 @@ pub async fn run_on(args: Vec<String>, shutdown: daemon::Shutdown, faults: Fault
         futures_util::future::join3(lead, compare, compact).await;
         Ok(())
     });
-    let outcome = tokio::select! {
-        reason = fatal.wait() => return Err(reason.into()),
-        outcome = finish(&mut tasks) => outcome,
-    };
-    closing.close().await;
-    outcome
+    finish(&mut tasks).await
 }
 
 /// Resolves when a task fails; never if none does.

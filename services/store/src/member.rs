@@ -193,6 +193,14 @@ impl Member {
                     fatal.raise(transport::REMOVED);
                     return;
                 }
+                let known: Vec<u64> = consensus.members().into_iter().map(|(id, ..)| id).collect();
+                if !known.is_empty() && !known.contains(&me) {
+                    // Whether that is committed, only the others can say; nobody sends this member anything any more.
+                    consensus.ask_whether_removed(&known).await;
+                    tokio::time::sleep(RETRY).await;
+                    seen = None;
+                    continue;
+                }
                 if metrics.changed().await.is_err() {
                     return;
                 }

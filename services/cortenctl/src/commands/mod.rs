@@ -10,6 +10,7 @@ pub(crate) mod logs;
 pub(crate) mod power;
 pub(crate) mod processes;
 pub(crate) mod services;
+pub(crate) mod store;
 pub(crate) mod version;
 
 use std::fs::OpenOptions;

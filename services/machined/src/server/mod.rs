@@ -10,6 +10,7 @@ mod logs;
 mod power;
 mod processes;
 mod services;
+mod store;
 pub(crate) mod tls;
 mod version;
 
@@ -110,6 +111,7 @@ type DataStream = ReceiverStream<Result<Data, Status>>;
 impl MachineService for Api {
     type LogsStream = DataStream;
     type DmesgStream = DataStream;
+    type StoreSnapshotStream = DataStream;
 
     async fn version(&self, _: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
         Ok(Response::new(version::call(self)))
@@ -191,6 +193,50 @@ impl MachineService for Api {
     async fn boot_report(&self, request: Request<BootReportRequest>) -> Result<Response<BootReportResponse>, Status> {
         self.admin(&request)?;
         boot_report::call(&self.machine).await.map(Response::new)
+    }
+
+    async fn store_members(&self, request: Request<StoreRequest>) -> Result<Response<StoreMembersResponse>, Status> {
+        let running = self.admin(&request)?;
+        store::members(&self.machine, running).await.map(Response::new)
+    }
+
+    async fn store_status(&self, request: Request<StoreRequest>) -> Result<Response<StoreStatusResponse>, Status> {
+        let running = self.admin(&request)?;
+        store::status(&self.machine, running).await.map(Response::new)
+    }
+
+    async fn store_snapshot(&self, request: Request<StoreRequest>) -> Result<Response<DataStream>, Status> {
+        let running = self.admin(&request)?;
+        store::snapshot(&self.machine, running).await.map(Response::new)
+    }
+
+    async fn store_restore(&self, request: Request<Streaming<Data>>) -> Result<Response<StoreRestoreResponse>, Status> {
+        let running = self.admin(&request)?;
+        store::restore(&self.machine, running, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn store_defragment(
+        &self,
+        request: Request<StoreRequest>,
+    ) -> Result<Response<StoreDefragmentResponse>, Status> {
+        let running = self.admin(&request)?;
+        store::defragment(&self.machine, running).await.map(Response::new)
+    }
+
+    async fn store_alarms(
+        &self,
+        request: Request<StoreAlarmsRequest>,
+    ) -> Result<Response<StoreAlarmsResponse>, Status> {
+        let running = self.admin(&request)?;
+        store::alarms(&self.machine, running, request.get_ref().clear).await.map(Response::new)
+    }
+
+    async fn store_move_leader(
+        &self,
+        request: Request<StoreMoveLeaderRequest>,
+    ) -> Result<Response<StoreMoveLeaderResponse>, Status> {
+        let running = self.admin(&request)?;
+        store::move_leader(&self.machine, running, request.get_ref().to).await.map(Response::new)
     }
 }
 

@@ -363,6 +363,17 @@ impl Consensus {
         metrics.membership_config.get_joint_config().len() > 1
     }
 
+    /// Speaks to these members, so that one of them says if this one was removed.
+    pub async fn ask_whether_removed(&self, members: &[u64]) {
+        for id in members {
+            let Ok(mut peer) = self.transport.peer(*id, Lane::Requests) else { continue };
+            let request = pb::ReadIndexRequest { route: Some(self.transport.route(*id)) };
+            if let Ok(Err(status)) = tokio::time::timeout(self.limit / 4, peer.read_index(request)).await {
+                self.transport.judge(status);
+            }
+        }
+    }
+
     /// Hands the leadership to another voter.
     ///
     /// # Errors

@@ -70,14 +70,14 @@ pub fn term(id: &LogId) -> u64 {
 /// Timing and limits; heartbeat and election in milliseconds.
 ///
 /// `election` is the time from a leader's last sign of life to the end of the vote for the next one: a follower trusts
-/// its leader for 45 % of it and then waits another 25 to 45 % before it asks for votes, which leaves the rest for two
+/// its leader for 40 % of it and then waits another 20 to 40 % before it asks for votes, which leaves the rest for two
 /// rounds of questions and two syncs. etcd begins to ask only after one to two of these times.
 pub fn config(cluster: u64, heartbeat: u64, election: u64, snapshot_count: u64) -> Result<Arc<Config>, Error> {
     let config = Config {
         cluster_name: format!("{cluster:x}"),
         heartbeat_interval: heartbeat,
-        election_timeout_min: election / 4,
-        election_timeout_max: election * 9 / 20,
+        election_timeout_min: (election / 5).max(heartbeat + 1),
+        election_timeout_max: election * 2 / 5,
         // No one who cannot win disturbs a leader, and a leader without a quorum falls silent so that others can elect.
         enable_pre_vote: Some(true),
         quorum_loss_probe_interval: Some(election),

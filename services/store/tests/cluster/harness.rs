@@ -24,6 +24,11 @@ const ARGUMENTS: &str = "STORE_TEST_ARGUMENTS";
 fn child_process() {
     let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
     daemon::start_logging();
+    // Its end of the pipe closes with the test's process, however that ends.
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(3);
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().unwrap();
@@ -46,6 +51,13 @@ pub struct Node {
     listen: String,
     flags: Vec<String>,
     child: Option<Child>,
+}
+
+impl Node {
+    /// Its `--initial-cluster`.
+    pub fn first_flag(&self) -> String {
+        self.flags[0].clone()
+    }
 }
 
 /// A cluster and its network.
@@ -73,7 +85,8 @@ impl Cluster {
         cluster
     }
 
-    async fn prepare(first: usize, later: usize, flags: &[&str]) -> Cluster {
+    /// Members that were never started.
+    pub async fn prepare(first: usize, later: usize, flags: &[&str]) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         let network = Network::new(first + later);
         let mut nodes = Vec::new();
@@ -130,6 +143,7 @@ impl Cluster {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "harness::child_process", "--nocapture"])
             .env(ARGUMENTS, arguments.join("\n"))
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
             .spawn()

@@ -176,3 +176,66 @@ fn falsify(folder: &std::path::Path) {
     kv.value = "evil".into();
     db.put_cf(&family, &key, store::schema::encode_record(revision, tombstone, &kv)).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_start_from_one_snapshot_and_a_fourth_gets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("snapshot.db");
+    let revision = {
+        let cluster = Cluster::start(1, 0, &[]).await;
+        let mut clients = cluster.clients(0);
+        for turn in 0..20 {
+            clients.kv.put(put(&format!("/k{}", turn % 7), "v")).await.unwrap();
+        }
+        let mut stream = clients.maintenance.snapshot(pb::SnapshotRequest {}).await.unwrap().into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await.unwrap() {
+            bytes.extend_from_slice(&chunk.blob);
+        }
+        std::fs::write(&file, bytes).unwrap();
+        21
+    };
+    let mut cluster = Cluster::prepare(3, 1, &[]).await;
+    for member in 0..3 {
+        let node = &cluster.nodes[member];
+        let arguments = [
+            "store".to_owned(),
+            "snapshot".to_owned(),
+            "restore".to_owned(),
+            file.display().to_string(),
+            format!("--data-dir={}", node.folder.display()),
+            format!("--name={}", node.name),
+            format!("--initial-advertise-peer-urls={}", node.peer_url),
+            cluster.nodes[0].first_flag(),
+            "--bump-revision=1000".to_owned(),
+            "--mark-compacted".to_owned(),
+        ];
+        let (_trigger, shutdown) = daemon::Shutdown::pair();
+        store::run(arguments.to_vec(), shutdown.clone()).await.unwrap();
+        let again = store::run(arguments.to_vec(), shutdown).await.unwrap_err().to_string();
+        assert!(again.contains("not empty"), "{again}");
+        cluster.start_member(member);
+    }
+    for member in 0..3 {
+        cluster.wait_ready(member).await;
+        let found = cluster.clients(member).kv.range(crate::client::prefix("/k")).await.unwrap().into_inner();
+        assert_eq!((found.count, found.header.unwrap().revision), (7, revision + 1000));
+    }
+    // Its log does not hold what the cluster started with.
+    add(&cluster, 0, 3, false).await.unwrap();
+    cluster.will_join(3, &[0, 1, 2]);
+    cluster.start_member(3);
+    cluster.wait_ready(3).await;
+    assert_eq!(cluster.clients(3).kv.range(crate::client::prefix("/k")).await.unwrap().into_inner().count, 7);
+    cluster.clients(3).kv.put(put("/k", "v")).await.unwrap();
+    cluster.agree().await;
+
+    // A changed snapshot is told apart.
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let (_trigger, shutdown) = daemon::Shutdown::pair();
+    let arguments = ["store", "snapshot", "status", &file.display().to_string()].map(str::to_owned);
+    let error = store::run(arguments.to_vec(), shutdown).await.unwrap_err().to_string();
+    assert!(error.contains("sha256") || error.contains("not a snapshot"), "{error}");
+}

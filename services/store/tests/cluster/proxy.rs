@@ -75,10 +75,14 @@ impl Network {
     /// Serves `listener` as the way to `member`, whose own listener is at `port`.
     pub async fn serve(self, listener: TcpListener, member: usize, port: u16, seed: u64) {
         let mut random = SmallRng::seed_from_u64(seed);
+        let proxy = listener.local_addr().unwrap().port();
         while let Ok((incoming, from)) = listener.accept().await {
             let (network, seed) = (self.clone(), random.random());
             tokio::spawn(async move {
-                let Some(source) = network.owner(from.port()) else { return };
+                let Some(source) = network.owner(from.port(), proxy) else {
+                    eprintln!("nobody owns the connection from {from} to member {member}");
+                    return;
+                };
                 let Ok(outgoing) = TcpStream::connect(("127.0.0.1", port)).await else { return };
                 let (Ok(()), Ok(())) = (incoming.set_nodelay(true), outgoing.set_nodelay(true)) else { return };
                 let ((from_read, from_write), (to_read, to_write)) = (incoming.into_split(), outgoing.into_split());
@@ -93,13 +97,15 @@ impl Network {
         }
     }
 
-    /// The member whose process owns the socket at this local port.
-    fn owner(&self, port: u16) -> Option<usize> {
+    /// The member whose process owns the connection from `port` to the proxy at `to`.
+    fn owner(&self, port: u16, to: u16) -> Option<usize> {
+        const ESTABLISHED: &str = "01";
         let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-        let local = format!("0100007F:{port:04X}");
-        let inode = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let inode = inode.into_iter().find(|fields| fields.get(1) == Some(&local.as_str()))?[9].to_owned();
-        let socket = format!("socket:[{inode}]");
+        let (local, remote) = (format!("0100007F:{port:04X}"), format!("0100007F:{to:04X}"));
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // The same local port may belong to several connections.
+        let mut own = rows.filter(|row| row.len() > 9 && row[1] == local && row[2] == remote && row[3] == ESTABLISHED);
+        let socket = format!("socket:[{}]", own.next()?[9]);
         let pids = self.pids.lock().clone();
         pids.iter().position(|pid| pid.is_some_and(|pid| owns(pid, &socket)))
     }

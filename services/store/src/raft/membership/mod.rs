@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use change::Changes;
 pub use plan::Known;
-pub use start::{Start, decide};
+pub use start::{Start, decide, restored};
 
 use crate::config::Config;
 use crate::engine::Engine;

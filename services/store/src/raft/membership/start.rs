@@ -1,13 +1,13 @@
 //! How a member with an empty data directory becomes one: it founds a cluster with others, or joins one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{Identity, MemberNode, random_id};
-use crate::config::{ClusterState, Config, Url};
+use crate::config::{ClusterFlags, ClusterState, Config, Url};
 use crate::error::Error;
 use crate::raft::transport::Transport;
 use crate::raft::wire::pb;
@@ -44,7 +44,31 @@ fn hash(parts: &[&[u8]]) -> u64 {
 /// The first members of a cluster of several: all of them must come to the same ids without having met.
 fn founders(config: &Config) -> Result<(u64, BTreeMap<u64, MemberNode>), Error> {
     let named = config.cluster.first_members().map_err(|e| Error::Layout(e.to_string()))?;
-    let token = config.cluster.initial_cluster_token.as_bytes();
+    Ok(with_ids(named, &config.cluster.initial_cluster_token))
+}
+
+/// The cluster, this member and the founders of a cluster that starts from a snapshot. The snapshot's digest goes into
+/// the ids: neither the old cluster's members nor those of another restoration are taken for members.
+///
+/// # Errors
+/// Flags that do not fit together.
+pub fn restored(
+    flags: &ClusterFlags,
+    own: (&str, &[Url]),
+    salt: &str,
+) -> Result<(u64, u64, BTreeMap<u64, MemberNode>), Error> {
+    let mut named = flags.first_members().map_err(|e| Error::Layout(e.to_string()))?;
+    if named.is_empty() {
+        named.insert(own.0.to_owned(), own.1.iter().map(Url::to_string).collect());
+    }
+    let (cluster, founders) = with_ids(named, &format!("{}-{salt}", flags.initial_cluster_token));
+    let member = founders.iter().find(|(_, node)| node.name == own.0).map(|(id, _)| *id);
+    let member = member.ok_or_else(|| Error::Layout("--initial-cluster does not name this member".into()))?;
+    Ok((cluster, member, founders))
+}
+
+fn with_ids(named: BTreeMap<String, BTreeSet<String>>, token: &str) -> (u64, BTreeMap<u64, MemberNode>) {
+    let token = token.as_bytes();
     let mut members = BTreeMap::new();
     for (name, urls) in named {
         let urls: Vec<String> = urls.into_iter().collect();
@@ -52,7 +76,7 @@ fn founders(config: &Config) -> Result<(u64, BTreeMap<u64, MemberNode>), Error> 
         members.insert(id, MemberNode { name, peer_urls: urls, ..MemberNode::default() });
     }
     let ids: Vec<u8> = members.keys().flat_map(|id| id.to_be_bytes()).collect();
-    Ok((hash(&[b"cluster", token, &ids]), members))
+    (hash(&[b"cluster", token, &ids]), members)
 }
 
 /// Decides from what the data directory says, the flags, and what the other members answer.
@@ -105,7 +129,17 @@ async fn ask(config: &Config, transport: &Transport, own: &[String]) -> Vec<pb::
         let mut peer = PeerClient::new(transport.connect(&[url.to_owned()]));
         async move {
             let answer = tokio::time::timeout(ASK_LIMIT, peer.describe(pb::DescribeRequest {})).await;
-            answer.ok().and_then(Result::ok).map(tonic::Response::into_inner)
+            match answer {
+                Ok(Ok(answer)) => Some(answer.into_inner()),
+                Ok(Err(error)) => {
+                    tracing::info!(url, %error, "a member of --initial-cluster does not answer");
+                    None
+                }
+                Err(_) => {
+                    tracing::info!(url, "a member of --initial-cluster does not answer in time");
+                    None
+                }
+            }
         }
     });
     futures_util::future::join_all(calls).await.into_iter().flatten().collect()

@@ -81,6 +81,19 @@ fn revision(header: Option<pb::ResponseHeader>) -> i64 {
     header.map_or(0, |header| header.revision)
 }
 
+/// Whether a request certainly never left the client: nobody listened.
+fn never_sent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 /// What a refusal means; anything that is none of these leaves open whether the request happened.
 fn refused(status: &Status) -> Answer {
     let reasons = [
@@ -196,6 +209,10 @@ pub async fn client(
         let end = record.now();
         let answer = match result {
             Ok(Ok(answer)) => answer,
+            Ok(Err(status)) if never_sent(&status) => {
+                tokio::time::sleep(pace).await;
+                continue;
+            }
             Ok(Err(status)) => refused(&status),
             Err(_) => Answer::Unknown,
         };

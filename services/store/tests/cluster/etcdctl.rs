@@ -1,0 +1,55 @@
+//! Debian's etcdctl against three members, where it is installed.
+
+use std::process::Command;
+
+use crate::harness::Cluster;
+
+/// Runs etcdctl on one member and returns its output and whether it succeeded.
+fn etcdctl(cluster: &Cluster, member: usize, arguments: &[&str]) -> (String, bool) {
+    let output = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .arg(format!("--endpoints={}", cluster.nodes[member].client_url))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (text, output.status.success())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_administers_the_cluster() {
+    if Command::new("etcdctl").arg("version").output().is_err() {
+        println!("skipped: etcdctl is not installed");
+        return;
+    }
+    let cluster = Cluster::start(3, 1, &[]).await;
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let ids: Vec<String> = {
+        let mut ids = Vec::new();
+        for member in 0..3 {
+            ids.push(format!("{:x}", cluster.id(member).await));
+        }
+        ids
+    };
+    let new_peer = format!("--peer-urls={}", cluster.nodes[3].peer_url);
+    let cases: [(usize, &[&str], &str, bool); 12] = [
+        (follower, &["put", "k", "v"], "OK", true),
+        (leader, &["get", "k"], "v", true),
+        (follower, &["member", "list"], "started, m0", true),
+        (follower, &["endpoint", "health", "--cluster"], "is healthy", true),
+        (follower, &["endpoint", "status", "--cluster", "-w", "table"], "true", true),
+        (follower, &["endpoint", "hashkv", "--cluster"], "http", true),
+        (follower, &["move-leader", &ids[follower]], "no leader endpoint", false),
+        (leader, &["move-leader", &ids[follower]], "Leadership transferred", true),
+        (leader, &["member", "remove", "abc"], "member not found", false),
+        (leader, &["member", "add", "m3", &new_peer, "--learner"], "added to cluster", true),
+        (leader, &["member", "promote", &ids[0]], "can only promote a learner member", false),
+        (leader, &["alarm", "list"], "", true),
+    ];
+    for (member, arguments, expected, succeeds) in cases {
+        let (text, ok) = etcdctl(&cluster, member, arguments);
+        assert!(text.contains(expected) && ok == succeeds, "{arguments:?}: {text}");
+    }
+    assert_eq!(cluster.leader().await, follower);
+}
