@@ -18,6 +18,9 @@ pub struct Proposal {
     /// What to do.
     #[prost(oneof = "Operation", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub operation: Option<Operation>,
+    /// Several changes in one entry, done in order, each for itself; `operation` is empty then.
+    #[prost(message, repeated, tag = "8")]
+    pub batch: Vec<Proposal>,
 }
 
 /// The kinds of change.
@@ -46,6 +49,9 @@ pub struct Reply {
     /// `None` for entries without a client: blanks and memberships.
     #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 15")]
     pub outcome: Option<Outcome>,
+    /// One reply per change of a batch.
+    #[prost(message, repeated, tag = "16")]
+    pub batch: Vec<Reply>,
 }
 
 /// The kinds of result.
@@ -73,11 +79,32 @@ pub enum Outcome {
 
 impl From<Result<Outcome, Refusal>> for Reply {
     fn from(result: Result<Outcome, Refusal>) -> Reply {
-        Reply { outcome: Some(result.unwrap_or_else(|refusal| Outcome::Refused(refusal as u32))) }
+        let outcome = result.unwrap_or_else(|refusal| Outcome::Refused(refusal as u32));
+        Reply { outcome: Some(outcome), batch: Vec::new() }
     }
 }
 
 impl Reply {
+    /// The reply to a command's changes, in their order.
+    pub fn new(results: Vec<Result<Outcome, Refusal>>) -> Self {
+        let mut batch: Vec<Reply> = results.into_iter().map(Reply::from).collect();
+        match batch.len() {
+            1 => batch.remove(0),
+            _ => Reply { outcome: None, batch },
+        }
+    }
+
+    /// The results of a command's changes, with refusals as errors. Always as many as were proposed.
+    pub fn into_results(self, proposed: usize) -> Vec<Result<Outcome, Error>> {
+        let batch = if self.batch.is_empty() { vec![self] } else { self.batch };
+        let got = batch.len();
+        if got == proposed {
+            return batch.into_iter().map(Reply::into_result).collect();
+        }
+        let error = Error::Consensus(format!("{got} replies to {proposed} changes"));
+        vec![Err(error); proposed]
+    }
+
     /// The result, with a refusal as an error.
     ///
     /// # Errors
@@ -99,9 +126,19 @@ impl Reply {
 pub struct Command(Arc<Proposal>);
 
 impl Command {
-    /// Wraps an operation.
+    /// Wraps one change.
     pub fn new(operation: Operation) -> Self {
-        Command(Arc::new(Proposal { operation: Some(operation) }))
+        Command::batch(vec![operation])
+    }
+
+    /// Wraps changes.
+    pub fn batch(operations: Vec<Operation>) -> Self {
+        let one = |operation| Proposal { operation: Some(operation), batch: Vec::new() };
+        let mut batch: Vec<Proposal> = operations.into_iter().map(one).collect();
+        Command(Arc::new(match batch.len() {
+            1 => batch.remove(0),
+            _ => Proposal { operation: None, batch },
+        }))
     }
 
     /// Reads a log record's body.
@@ -117,24 +154,42 @@ impl Command {
         self.0.encode_to_vec()
     }
 
-    /// What to do, if this version knows it.
-    pub fn operation(&self) -> Option<&Operation> {
-        self.0.operation.as_ref()
+    /// How long [`Command::encode`]'s bytes are.
+    pub fn encoded_len(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    /// Adds [`Command::encode`]'s bytes to a buffer.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        self.0.encode_raw(out);
+    }
+
+    /// What to do, in order; `None` stands for something that this version does not know.
+    pub fn operations(&self) -> impl Iterator<Item = Option<&Operation>> {
+        let alone = self.0.batch.is_empty().then_some(&*self.0);
+        alone.into_iter().chain(&self.0.batch).map(|proposal| proposal.operation.as_ref())
     }
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.operation() {
-            Some(Operation::Put(_)) => "put",
-            Some(Operation::DeleteRange(_)) => "delete range",
-            Some(Operation::Txn(_)) => "txn",
-            Some(Operation::Compact(_)) => "compact",
-            Some(Operation::LeaseGrant(_)) => "lease grant",
-            Some(Operation::LeaseRevoke(_)) => "lease revoke",
-            Some(Operation::Alarm(_)) => "alarm",
-            None => "unknown",
-        })
+        match self.0.batch.len() {
+            0 => f.write_str(name(self.0.operation.as_ref())),
+            count => write!(f, "{count} changes"),
+        }
+    }
+}
+
+fn name(operation: Option<&Operation>) -> &'static str {
+    match operation {
+        Some(Operation::Put(_)) => "put",
+        Some(Operation::DeleteRange(_)) => "delete range",
+        Some(Operation::Txn(_)) => "txn",
+        Some(Operation::Compact(_)) => "compact",
+        Some(Operation::LeaseGrant(_)) => "lease grant",
+        Some(Operation::LeaseRevoke(_)) => "lease revoke",
+        Some(Operation::Alarm(_)) => "alarm",
+        None => "unknown",
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::compactor::{Mode, Retention};
 pub use cluster::{ClusterFlags, ClusterState};
 
 /// The cluster store: the etcd v3 API over Raft.
@@ -51,6 +52,12 @@ pub struct Config {
     /// Raise the space alarm beyond this size; 0 means the default of 2 GiB.
     #[arg(long, default_value_t = 0)]
     pub quota_backend_bytes: u64,
+    /// What --auto-compaction-retention means: periodic (a time) or revision (a number of revisions).
+    #[arg(long, default_value = "periodic")]
+    pub auto_compaction_mode: Mode,
+    /// How much history is kept; 0 keeps all of it. A number without a unit is hours in periodic mode.
+    #[arg(long, default_value = "0")]
+    pub auto_compaction_retention: String,
     /// Entries between two snapshots, which let the log be purged.
     #[arg(long, default_value_t = 10_000)]
     pub snapshot_count: u64,
@@ -110,7 +117,7 @@ impl std::fmt::Display for Url {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "s" => 1000,
@@ -156,10 +163,20 @@ impl Config {
                 return Err(Invalid(format!("{url}: clear text is for loopback addresses only")));
             }
         }
+        self.retention()?;
         if self.client_cert_auth && self.trusted_ca_file.is_none() {
             return Err(Invalid("--client-cert-auth needs --trusted-ca-file".into()));
         }
         Ok(())
+    }
+
+    /// What --auto-compaction-mode and --auto-compaction-retention say.
+    ///
+    /// # Errors
+    /// They do not fit together.
+    pub fn retention(&self) -> Result<Retention, Invalid> {
+        Retention::new(self.auto_compaction_mode, &self.auto_compaction_retention)
+            .map_err(|reason| Invalid(format!("--auto-compaction-retention: {reason}")))
     }
 
     /// Where to listen for other members; empty if this member cannot have any.
@@ -227,6 +244,8 @@ mod tests {
             ("--listen-client-urls=ftp://10.0.0.1:1", "is not of the form"),
             ("--listen-client-urls=http://store.local:1", "not a name"),
             ("--client-cert-auth", "--trusted-ca-file"),
+            ("--auto-compaction-mode=sometimes", "neither periodic nor revision"),
+            ("--auto-compaction-retention=soon", "--auto-compaction-retention"),
             ("--initial-cluster=a=http://1.1.1.1:2380,b=http://1.1.1.2:2380", "does not name this member"),
             ("--initial-cluster=other=http://1.1.1.1:2380", "does not name this member"),
             ("--initial-cluster=default=http://1.1.1.1:2380", "are others"),

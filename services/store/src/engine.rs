@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction,
+    FlushOptions, IteratorMode, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use tokio::sync::oneshot;
@@ -106,22 +106,25 @@ impl Engine {
         }
     }
 
-    /// Writes a batch to the log and the memory tables without waiting for the disk: [`Engine::sync`] makes it durable.
+    /// Writes a batch to the memory tables only. It becomes durable with their next flush, together with everything before
+    /// it and never in part; what a crash takes away, the log of consensus brings back.
     ///
     /// # Errors
     /// The disk failed or is full.
     pub fn write(&self, batch: WriteBatch) -> Result<(), Error> {
         let mut options = WriteOptions::default();
-        options.set_sync(false);
+        options.disable_wal(true);
         Ok(self.open.db.write_opt(batch, &options)?)
     }
 
-    /// Returns when everything written before is on the disk. Writes may go on meanwhile.
+    /// Flushes the memory tables: returns when everything written before is on the disk. Writes may go on meanwhile.
     ///
     /// # Errors
-    /// The disk failed.
+    /// The disk failed or is full.
     pub fn sync(&self) -> Result<(), Error> {
-        Ok(self.open.db.flush_wal(true)?)
+        let families = schema::FAMILIES.map(|name| self.family(name));
+        let families: Vec<_> = families.iter().collect();
+        Ok(self.open.db.flush_cfs_opt(&families, &FlushOptions::default())?)
     }
 
     /// Calls `visit` with every key and raw value from `from` on, until it returns `false` or the family ends.
@@ -167,7 +170,12 @@ impl Engine {
 
     /// A view that later writes and removals do not change.
     pub fn snapshot(&self) -> Records<'_> {
-        Records { snapshot: self.open.db.snapshot(), family: self.family(schema::MVCC) }
+        Records { snapshot: self.open.db.snapshot(), family: self.family(schema::MVCC), tier: ReadTier::All }
+    }
+
+    /// The same, but it answers [`Error::NotInMemory`] instead of waiting for the disk.
+    pub fn snapshot_in_memory(&self) -> Records<'_> {
+        Records { tier: ReadTier::BlockCache, ..self.snapshot() }
     }
 
     /// Reads the newest stored record of a revision.
@@ -254,11 +262,19 @@ impl View<'_> {
 pub struct Records<'e> {
     snapshot: rocksdb::SnapshotWithThreadMode<'e, DB>,
     family: Arc<BoundColumnFamily<'e>>,
+    tier: ReadTier,
 }
 
 impl crate::mvcc::Load for Records<'_> {
     fn load(&self, revision: Revision) -> Result<KeyValue, Error> {
-        found(revision, self.snapshot.get_cf(&self.family, revision.key())?)
+        let mut options = ReadOptions::default();
+        options.set_read_tier(self.tier);
+        match self.snapshot.get_cf_opt(&self.family, revision.key(), options) {
+            Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Err(Error::NotInMemory),
+            // Only who looks at everything can say that something is missing.
+            Ok(None) if self.tier != ReadTier::All => Err(Error::NotInMemory),
+            value => found(revision, value?),
+        }
     }
 }
 
@@ -267,14 +283,8 @@ fn database_options() -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
-    // After a power cut the log may end in a record that was never synced and so never acknowledged: that tail is dropped.
-    // Damage before the tail means acknowledged writes are gone: opening fails. Point-in-time recovery would start without
-    // them and say nothing; absolute consistency would refuse to start after nearly every power cut, because applied state
-    // is written without a sync of its own.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    // Finds whole log files that are missing or shorter than what was synced.
-    options.set_track_and_verify_wals_in_manifest(true);
-    options.set_max_total_wal_size(64 * MIB as u64);
+    // There is no write-ahead log here (see `Engine::write`), so the families must reach the disk together.
+    options.set_atomic_flush(true);
     options.set_db_write_buffer_size(16 * MIB);
     // One flush and one compaction thread: a control plane writes little, and memory matters more.
     options.set_max_background_jobs(2);
@@ -296,7 +306,7 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(match name {
-        schema::MVCC | schema::RAFT_LOG => 4 * MIB,
+        schema::MVCC => 4 * MIB,
         _ => MIB / 4,
     });
     options.set_max_write_buffer_number(2);

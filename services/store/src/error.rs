@@ -1,8 +1,11 @@
 //! What can go wrong, and how etcd's clients are told.
 
+use std::sync::Arc;
+
 use tonic::{Code, Status};
 
 use crate::schema::Corruption;
+use crate::wal::WalError;
 
 /// A request that the store answers with "no": the same on every member, so it can travel in a Raft reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,12 +137,24 @@ pub enum Error {
     /// The disk or RocksDB failed.
     #[error("storage: {0}")]
     Storage(#[from] rocksdb::Error),
+    /// The log failed or is damaged.
+    #[error("{0}")]
+    Log(Arc<WalError>),
+    /// The answer needs the disk, and the caller did not want to wait for it.
+    #[error("not in memory")]
+    NotInMemory,
     /// The data belongs to another program version or member.
     #[error("data directory: {0}")]
     Layout(String),
     /// Raft stopped.
     #[error("consensus: {0}")]
     Consensus(String),
+}
+
+impl From<WalError> for Error {
+    fn from(error: WalError) -> Error {
+        Error::Log(Arc::new(error))
+    }
 }
 
 impl From<Error> for Status {

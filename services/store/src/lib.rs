@@ -4,21 +4,25 @@
 //! quorum, serve a damaged record, or go on after a failed write or sync.
 //!
 //! Start reading at [`run`], then [`member`] (what a member consists of), [`raft`] (the way of a write) and [`mvcc`] (what
-//! a write does). Byte layouts are in [`schema`] only.
+//! a write does). Byte layouts are in [`schema`] and [`wal`] only.
 
 pub mod command;
+pub mod compactor;
 pub mod config;
 mod corruption;
 pub mod engine;
 pub mod error;
 pub mod lease;
 pub mod member;
+pub mod metrics;
 pub mod mvcc;
 mod offline;
 pub mod raft;
 pub mod schema;
 pub mod server;
 pub mod snapshot;
+pub mod space;
+pub mod wal;
 pub mod watch;
 
 use std::sync::Arc;
@@ -29,7 +33,7 @@ use tokio::task::JoinSet;
 
 use config::Config;
 use member::{Closing, Member};
-use raft::writer::Fatal;
+use raft::writer::{Fatal, Faults};
 use server::Server;
 
 /// Runs one member until `shutdown`, or until something fails that it must not survive.
@@ -37,6 +41,14 @@ use server::Server;
 /// # Errors
 /// Wrong flags, damaged data, a failed disk, or an address that cannot be listened on.
 pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outcome {
+    run_on(args, shutdown, Faults::default()).await
+}
+
+/// [`run`] on a disk that fails when it is told to.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_on(args: Vec<String>, shutdown: daemon::Shutdown, faults: Faults) -> daemon::Outcome {
     if args.get(1).is_some_and(|first| first == "snapshot") {
         let command = offline::Offline::try_parse_from(args)?;
         return Ok(tokio::task::spawn_blocking(move || offline::run(command)).await??);
@@ -44,7 +56,7 @@ pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outco
     let config = Config::try_parse_from(args)?;
     config.validate()?;
     let fatal = Fatal::new();
-    let (member, closing) = Member::open(config, fatal.clone()).await?;
+    let (member, closing) = Member::open(config, fatal.clone(), faults).await?;
     let (stop, stopped) = daemon::Shutdown::pair();
     let mut serving = std::pin::pin!(serve(member, stopped));
     let failed = tokio::select! {
@@ -75,6 +87,7 @@ async fn close(closing: Closing) {
 
 /// Serves other members, then (as soon as this one is part of the cluster) clients, until `shutdown`.
 async fn serve(member: Arc<Member>, shutdown: daemon::Shutdown) -> daemon::Outcome {
+    let retention = member.config.retention()?;
     let mut tasks = JoinSet::new();
     let server = Server::for_members(member.clone(), shutdown.clone());
     for url in member.config.peer_listeners() {
@@ -97,9 +110,10 @@ async fn serve(member: Arc<Member>, shutdown: daemon::Shutdown) -> daemon::Outco
         tasks.spawn(server.clone().serve(url.clone()));
     }
     drop(server);
+    let compact = compactor::run(member.clone(), retention, shutdown.clone());
     let (lead, compare) = (member.clone().lead(shutdown.clone()), corruption::watch(member, shutdown));
     tasks.spawn(async move {
-        futures_util::future::join(lead, compare).await;
+        futures_util::future::join3(lead, compare, compact).await;
         Ok(())
     });
     finish(&mut tasks).await

@@ -1,9 +1,8 @@
 //! One running member: storage, consensus and state together, opened and closed in the right order.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
@@ -20,14 +19,14 @@ use crate::raft::log::LogStore;
 use crate::raft::membership::{self, Changes, Identity, MemberNode};
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
+use crate::raft::thread::CoreThread;
 use crate::raft::transport::{self, Transport};
 use crate::raft::wire::pb as peer;
 use crate::raft::wire::pb::peer_client::PeerClient;
-use crate::raft::writer::{self, Fatal, Job, Threads, Writer};
+use crate::raft::writer::{self, Disk, Fatal, Faults, Job, Threads, Writer};
 use crate::raft::{self, Answer, Consensus, transfer};
-
-/// Writes between two looks at the size on disk.
-const SIZE_EVERY: u64 = 256;
+use crate::space::{Room, Space};
+use crate::wal::Wal;
 
 /// A running member as the servers use it.
 pub struct Member {
@@ -43,14 +42,14 @@ pub struct Member {
     pub identity: Identity,
     /// Flags.
     pub config: Config,
-    writes: AtomicU64,
-    size: AtomicU64,
+    space: Space,
 }
 
 /// What has to be closed at the end.
 pub struct Closing {
     writer: Writer,
-    threads: Threads,
+    sync: Threads,
+    core: CoreThread,
     member: Arc<Member>,
     closed: Closed,
 }
@@ -61,13 +60,11 @@ impl Member {
     ///
     /// # Errors
     /// The first damaged record, by name; an unusable directory; or the other members refuse this one.
-    pub async fn open(config: Config, fatal: Fatal) -> Result<(Arc<Member>, Closing), Error> {
-        let folder = config.data_dir.join("member");
-        std::fs::create_dir_all(&folder).map_err(|e| Error::Layout(format!("{}: {e}", folder.display())))?;
-        remove_old_checkpoints(&config);
+    pub async fn open(config: Config, fatal: Fatal, faults: Faults) -> Result<(Arc<Member>, Closing), Error> {
         let data_dir = config.data_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || open_storage(&data_dir, &folder)).await;
-        let Storage { engine, closed, state, tail } = opened.map_err(|e| Error::Consensus(e.to_string()))??;
+        remove_old_checkpoints(&config);
+        let opened = tokio::task::spawn_blocking(move || open_storage(&data_dir)).await;
+        let Storage { engine, closed, state, wal, tail } = opened.map_err(|e| Error::Consensus(e.to_string()))??;
         let transport = Transport::new(&config, state.removed.clone(), fatal.clone())?;
         let start = membership::decide(Identity::read(&engine)?, &config, &transport).await?;
         let identity = start.identity;
@@ -77,29 +74,34 @@ impl Member {
         identity.write(&engine)?;
         transport.identify(identity);
         let tail = Arc::new(Mutex::new(tail));
-        let (writer, jobs) = writer::queue();
         let applier = Applier::new(engine.clone(), state.clone());
-        let threads = writer::start(engine.clone(), tail.clone(), applier, jobs, fatal.clone())
-            .map_err(|e| Error::Consensus(format!("cannot start the storage threads: {e}")))?;
-        let log = LogStore::new(engine.clone(), tail, writer.clone());
+        let no_thread = |e: std::io::Error| Error::Consensus(format!("cannot start the storage threads: {e}"));
+        let disk = Disk { engine: engine.clone(), wal, metrics: state.metrics.clone(), faults };
+        let (writer, sync) = writer::start(disk, tail.clone(), applier, fatal.clone()).map_err(no_thread)?;
+        let core = CoreThread::start().map_err(no_thread)?;
+        let log = LogStore::new(tail, writer.clone());
         let machine = StateMachine::new(state.applied.clone(), writer.clone());
         let timing =
             raft::config(identity.cluster, config.heartbeat_interval, config.election_timeout, config.snapshot_count)?;
         let limit = std::time::Duration::from_millis(config.election_timeout);
         let network = Network { transport: transport.clone(), engine: engine.clone(), limit };
-        let running = openraft::Raft::new(identity.member, timing, network, log, machine)
-            .await
-            .map_err(|e| Error::Consensus(e.to_string()))?;
-        let consensus = Consensus::new(running, transport, identity.member, REQUEST_LIMIT + 2 * limit);
-        let size = AtomicU64::new(engine.size());
+        let housekeeping = writer.clone();
+        let running = core.run(async move {
+            let raft = openraft::Raft::new(identity.member, timing, network, log, machine).await?;
+            tokio::spawn(housekeeping.clone().compact());
+            tokio::spawn(raft::purge_by_size(raft.clone(), housekeeping));
+            let consensus = Consensus::new(raft, transport, identity.member, REQUEST_LIMIT + 2 * limit);
+            Ok::<_, openraft::errors::Fatal<raft::Types>>(consensus)
+        });
+        let consensus = running.await.map_err(no_thread)?.map_err(|e| Error::Consensus(e.to_string()))?;
+        let space = Space::new(&config.data_dir, config.quota());
         let changes = Changes::new(&config);
-        let member =
-            Arc::new(Member { consensus, changes, state, engine, identity, config, writes: AtomicU64::new(0), size });
-        member.watch_membership(start.met, fatal);
+        let member = Arc::new(Member { consensus, changes, state, engine, identity, config, space });
+        member.watch_membership(start.met, fatal, writer.clone());
         if identity.founder {
             member.consensus.found(start.founders).await?;
         }
-        Ok((member.clone(), Closing { writer, threads, member, closed }))
+        Ok((member.clone(), Closing { writer, sync, core, member, closed }))
     }
 
     /// Returns when this member is part of the cluster and knows everything that was committed: nothing is served before.
@@ -147,7 +149,7 @@ impl Member {
     }
 
     /// Keeps addresses current, ends this member when it was removed or consensus failed, and lets a lone member sleep.
-    fn watch_membership(&self, met: BTreeMap<u64, MemberNode>, fatal: Fatal) {
+    fn watch_membership(&self, met: BTreeMap<u64, MemberNode>, fatal: Fatal, writer: Writer) {
         let consensus = self.consensus.clone();
         let (removed, me) = (self.state.removed.clone(), self.identity.member);
         let linger = std::time::Duration::from_millis(self.config.election_timeout);
@@ -175,6 +177,7 @@ impl Member {
                 // Alone there is no one to send heartbeats to and no election to time: an idle member should sleep.
                 consensus.raft().runtime_config().heartbeat(!alone);
                 consensus.raft().runtime_config().tick(!alone);
+                writer.set_alone(alone);
                 if !members.is_empty() {
                     consensus.transport().learn(members);
                 }
@@ -246,19 +249,22 @@ impl Member {
         if stores {
             self.check_space().await?;
         }
-        self.consensus.propose(operation).await
+        let outcome = self.consensus.propose(operation).await;
+        if matches!(&outcome, Err(error) if !matches!(error, Error::Refused(_))) {
+            self.state.metrics.failed.increment();
+        }
+        outcome
     }
 
     async fn check_space(&self) -> Result<(), Error> {
-        if self.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(SIZE_EVERY) {
-            self.size.store(self.engine.size(), Ordering::Relaxed);
+        match self.space.room(|| self.engine.size()) {
+            Room::Enough => return Ok(()),
+            Room::DiskFull => return Err(Refusal::NoSpace.into()),
+            Room::QuotaUsedUp => {}
         }
-        if self.size.load(Ordering::Relaxed) <= self.config.quota() {
-            return Ok(());
-        }
-        self.size.store(self.engine.size(), Ordering::Relaxed);
-        if self.size.load(Ordering::Relaxed) <= self.config.quota() {
-            return Ok(());
+        let raised = |a: &pb::AlarmMember| a.member_id == self.identity.member && a.alarm() == pb::AlarmType::Nospace;
+        if self.state.alarms.lock().alarms.iter().any(raised) {
+            return Err(Refusal::NoSpace.into());
         }
         tracing::warn!(quota = self.config.quota(), "the space quota is used up: raising the NOSPACE alarm");
         let alarm = pb::AlarmRequest {
@@ -362,28 +368,36 @@ struct Storage {
     engine: Engine,
     closed: Closed,
     state: State,
+    wal: Wal,
     tail: crate::raft::log::Tail,
 }
 
-fn open_storage(data_dir: &std::path::Path, folder: &std::path::Path) -> Result<Storage, Error> {
-    let (engine, closed) = Engine::open(folder)?;
+fn open_storage(data_dir: &Path) -> Result<Storage, Error> {
+    let folder = data_dir.join("member");
+    std::fs::create_dir_all(&folder).map_err(|e| Error::Layout(format!("{}: {e}", folder.display())))?;
+    let (engine, closed) = Engine::open(&folder)?;
     transfer::resume(&engine, data_dir)?;
     let state = State::open(&engine)?;
-    let tail = crate::raft::log::open(&engine)?;
-    Ok(Storage { engine, closed, state, tail })
+    let applied = state.applied.lock().log;
+    let (wal, tail) = crate::raft::log::open(&data_dir.join("wal"), applied)?;
+    Ok(Storage { engine, closed, state, wal, tail })
 }
 
 impl Closing {
     /// Ends consensus, then the storage threads, and waits until the last connection let go of the database.
     pub async fn close(self) {
-        let Closing { writer, threads, member, closed } = self;
+        let Closing { writer, sync, core, member, closed } = self;
         member.consensus.shutdown().await;
         drop(member);
         if writer.send(Job::Stop).is_err() {
             tracing::debug!("the writer had stopped already");
         }
         drop(writer);
-        if let Err(error) = tokio::task::spawn_blocking(move || threads.join()).await {
+        let joined = tokio::task::spawn_blocking(move || {
+            sync.join();
+            core.join();
+        });
+        if let Err(error) = joined.await {
             tracing::warn!(%error, "cannot join the storage threads");
         }
         if tokio::time::timeout(CLOSE_LIMIT, closed.wait()).await.is_err() {

@@ -6,7 +6,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use openraft::vote::RaftLeaderId;
 use rocksdb::WriteBatch;
 use sha2::{Digest, Sha256};
 
@@ -16,8 +15,8 @@ use crate::error::Error;
 use crate::lease::LeaseTable;
 use crate::mvcc::Mvcc;
 use crate::raft::membership::{self, Identity};
-use crate::raft::{StoredMembership, Vote, log_id};
-use crate::schema::{self, Applied, raft_meta, state};
+use crate::raft::{StoredMembership, log_id};
+use crate::schema::{self, Applied, state};
 
 /// Bytes of the SHA-256 behind the archive.
 const DIGEST: usize = 32;
@@ -216,8 +215,8 @@ fn restore(args: &Restore) -> Result<(), OfflineError> {
     restored
 }
 
-/// Makes the unpacked database the start of a new cluster: another identity, no votes, and a log that begins behind what
-/// it holds, so that members added later get it as a snapshot.
+/// Makes the unpacked database the start of a new cluster with another identity. There are no votes and no log: the log
+/// will begin behind what the database holds, so that members added later get that as a snapshot.
 fn found(args: &Restore, folder: &Path, digest: [u8; 32]) -> Result<(), OfflineError> {
     let (engine, _) = Engine::open(folder)?;
     // Reads and verifies every record before anything is changed.
@@ -238,11 +237,6 @@ fn found(args: &Restore, folder: &Path, digest: [u8; 32]) -> Result<(), OfflineE
     let json = |value: Result<Vec<u8>, serde_json::Error>| value.map_err(|e| bad(&e));
 
     let mut batch = WriteBatch::default();
-    engine.delete_range(&mut batch, schema::RAFT_LOG, &0u64.to_be_bytes(), &u64::MAX.to_be_bytes());
-    let leader_id = openraft::impls::leader_id_std::LeaderId::new(term, member);
-    let vote = Vote { leader_id, committed: false };
-    engine.put(&mut batch, schema::RAFT_META, raft_meta::VOTE, &json(serde_json::to_vec(&vote))?);
-    engine.put(&mut batch, schema::RAFT_META, raft_meta::PURGED, &json(serde_json::to_vec(&log_id(term, index)))?);
     let applied = Applied { log: Some((term, index)), revision };
     engine.put(&mut batch, schema::STATE, state::APPLIED, &applied.encode());
     engine.put(&mut batch, schema::STATE, state::MEMBERSHIP, &json(serde_json::to_vec(&stored))?);
@@ -254,6 +248,7 @@ fn found(args: &Restore, folder: &Path, digest: [u8; 32]) -> Result<(), OfflineE
     }
     engine.write(batch)?;
     identity.write(&engine)?;
+    engine.sync()?;
     println!("restored revision {revision} as member {member:x} of cluster {cluster:x}");
     Ok(())
 }

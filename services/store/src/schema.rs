@@ -1,4 +1,5 @@
-//! Every column family, every key and the form of every value on disk. Nothing else in this crate knows a byte layout.
+//! Every column family, every key and the form of every value on disk. Besides the files of [`crate::wal`], nothing else in
+//! this crate knows a byte layout.
 //!
 //! A value is `crc32 (4 bytes, little endian) ++ payload`. The checksum covers the family name and the key as well, so a
 //! value that ends up under another key is as wrong as a flipped bit. There is no family for the key index: opening the
@@ -8,10 +9,9 @@ use bytes::Bytes;
 use prost::Message;
 use store_api::mvccpb::KeyValue;
 
-/// Raft entries; key: index (8 bytes, big endian); value: [`LogRecord`].
+/// Raft entries: no family, but the name under which the values in [`crate::wal`] are sealed. Key: index (8 bytes, big
+/// endian); value: [`LogRecord`].
 pub const RAFT_LOG: &str = "raft_log";
-/// Raft's vote and purge mark; keys in [`raft_meta`].
-pub const RAFT_META: &str = "raft_meta";
 /// Key-value records; key: [`Revision`]; value: [`encode_record`].
 pub const MVCC: &str = "mvcc";
 /// Granted leases; key: lease id (8 bytes, big endian); value: granted seconds (8 bytes, big endian).
@@ -20,15 +20,7 @@ pub const LEASE: &str = "lease";
 pub const STATE: &str = "state";
 
 /// All families, in the order they are opened and verified.
-pub const FAMILIES: [&str; 5] = [RAFT_LOG, RAFT_META, MVCC, LEASE, STATE];
-
-/// Keys of [`RAFT_META`]. Values are JSON.
-pub mod raft_meta {
-    /// The last vote this member cast.
-    pub const VOTE: &[u8] = b"vote";
-    /// The last log id that was purged.
-    pub const PURGED: &[u8] = b"purged";
-}
+pub const FAMILIES: [&str; 3] = [MVCC, LEASE, STATE];
 
 /// Keys of [`STATE`].
 pub mod state {
@@ -53,7 +45,7 @@ pub mod state {
 }
 
 /// The layout this code reads and writes.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// A stored value that is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -246,6 +246,38 @@ async fn watches_resume_filter_and_end_at_compaction() {
 }
 
 #[tokio::test]
+async fn compaction_ends_only_watchers_that_ask_for_what_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::start(folder.path());
+    let channel = connect(&store.url).await;
+    let mut kv = KvClient::new(channel.clone());
+    let mut live = Watch::open(&channel).await;
+    live.create(prefix("/c/"), 0).await;
+    for turn in 0..8 {
+        kv.put(put("/c/k", &turn.to_string())).await.unwrap();
+    }
+    kv.compact(pb::CompactionRequest { revision: 7, physical: true }).await.unwrap();
+
+    // All of it is still in memory; without replaced values nothing but the compaction stands in the way.
+    let mut late = Watch::open(&channel).await;
+    let create = |start_revision| {
+        let range = prefix("/c/");
+        let (key, range_end) = (range.key, range.range_end);
+        RequestUnion::CreateRequest(pb::WatchCreateRequest { key, range_end, start_revision, ..Default::default() })
+    };
+    late.send(create(6)).await;
+    assert!(late.next().await.created);
+    let canceled = late.next().await;
+    assert_eq!((canceled.canceled, canceled.compact_revision, canceled.events.len()), (true, 7, 0));
+    late.send(create(7)).await;
+    assert!(late.next().await.created);
+    assert_eq!(late.events(3).await, ["PUT /c/k@7<", "PUT /c/k@8<", "PUT /c/k@9<"]);
+    // Whoever was there all the time misses nothing.
+    assert_eq!(live.events(8).await[7], "PUT /c/k@9<6");
+    store.stop().await;
+}
+
+#[tokio::test]
 async fn a_watcher_that_lags_reads_history_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::start(folder.path());
@@ -335,32 +367,236 @@ async fn snapshots_carry_their_digest() {
 }
 
 #[tokio::test]
+async fn the_quota_stops_puts_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, (trigger, shutdown)) = (free_port(), Shutdown::pair());
+    let mut args = arguments(folder.path(), port);
+    args.push("--quota-backend-bytes=400000".into());
+    let task = tokio::spawn(store::run(args, shutdown));
+    let channel = connect(&format!("http://127.0.0.1:{port}")).await;
+    let mut kv = KvClient::new(channel.clone());
+    let mut refused = None;
+    for turn in 0..2000 {
+        if let Err(status) = kv.put(put(&format!("/q/{turn}"), &"x".repeat(1000))).await {
+            refused = Some(status);
+            break;
+        }
+    }
+    let refused = refused.expect("a full store");
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+    );
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let txn = pb::TxnRequest { success: vec![op(Request::RequestPut(put("/q/t", "")))], ..Default::default() };
+    assert_eq!(kv.txn(txn).await.unwrap_err().code(), Code::ResourceExhausted);
+    let grant = pb::LeaseGrantRequest { ttl: 10, id: 0 };
+    assert_eq!(LeaseClient::new(channel.clone()).lease_grant(grant).await.unwrap_err().code(), Code::ResourceExhausted);
+
+    assert!(kv.range(get("/q/1")).await.unwrap().into_inner().count == 1);
+    let all = prefix("/q/");
+    let delete = pb::DeleteRangeRequest { key: all.key, range_end: all.range_end, ..Default::default() };
+    let revision = kv.delete_range(delete).await.unwrap().into_inner().header.unwrap().revision;
+    kv.compact(pb::CompactionRequest { revision, physical: true }).await.unwrap();
+    let mut maintenance = MaintenanceClient::new(channel.clone());
+    maintenance.defragment(pb::DefragmentRequest {}).await.unwrap();
+    let alarm =
+        |action: pb::alarm_request::AlarmAction| pb::AlarmRequest { action: action.into(), ..Default::default() };
+    let alarms = maintenance.alarm(alarm(pb::alarm_request::AlarmAction::Get)).await.unwrap().into_inner().alarms;
+    assert_eq!(alarms.len(), 1);
+    assert_eq!(alarms[0].alarm(), pb::AlarmType::Nospace);
+    let mut disarm = alarm(pb::alarm_request::AlarmAction::Deactivate);
+    disarm.set_alarm(pb::AlarmType::Nospace);
+    maintenance.alarm(disarm).await.unwrap();
+    tokio::time::timeout(LIMIT, async { while kv.put(put("/q/again", "1")).await.is_err() {} }).await.unwrap();
+    trigger.trigger();
+    task.await.unwrap().unwrap();
+}
+
+/// What a plain HTTP client sees.
+async fn http(url: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn old_history_goes_by_itself_and_the_figures_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, (trigger, shutdown)) = (free_port(), Shutdown::pair());
+    let mut args = arguments(folder.path(), port);
+    args.push("--auto-compaction-retention=1s".into());
+    let task = tokio::spawn(store::run(args, shutdown));
+    let url = format!("http://127.0.0.1:{port}");
+    let mut kv = KvClient::new(connect(&url).await);
+    for turn in 0..10 {
+        kv.put(put("/h", &turn.to_string())).await.unwrap();
+    }
+    let old = pb::RangeRequest { revision: 5, ..get("/h") };
+    tokio::time::timeout(LIMIT, async { while kv.range(old.clone()).await.is_ok() {} }).await.expect("a compaction");
+    assert_eq!(kv.range(get("/h")).await.unwrap().into_inner().kvs[0].value, "9");
+
+    let figures = http(&url, "/metrics").await;
+    for line in ["etcd_server_has_leader 1", "etcd_mvcc_put_total 10", "etcd_debugging_mvcc_keys_total 1"] {
+        assert!(figures.lines().any(|l| l == line), "{line} is not in {figures}");
+    }
+    assert!(figures.contains("etcd_disk_wal_fsync_duration_seconds_count "));
+    assert!(http(&url, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(http(&url, "/health").await.contains(r#"{"health":"true""#));
+    trigger.trigger();
+    task.await.unwrap().unwrap();
+}
+
+/// Why a store does not start.
+async fn refusal(folder: &Path) -> String {
+    let (_trigger, shutdown) = Shutdown::pair();
+    store::run(arguments(folder, free_port()), shutdown).await.unwrap_err().to_string()
+}
+
+/// A small file system of its own; only root can have one.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn new(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status();
+        if mount.is_ok_and(|status| status.success()) {
+            return Some(Tmpfs(folder));
+        }
+        println!("left out: mounting a small file system needs root");
+        None
+    }
+
+    /// Leaves about so many bytes for others.
+    fn fill(&self, leave: u64) {
+        let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        let free = stat.blocks_available() * stat.fragment_size();
+        let bytes = usize::try_from(free.saturating_sub(leave)).unwrap();
+        std::fs::write(self.filler(), vec![1; bytes]).unwrap();
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.0.path().join("filler")
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_nearly_full_disk_refuses_puts_and_a_full_one_ends_the_member() {
+    let Some(disk) = Tmpfs::new("160m") else { return };
+    let folder = disk.0.path().join("data");
+    let store = Store::start(&folder);
+    let channel = connect(&store.url).await;
+    let (mut kv, mut leases) = (KvClient::new(channel.clone()), LeaseClient::new(channel.clone()));
+    for turn in 0..300 {
+        kv.put(put(&format!("/s/{turn:03}"), "kept")).await.unwrap();
+    }
+    let lease = leases.lease_grant(pb::LeaseGrantRequest { ttl: 3600, id: 5 }).await.unwrap().into_inner();
+
+    disk.fill(40 << 20);
+    let refused = tokio::time::timeout(LIMIT, async {
+        loop {
+            // A look at the file system is used for some milliseconds.
+            if let Err(status) = kv.put(put("/s/more", "x")).await {
+                return status;
+            }
+        }
+    });
+    let refused = refused.await.unwrap();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+    );
+    let delete = |key: &str| pb::DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
+    kv.delete_range(delete("/s/000")).await.unwrap();
+    leases.lease_revoke(pb::LeaseRevokeRequest { id: lease.id }).await.unwrap();
+    assert_eq!(kv.range(get("/s/001")).await.unwrap().into_inner().count, 1);
+    std::fs::remove_file(disk.filler()).unwrap();
+    tokio::time::timeout(LIMIT, async { while kv.put(put("/s/more", "x")).await.is_err() {} }).await.unwrap();
+
+    // No room at all: the next flush of the database fails, and the member ends instead of going on.
+    disk.fill(0);
+    let mut gone = Vec::new();
+    for turn in 1..300 {
+        let key = format!("/s/{turn:03}");
+        match kv.delete_range(delete(&key)).await {
+            Ok(_) => gone.push(key),
+            Err(_) => break,
+        }
+    }
+    let Store { task, trigger, .. } = store;
+    let reason = tokio::time::timeout(LIMIT, task).await.expect("the member ends").unwrap().unwrap_err().to_string();
+    assert!(reason.contains("No space left on device"), "{reason}");
+    drop(trigger);
+    std::fs::remove_file(disk.filler()).unwrap();
+    let store = Store::start(&folder);
+    let mut kv = KvClient::new(connect(&store.url).await);
+    let left = kv.range(prefix("/s/")).await.unwrap().into_inner().kvs;
+    assert!(left.iter().all(|kv| !gone.iter().any(|key| kv.key == key.as_bytes())), "an acknowledged delete is undone");
+    assert!(left.len() >= 300 - gone.len() - 1);
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_the_member_and_acknowledges_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (_trigger, shutdown) = Shutdown::pair();
+    let faults = store::raft::writer::Faults::default();
+    let running = tokio::spawn(store::run_on(arguments(folder.path(), port), shutdown, faults.clone()));
+    let mut kv = KvClient::new(connect(&format!("http://127.0.0.1:{port}")).await);
+    kv.put(put("/f", "1")).await.unwrap();
+    faults.fail_syncs();
+    assert!(kv.put(put("/f", "2")).await.is_err());
+    let reason = tokio::time::timeout(LIMIT, running).await.unwrap().unwrap().unwrap_err().to_string();
+    assert!(reason.contains("cannot sync the log"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_damaged_record_is_named_and_never_served() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::start(folder.path());
     KvClient::new(connect(&store.url).await).put(put("/d", "precious")).await.unwrap();
     store.stop().await;
 
-    for family in ["mvcc", "raft_log"] {
-        let member = folder.path().join("member");
-        let open = || rocksdb::DB::open_cf(&rocksdb::Options::default(), &member, store::schema::FAMILIES).unwrap();
-        let db = open();
-        let handle = db.cf_handle(family).unwrap();
-        let (key, good) = db.iterator_cf(&handle, rocksdb::IteratorMode::End).next().unwrap().unwrap();
-        let mut bad = good.to_vec();
-        *bad.last_mut().unwrap() ^= 0x10;
-        db.put_cf(&handle, &key, &bad).unwrap();
-        drop(handle);
-        drop(db);
+    let member = folder.path().join("member");
+    let open = || rocksdb::DB::open_cf(&rocksdb::Options::default(), &member, store::schema::FAMILIES).unwrap();
+    let db = open();
+    let handle = db.cf_handle("mvcc").unwrap();
+    let (key, good) = db.iterator_cf(&handle, rocksdb::IteratorMode::End).next().unwrap().unwrap();
+    let mut bad = good.to_vec();
+    *bad.last_mut().unwrap() ^= 0x10;
+    db.put_cf(&handle, &key, &bad).unwrap();
+    drop(handle);
+    drop(db);
+    let error = refusal(folder.path()).await;
+    assert!(error.contains("corrupt record in column family mvcc, key 0x"), "{error}");
+    let db = open();
+    let handle = db.cf_handle("mvcc").unwrap();
+    db.put_cf(&handle, &key, &good).unwrap();
+    drop(handle);
+    drop(db);
 
-        let (_trigger, shutdown) = Shutdown::pair();
-        let error = store::run(arguments(folder.path(), free_port()), shutdown).await.unwrap_err().to_string();
-        assert!(error.contains(&format!("corrupt record in column family {family}, key 0x")), "{error}");
-
-        let db = open();
-        let handle = db.cf_handle(family).unwrap();
-        db.put_cf(&handle, &key, &good).unwrap();
-    }
+    let log = std::fs::read_dir(folder.path().join("wal")).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&log).unwrap();
+    let place = whole.windows(8).position(|bytes| bytes == b"precious").unwrap();
+    let mut bad = whole.clone();
+    bad[place] ^= 0x10;
+    std::fs::write(&log, bad).unwrap();
+    let error = refusal(folder.path()).await;
+    assert!(error.contains(&format!("corrupt log file {} at offset ", log.display())), "{error}");
+    std::fs::write(&log, whole).unwrap();
     Store::start(folder.path()).stop().await;
 }
 

@@ -63,6 +63,11 @@ pub struct Index {
 }
 
 impl Index {
+    /// How many keys are known.
+    pub fn count(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The revision of a key's value as of `at`.
     pub fn find(&self, key: &[u8], at: i64) -> Option<Revision> {
         self.keys.get(key)?.live_at(at)

@@ -21,7 +21,7 @@ pub use index::Index;
 pub use range::KeyRange;
 pub use txn::{Change, Transaction};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Records};
 use crate::error::{Error, Refusal};
 use crate::lease::LeaseTable;
 use crate::schema::{self, Applied, Revision};
@@ -101,6 +101,11 @@ impl Mvcc {
         self.revision.store(revision, Ordering::Release);
     }
 
+    /// How many keys there are, deleted ones included until they are compacted.
+    pub fn keys(&self) -> usize {
+        self.index.read().count()
+    }
+
     /// The revision before which history is gone.
     pub fn compacted(&self) -> i64 {
         self.compacted.load(Ordering::Acquire)
@@ -118,11 +123,27 @@ impl Mvcc {
     /// # Errors
     /// The revision cannot be read, or the disk failed.
     pub fn range(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Error> {
+        self.read(request, || self.engine.snapshot())
+    }
+
+    /// [`Mvcc::range`] without waiting for the disk.
+    ///
+    /// # Errors
+    /// As for [`Mvcc::range`], or the value is not in memory.
+    pub fn range_in_memory(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Error> {
+        self.read(request, || self.engine.snapshot_in_memory())
+    }
+
+    fn read<'e>(
+        &'e self,
+        request: &pb::RangeRequest,
+        snapshot: impl FnOnce() -> Records<'e>,
+    ) -> Result<pb::RangeResponse, Error> {
         let (selected, records, current) = {
             let index = self.index.read();
             let current = self.revision();
             let at = read::read_at(request.revision, current, self.compacted())?;
-            (read::select(&index, request, at), self.engine.snapshot(), current)
+            (read::select(&index, request, at), snapshot(), current)
         };
         let mut response = read::answer(selected, request, &records)?;
         response.header = Some(pb::ResponseHeader { revision: current, ..Default::default() });

@@ -1,4 +1,4 @@
-//! Applying committed entries: the only code that changes the state machine. Runs on the writer thread.
+//! Applying committed entries: the only code that changes the state machine. Runs where consensus runs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use tokio::sync::watch;
 use super::state_machine::AppliedState;
 use super::transfer::{self, Received};
 use super::{Entry, Types, log_id, membership, term};
-use crate::command::{Operation, Outcome, Reply};
+use crate::command::{Command, Operation, Outcome, Reply};
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
 use crate::lease::LeaseTable;
+use crate::metrics::Metrics;
 use crate::mvcc::{Change, Load, Mvcc, Transaction, check};
 use crate::schema::{self, Applied, Corruption, Revision, state};
 use crate::watch::{Batch, Hub};
@@ -41,6 +42,8 @@ pub struct State {
     pub alarms: Arc<Mutex<pb::AlarmResponse>>,
     /// The last applied entry and membership.
     pub applied: Arc<Mutex<AppliedState>>,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
     /// Members that were removed.
     pub removed: Arc<Mutex<BTreeSet<u64>>>,
     /// The revision up to which superseded records are gone from disk.
@@ -79,6 +82,7 @@ impl State {
             leases: Arc::new(Mutex::new(leases)),
             alarms: Arc::new(Mutex::new(alarms)),
             applied: Arc::new(Mutex::new(applied_state(engine)?)),
+            metrics: Arc::default(),
             removed: Arc::new(Mutex::new(membership::read_removed(engine)?)),
             compacted: watch::Sender::new(done),
             leases_changed: Arc::new(tokio::sync::Notify::new()),
@@ -185,11 +189,7 @@ impl Applier {
                     self.engine.put(&mut round.batch, schema::STATE, state::MEMBERSHIP, &payload);
                     Reply::default()
                 }
-                EntryPayload::Normal(command) => match self.operation(&mut round, command.operation()) {
-                    Ok(outcome) => Ok(outcome).into(),
-                    Err(Error::Refused(refusal)) => Err(refusal).into(),
-                    Err(error) => return Err(error),
-                },
+                EntryPayload::Normal(command) => self.command(&mut round, &command)?,
             };
             if let Some(responder) = responder {
                 answers.push((responder, reply));
@@ -213,6 +213,30 @@ impl Applier {
             self.state.leases_changed.notify_one();
         }
         Ok(())
+    }
+
+    /// Does what one entry asks for; a refusal is an answer, any other error ends the process.
+    fn command(&mut self, round: &mut Round, command: &Command) -> Result<Reply, Error> {
+        let mut results = Vec::new();
+        for operation in command.operations() {
+            self.count(operation);
+            results.push(match self.operation(round, operation) {
+                Ok(outcome) => Ok(outcome),
+                Err(Error::Refused(refusal)) => Err(refusal),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(Reply::new(results))
+    }
+
+    fn count(&self, operation: Option<&Operation>) {
+        let metrics = &self.state.metrics;
+        match operation {
+            Some(Operation::Put(_)) => metrics.puts.increment(),
+            Some(Operation::DeleteRange(_)) => metrics.deletes.increment(),
+            Some(Operation::Txn(_)) => metrics.txns.increment(),
+            _ => {}
+        }
     }
 
     /// Replaces everything by a snapshot from another member.

@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{RaftMetrics, ReadPolicy};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use super::batch::{self, Committed, Proposer};
 use super::membership::MemberNode;
 use super::state_machine::StateMachine;
 use super::transport::{Lane, Transport, never_sent};
 use super::wire::pb;
-use super::{LogId, Types};
+use super::{LogId, Types, term};
 use crate::command::{Command, Operation, Outcome, Reply};
 use crate::error::{Error, Refusal};
 
@@ -40,14 +43,22 @@ pub struct Consensus {
     id: u64,
     limit: Duration,
     reads: mpsc::UnboundedSender<Asked>,
+    proposer: Proposer,
+    /// Kept because openraft makes a new receiver for every call, and every answer to a client asks for the term.
+    metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
 }
 
 impl Consensus {
-    /// Wraps a running Raft; a request may take `limit`.
+    /// Wraps a running Raft; a request may take `limit`. Entries are proposed by a task of the current runtime.
     pub fn new(raft: openraft::Raft<Types, StateMachine>, transport: Transport, id: u64, limit: Duration) -> Self {
         let (reads, asked) = mpsc::unbounded_channel();
-        let consensus = Consensus { raft, transport, id, limit, reads };
+        let (proposer, proposed) = batch::queue();
+        let metrics = raft.metrics();
+        let consensus = Consensus { raft, transport, id, limit, reads, proposer, metrics };
         tokio::spawn(consensus.clone().read_together(asked));
+        let proposing = consensus.clone();
+        let submit = move |command, committed| proposing.clone().submit(command, committed);
+        tokio::spawn(proposed.collect(submit));
         consensus
     }
 
@@ -86,12 +97,17 @@ impl Consensus {
     /// # Errors
     /// The change was refused; or no leader took it in time; or it is unknown whether it happened.
     pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
-        let command = Command::new(operation);
+        let outcome = tokio::time::timeout(self.limit, self.proposer.propose(operation)).await;
+        outcome.unwrap_or(Err(Refusal::Timeout.into()))
+    }
+
+    /// Proposes an entry through the leader and waits until it is applied here.
+    async fn submit(self, command: Command, mut committed: Committed) -> Result<Reply, Error> {
         let deadline = Instant::now() + self.limit;
         loop {
-            let proposed = tokio::time::timeout_at(deadline, self.propose_here(command.clone())).await;
+            let proposed = tokio::time::timeout_at(deadline, self.write(command.clone(), &mut committed)).await;
             match proposed.unwrap_or(Err(Refusal::Timeout.into()))? {
-                Answer::Done((reply, _)) => return reply.into_result(),
+                Answer::Done((reply, _)) => return Ok(reply),
                 Answer::NotLeader => {}
             }
             if let Some(leader) = self.other_leader().await
@@ -99,7 +115,7 @@ impl Consensus {
             {
                 // A client that reads from this member next expects its own write.
                 self.wait_applied(index, deadline).await?;
-                return reply.into_result();
+                return Ok(reply);
             }
             self.pause(deadline).await?;
         }
@@ -110,14 +126,24 @@ impl Consensus {
     /// # Errors
     /// Consensus stopped, or it is unknown whether the change happened.
     pub async fn propose_here(&self, command: Command) -> Result<Answer<(Reply, u64)>, Error> {
-        match self.raft.client_write(command).await {
-            Ok(response) => Ok(Answer::Done((response.data, response.log_id.index))),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Ok(Answer::NotLeader),
-            Err(RaftError::APIError(_)) => Err(Refusal::LeaderFailed.into()),
-            Err(RaftError::Fatal(fatal)) => {
-                tracing::error!(%fatal, "consensus stopped");
-                Err(Refusal::Stopped.into())
-            }
+        self.write(command, &mut None).await
+    }
+
+    async fn write(&self, command: Command, committed: &mut Committed) -> Result<Answer<(Reply, u64)>, Error> {
+        let (responder, commit, complete) = ProgressResponder::new();
+        self.raft.write(command).responder(responder).await.map_err(|fatal| {
+            tracing::error!(%fatal, "consensus stopped");
+            Refusal::Stopped
+        })?;
+        if commit.await.is_ok() {
+            // The next entry may go while this one is applied. Otherwise it failed, and `complete` says why.
+            *committed = None;
+        }
+        match complete.await {
+            Ok(Ok(response)) => Ok(Answer::Done((response.data, response.log_id.index))),
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Ok(Answer::NotLeader),
+            Ok(Err(_)) => Err(Refusal::LeaderFailed.into()),
+            Err(_) => Err(Refusal::Stopped.into()),
         }
     }
 
@@ -155,6 +181,9 @@ impl Consensus {
     /// # Errors
     /// No quorum answers in time.
     pub async fn read_barrier(&self) -> Result<(), Error> {
+        if self.decides_alone() {
+            return Ok(());
+        }
         if self.transport.alone()
             && let Answer::Done(index) = self.committed_index_here().await?
         {
@@ -165,6 +194,18 @@ impl Consensus {
         self.reads.send(sender).map_err(|_| Refusal::Stopped)?;
         let index = receiver.await.map_err(|_| Refusal::Stopped)??;
         self.wait_applied(index, Instant::now() + self.limit).await
+    }
+
+    /// Whether nothing can be committed anywhere that this member has not applied: it leads, it is the only voter, and it has
+    /// applied an entry of its own term, so everything before it too. What it acknowledged itself, it applied first.
+    ///
+    /// The metrics lag by one step of consensus. Any change of these facts needs several steps of this very member (it votes,
+    /// or it appends the membership that lets others do without it) before another member can commit anything.
+    fn decides_alone(&self) -> bool {
+        let metrics = self.metrics.borrow_watched();
+        metrics.state.is_leader()
+            && metrics.last_applied.as_ref().is_some_and(|applied| term(applied) == metrics.current_term)
+            && metrics.membership_config.membership().voter_ids().eq([self.id])
     }
 
     /// Answers everyone who asked while the question before was on its way with one question.
@@ -282,15 +323,13 @@ impl Consensus {
 
     /// The term in which this member leads, if it does.
     pub fn leading_term(&self) -> Option<u64> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.metrics.borrow_watched();
         metrics.state.is_leader().then_some(metrics.current_term)
     }
 
     /// Term, committed index and applied index.
     pub fn progress(&self) -> (u64, u64, u64) {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.metrics.borrow_watched();
         let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
         (metrics.current_term, index(&metrics.local_committed), index(&metrics.last_applied))
     }

@@ -1,4 +1,4 @@
-//! The Raft log and vote: openraft's storage trait on top of the writer thread.
+//! The Raft log and vote: openraft's storage trait on top of the writer.
 //!
 //! Appends return at once; the writer stores them and the callback tells openraft when they are durable. Until an entry is
 //! applied it stays in a small cache, so that applying never reads the disk.
@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::path::Path;
 use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -16,9 +17,9 @@ use parking_lot::Mutex;
 use super::writer::{Job, Writer};
 use super::{Entry, LogId, Types, Vote, log_id, term};
 use crate::command::Command;
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::schema::{self, Corruption, LogKind, LogRecord};
+use crate::wal::{Recovered, Stored, Wal};
 
 /// Applied entries stay this long, for a member that is just behind.
 const KEEP_APPLIED: usize = 16;
@@ -56,6 +57,11 @@ impl Tail {
     pub fn applied(&mut self, index: u64) {
         self.applied = self.applied.max(index);
         self.evict();
+    }
+
+    /// Whether everything before `index` is applied.
+    pub fn has_applied_before(&self, index: u64) -> bool {
+        self.applied + 1 >= index
     }
 
     fn evict(&mut self) {
@@ -122,39 +128,40 @@ impl Tail {
 /// The log as openraft sees it.
 #[derive(Clone)]
 pub struct LogStore {
-    engine: Engine,
     tail: Arc<Mutex<Tail>>,
     writer: Writer,
 }
 
-/// Reads and verifies the log on disk.
+/// Reads and verifies the log on disk. A log that does not reach what the state machine has applied begins anew behind it:
+/// the state machine came from a snapshot, or was flushed before this member's part of a commit was.
 ///
 /// # Errors
-/// The first damaged or missing entry, by name; or the disk failed.
-pub fn open(engine: &Engine) -> Result<Tail, Error> {
-    let purged: Option<LogId> = json(engine, schema::raft_meta::PURGED)?;
-    let vote = json(engine, schema::raft_meta::VOTE)?;
-    let mut tail = Tail { purged, last: purged, vote, ..Tail::default() };
-    let mut expected = purged.map(|id| id.index + 1);
-    engine.scan(schema::RAFT_LOG, &expected.unwrap_or(0).to_be_bytes(), |key, value| {
-        let index =
-            u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
-        if expected.is_some_and(|expected| expected != index) {
-            return Err(Corruption::new(schema::RAFT_LOG, key, "the entry before this one is missing").into());
-        }
-        expected = Some(index + 1);
-        let record = LogRecord::decode(index, &value)?;
-        tail.last = Some(log_id(record.term, index));
-        tail.written = index;
-        Ok(true)
-    })?;
-    Ok(tail)
+/// The first damaged or missing record, by name; or the disk failed.
+pub fn open(folder: &Path, applied: Option<LogId>) -> Result<(Wal, Tail), Error> {
+    let check = |index: u64, value: &[u8]| decode(index, value).map(|_| ()).map_err(|e| e.to_string());
+    let Recovered { mut wal, vote, purged, last } = Wal::open(folder, check)?;
+    let mut purged: Option<LogId> = json("purge mark", &purged)?;
+    let mut last = match last {
+        None => purged,
+        Some((index, value)) => Some(decode(index, &value)?.log_id),
+    };
+    if let Some(applied) = applied.filter(|applied| Some(*applied) > last) {
+        tracing::info!(index = applied.index, "the log begins behind what is applied");
+        let mark = serde_json::to_vec(&applied).map_err(|e| Error::Consensus(e.to_string()))?;
+        wal.purge(applied.index, mark)?.sync()?;
+        (purged, last) = (Some(applied), Some(applied));
+    }
+    // Whoever has entries of a term was there, and must not elect anybody in an earlier one.
+    let vote = json("vote", &vote)?.or(last.map(|last| Vote::new(term(&last), 0)));
+    let written = last.map_or(0, |last| last.index);
+    Ok((wal, Tail { purged, last, vote, written, ..Tail::default() }))
 }
 
-fn json<T: serde::de::DeserializeOwned>(engine: &Engine, key: &'static [u8]) -> Result<Option<T>, Error> {
-    let Some(payload) = engine.get(schema::RAFT_META, key)? else { return Ok(None) };
-    let value = serde_json::from_slice(&payload).map_err(|e| Corruption::new(schema::RAFT_META, key, e))?;
-    Ok(Some(value))
+fn json<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<Option<T>, Error> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(bytes).map(Some).map_err(|e| Error::Layout(format!("log: the {what} is unreadable: {e}")))
 }
 
 pub(super) fn encode(entry: &Entry) -> io::Result<Vec<u8>> {
@@ -177,27 +184,25 @@ pub(super) fn decode(index: u64, value: &[u8]) -> Result<Entry, Error> {
     Ok(Entry { log_id: log_id(record.term, index), payload })
 }
 
-/// Entries of `[from, to)`, at least one and about `limit` bytes of them.
-fn read_disk(engine: &Engine, from: u64, to: u64, limit: usize) -> Result<Vec<Entry>, Error> {
+/// At least one entry and about `limit` bytes of them.
+fn read_disk(stored: &[Stored], limit: usize) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     let mut bytes = 0;
-    engine.scan(schema::RAFT_LOG, &from.to_be_bytes(), |key, value| {
-        let index =
-            u64::from_be_bytes(key.try_into().map_err(|_| Corruption::new(schema::RAFT_LOG, key, "not an index"))?);
-        if index >= to || bytes >= limit {
-            return Ok(false);
+    for stored in stored {
+        if bytes >= limit {
+            break;
         }
+        let value = stored.read()?;
         bytes += value.len();
-        entries.push(decode(index, &value)?);
-        Ok(true)
-    })?;
+        entries.push(decode(stored.index, &value)?);
+    }
     Ok(entries)
 }
 
 impl LogStore {
     /// The log whose newest part is `tail`.
-    pub fn new(engine: Engine, tail: Arc<Mutex<Tail>>, writer: Writer) -> Self {
-        LogStore { engine, tail, writer }
+    pub fn new(tail: Arc<Mutex<Tail>>, writer: Writer) -> Self {
+        LogStore { tail, writer }
     }
 }
 
@@ -220,8 +225,8 @@ impl RaftLogReader<Types> for LogStore {
         if from >= cached_from {
             return Ok(cached);
         }
-        let engine = self.engine.clone();
-        let read = tokio::task::spawn_blocking(move || read_disk(&engine, from, cached_from, usize::MAX));
+        let stored = self.writer.stored(from, cached_from)?;
+        let read = tokio::task::spawn_blocking(move || read_disk(&stored, usize::MAX));
         let mut entries = read.await.map_err(io::Error::other)??;
         entries.extend(cached);
         Ok(entries)
@@ -229,12 +234,12 @@ impl RaftLogReader<Types> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         // What one message to another member carries.
-        let (tail, engine) = (self.tail.clone(), self.engine.clone());
-        let cached = tail.lock().get_limited(start, end, MESSAGE_BYTES);
+        let cached = self.tail.lock().get_limited(start, end, MESSAGE_BYTES);
         if let Some(entries) = cached {
             return Ok(entries);
         }
-        let read = tokio::task::spawn_blocking(move || read_disk(&engine, start, end, MESSAGE_BYTES));
+        let stored = self.writer.stored(start, end)?;
+        let read = tokio::task::spawn_blocking(move || read_disk(&stored, MESSAGE_BYTES));
         Ok(read.await.map_err(io::Error::other)??)
     }
 

@@ -5,16 +5,19 @@
 //! quorum does not step down by itself (it refuses proposals and falls silent), and a transfer of the leadership is a
 //! request without an answer, so its success is seen only by who leads afterwards.
 //!
-//! Life of a proposal: [`Consensus::propose`] → openraft → [`log::LogStore`] → [`writer`] (one write, one sync for all that
-//! wait) → committed → [`state_machine::StateMachine`] → [`writer`] again (applied, not synced: the log's next sync covers it,
-//! and until then the log can repeat it) → reply.
+//! Life of a proposal: [`Consensus::propose`] → [`batch`] (one entry for all that wait) → openraft → [`log::LogStore`] →
+//! [`writer`] (one write to [`crate::wal`], and one sync on a thread of its own) → committed →
+//! [`state_machine::StateMachine`] → [`writer`] again (applied in memory; a flush now and then makes it durable, and until
+//! then the log can repeat it) → reply. All of it but the sync happens on one [`thread`].
 
 pub mod apply;
+pub mod batch;
 mod consensus;
 pub mod log;
 pub mod membership;
 pub mod network;
 pub mod state_machine;
+pub mod thread;
 pub mod transfer;
 pub mod transport;
 pub mod wire;
@@ -83,13 +86,27 @@ pub fn config(cluster: u64, heartbeat: u64, election: u64, snapshot_count: u64) 
         max_payload_entries: 1024,
         // A "snapshot" costs nothing here (the state machine is on disk already); it only lets the log be purged.
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_count),
-        max_in_snapshot_log_to_keep: snapshot_count.min(5000),
+        // One entry may carry a megabyte, so only a few are kept for members that are just behind.
+        max_in_snapshot_log_to_keep: snapshot_count.min(1000),
         replication_lag_threshold: snapshot_count.saturating_mul(2).max(10_000),
-        purge_batch_size: 512,
+        purge_batch_size: 128,
         // Sized for a control plane; the defaults reserve megabytes.
         api_channel_size: Some(4096),
         notification_channel_size: Some(4096),
+        // Only kept for statistics that are compiled out.
+        log_stage_capacity: Some(1),
         ..Config::default()
     };
     Ok(Arc::new(config.validate().map_err(|e| Error::Layout(e.to_string()))?))
+}
+
+/// Entries are counted by the snapshot policy, but one entry may carry a megabyte: lets the log be purged when it has grown
+/// by a certain size, too.
+pub async fn purge_by_size(raft: openraft::Raft<Types, state_machine::StateMachine>, writer: writer::Writer) {
+    loop {
+        writer.grown().await;
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
 }

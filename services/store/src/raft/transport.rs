@@ -49,6 +49,9 @@ pub enum Lane {
 #[derive(Clone)]
 pub struct Transport(Arc<Inner>);
 
+/// A channel and the addresses it was made for.
+type Dialled = (Vec<String>, Channel);
+
 struct Inner {
     tls: Option<TlsConnector>,
     /// Without an answer for this long a connection is given up.
@@ -56,7 +59,7 @@ struct Inner {
     identity: OnceLock<Identity>,
     members: RwLock<BTreeMap<u64, MemberNode>>,
     removed: Arc<Mutex<BTreeSet<u64>>>,
-    channels: Mutex<HashMap<(u64, Lane), (Vec<String>, Channel)>>,
+    channels: Mutex<HashMap<(u64, Lane), Dialled>>,
     fatal: Fatal,
 }
 

@@ -67,14 +67,13 @@ pub fn from_append(rpc: &or::AppendEntriesRequest<Types>, route: pb::Route) -> R
 /// An entry was changed on the way, or the entries have a hole.
 pub fn to_append(request: pb::AppendRequest) -> Result<or::AppendEntriesRequest<Types>, Error> {
     let prev_log_id = request.previous.map(to_log_id);
-    let mut next = prev_log_id.map_or(0, |id| id.index + 1);
+    let first = prev_log_id.map_or(0, |id| id.index + 1);
     let mut entries = Vec::with_capacity(request.entries.len());
-    for entry in request.entries {
+    for (next, entry) in (first..).zip(request.entries) {
         if entry.index != next {
             return Err(Error::Consensus(format!("entry {} where {next} belongs", entry.index)));
         }
         entries.push(log::decode(entry.index, &entry.record)?);
-        next += 1;
     }
     Ok(or::AppendEntriesRequest {
         vote: to_vote(request.vote)?,

@@ -1,19 +1,20 @@
-//! The one thread that writes, and the one that syncs.
+//! Everything that is written: appends, applied entries, votes. And the one thread that syncs.
 //!
-//! The writer takes jobs in order, puts waiting log appends into one batch and applies committed entries. It never waits for
-//! the disk: a second thread syncs, and one sync acknowledges every append that was written before it started. Appends that
-//! arrive during a sync share the next one: group commit without a timer.
+//! A job is done at once, by the caller, under one lock; in a running member the only caller is the consensus thread. Nothing
+//! here waits for the disk: a second thread syncs, and one sync acknowledges every append that was written before it
+//! started. Appends that arrive during a sync share the next one: group commit without a timer.
 //!
 //! A failed write or sync ends the process: afterwards nobody knows what is on the disk.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use openraft::storage::{ApplyResponder, IOFlushed};
 use parking_lot::Mutex;
-use rocksdb::WriteBatch;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::apply::Applier;
 use super::log::Tail;
@@ -21,7 +22,8 @@ use super::transfer::Received;
 use super::{Entry, Types};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::schema;
+use crate::metrics::Metrics;
+use crate::wal::{Pending, Stored, Wal, WalError};
 
 /// Answers a job when it is durable.
 pub type Done = oneshot::Sender<Result<(), Error>>;
@@ -72,12 +74,12 @@ pub enum Job {
         /// Durable.
         done: Done,
     },
-    /// Make everything durable.
+    /// Make everything that was applied durable without the log.
     Sync {
         /// Durable.
         done: Done,
     },
-    /// End both threads after the jobs before this one.
+    /// End after the jobs before this one.
     Stop,
 }
 
@@ -124,20 +126,81 @@ impl Default for Fatal {
     }
 }
 
-/// Sends jobs.
+/// Does jobs.
 #[derive(Clone)]
-pub struct Writer(Sender<Job>);
+pub struct Writer(Arc<Shared>);
+
+struct Shared {
+    /// `None` after the end.
+    work: Mutex<Option<Work>>,
+    /// Superseded records wait for their removal.
+    compact: Notify,
+    /// The log has grown by [`GROWN_BYTES`].
+    grown: Notify,
+    /// See [`Writer::set_alone`].
+    alone: AtomicBool,
+}
+
+/// The log may be purged about this often.
+const GROWN_BYTES: usize = 16 << 20;
+
+/// What is written to.
+pub struct Disk {
+    /// The state machine's database.
+    pub engine: Engine,
+    /// The log.
+    pub wal: Wal,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// For tests.
+    pub faults: Faults,
+}
+
+/// Lets a test make the disk fail.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<AtomicBool>);
+
+impl Faults {
+    /// Every sync of the log fails from now on.
+    pub fn fail_syncs(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn sync(&self, pending: &Pending) -> Result<(), Error> {
+        if self.0.load(Ordering::Acquire) {
+            return Err(Error::Consensus("a sync failed because a test wants it".into()));
+        }
+        Ok(pending.sync()?)
+    }
+}
 
 impl Writer {
-    /// Queues a job.
+    /// Does a job, all but the sync.
     ///
     /// # Errors
     /// The writer has stopped.
     pub fn send(&self, job: Job) -> io::Result<()> {
-        self.0.send(job).map_err(|_| io::Error::other("the writer has stopped"))
+        let mut slot = self.0.work.lock();
+        let work = slot.as_mut().ok_or_else(|| io::Error::other("the writer has stopped"))?;
+        if matches!(job, Job::Stop) {
+            *slot = None;
+            return Ok(());
+        }
+        match job {
+            Job::Append { records, callback } => work.append(&records, callback, self.0.alone.load(Ordering::Relaxed)),
+            job => work.handle(job),
+        }
+        if work.grown > GROWN_BYTES {
+            work.grown = 0;
+            self.0.grown.notify_one();
+        }
+        if work.applier.compacting() {
+            self.0.compact.notify_one();
+        }
+        Ok(())
     }
 
-    /// Queues a job and waits for its answer.
+    /// Does a job and waits until it is durable.
     ///
     /// # Errors
     /// The writer has stopped, or the job failed.
@@ -147,6 +210,39 @@ impl Writer {
         match receiver.await {
             Ok(result) => Ok(result?),
             Err(_) => Err(io::Error::other("the writer has stopped")),
+        }
+    }
+
+    /// Where entries of `[from, to)` are on disk.
+    ///
+    /// # Errors
+    /// The writer has stopped.
+    pub fn stored(&self, from: u64, to: u64) -> io::Result<Vec<Stored>> {
+        let slot = self.0.work.lock();
+        let work = slot.as_ref().ok_or_else(|| io::Error::other("the writer has stopped"))?;
+        Ok(work.wal.stored(from, to))
+    }
+
+    /// Whether this member is the only one: then nobody is kept waiting when the consensus thread itself waits for the disk,
+    /// as it does for an entry that comes when there is nothing else to do. That saves such an entry two changes of threads.
+    pub fn set_alone(&self, alone: bool) {
+        self.0.alone.store(alone, Ordering::Relaxed);
+    }
+
+    /// Waits until the log has grown by a certain size.
+    pub async fn grown(&self) {
+        self.0.grown.notified().await;
+    }
+
+    /// Removes superseded records, one small step at a time between other work, until the writer stops.
+    pub async fn compact(self) {
+        loop {
+            let Some(more) = self.0.work.lock().as_mut().map(Work::compact_step) else { return };
+            if more {
+                tokio::task::yield_now().await;
+            } else {
+                self.0.compact.notified().await;
+            }
         }
     }
 }
@@ -169,189 +265,155 @@ impl Waiting {
     }
 }
 
-/// Both threads; joined by [`Threads::join`].
-pub struct Threads(Vec<std::thread::JoinHandle<()>>);
+/// The sync thread; joined by [`Threads::join`].
+pub struct Threads(std::thread::JoinHandle<()>);
 
 impl Threads {
     /// Waits for the end after [`Job::Stop`].
     pub fn join(self) {
-        for thread in self.0 {
-            if thread.join().is_err() {
-                tracing::error!("a storage thread panicked");
-            }
+        if self.0.join().is_err() {
+            tracing::error!("the sync thread panicked");
         }
     }
 }
 
-/// Makes the queue; [`start`] serves it.
-pub fn queue() -> (Writer, Receiver<Job>) {
-    let (sender, jobs) = channel();
-    (Writer(sender), jobs)
-}
-
-/// Starts the threads.
+/// Starts writing and syncing.
 ///
 /// # Errors
 /// The operating system refused.
-pub fn start(
-    engine: Engine,
-    tail: Arc<Mutex<Tail>>,
-    applier: Applier,
-    jobs: Receiver<Job>,
-    fatal: Fatal,
-) -> io::Result<Threads> {
+pub fn start(disk: Disk, tail: Arc<Mutex<Tail>>, applier: Applier, fatal: Fatal) -> io::Result<(Writer, Threads)> {
     let (to_sync, waiting) = channel();
+    let Disk { engine, wal, metrics, faults } = disk;
     let syncer = {
-        let (engine, fatal) = (engine.clone(), fatal.clone());
-        std::thread::Builder::new().name("store-sync".into()).spawn(move || sync_loop(&engine, &waiting, &fatal))?
+        let (fatal, metrics, faults) = (fatal.clone(), metrics.clone(), faults.clone());
+        let run = move || sync_loop(&waiting, &faults, &metrics, &fatal);
+        std::thread::Builder::new().name("store-sync".into()).spawn(run)?
     };
-    let mut work = Work { engine, tail, applier, to_sync, fatal, appends: Appends::default() };
-    let writer = std::thread::Builder::new().name("store-writer".into()).spawn(move || work.run(&jobs))?;
-    Ok(Threads(vec![writer, syncer]))
+    let work = Mutex::new(Some(Work { engine, wal, metrics, faults, tail, applier, to_sync, fatal, grown: 0 }));
+    let shared = Shared { work, compact: Notify::new(), grown: Notify::new(), alone: AtomicBool::new(false) };
+    Ok((Writer(Arc::new(shared)), Threads(syncer)))
 }
 
-fn sync_loop(engine: &Engine, waiting: &Receiver<Waiting>, fatal: &Fatal) {
+fn sync_loop(waiting: &Receiver<(Pending, Waiting)>, faults: &Faults, metrics: &Metrics, fatal: &Fatal) {
     while let Ok(first) = waiting.recv() {
-        // Everything queued by now was written by now, so this sync covers it.
-        let all: Vec<Waiting> = std::iter::once(first).chain(waiting.try_iter()).collect();
-        let result = engine.sync();
+        // Everything queued by now was written by now, so one sync per file covers it.
+        let all: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
+        let mut last_of_its_file = all.chunk_by(|(a, _), (b, _)| a.same_file(b)).filter_map(<[_]>::last);
+        let start = Instant::now();
+        let result = last_of_its_file.try_for_each(|(pending, _)| faults.sync(pending));
+        metrics.syncs.since(start);
         if let Err(error) = &result {
             fatal.raise(&format!("cannot sync the log: {error}"));
         }
-        for one in all {
+        for (_, one) in all {
             one.answer(result.clone());
         }
+        if result.is_err() {
+            // A second try may succeed although the data is lost: the kernel reports each failure once.
+            return;
+        }
     }
-}
-
-#[derive(Default)]
-struct Appends {
-    batch: WriteBatch,
-    last: u64,
-    callbacks: Vec<IOFlushed<Types>>,
 }
 
 struct Work {
     engine: Engine,
+    wal: Wal,
+    metrics: Arc<Metrics>,
+    faults: Faults,
     tail: Arc<Mutex<Tail>>,
     applier: Applier,
-    to_sync: Sender<Waiting>,
+    to_sync: Sender<(Pending, Waiting)>,
     fatal: Fatal,
-    appends: Appends,
+    /// Bytes of entries since the log was last said to have grown.
+    grown: usize,
 }
 
 impl Work {
-    fn run(&mut self, jobs: &Receiver<Job>) {
-        loop {
-            let job = match jobs.try_recv() {
-                Ok(job) => job,
-                Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => {
-                    self.flush();
-                    // Compaction fills idle time, one small step at a time.
-                    if let Err(error) = self.applier.compact_step() {
-                        self.fatal.raise(&format!("cannot compact: {error}"));
-                        return;
-                    }
-                    if self.applier.compacting() {
-                        continue;
-                    }
-                    match jobs.recv() {
-                        Ok(job) => job,
-                        Err(_) => return,
-                    }
-                }
-            };
-            match job {
-                Job::Stop => return self.flush(),
-                job => self.handle(job),
-            }
-        }
-    }
-
     fn handle(&mut self, job: Job) {
         match job {
-            Job::Append { records, callback } => {
-                for (index, record) in records {
-                    self.engine.put_sealed(&mut self.appends.batch, schema::RAFT_LOG, &index.to_be_bytes(), &record);
-                    self.appends.last = index;
-                }
-                self.appends.callbacks.push(callback);
-            }
             Job::Vote { payload, done } => {
-                self.flush();
-                let mut batch = WriteBatch::default();
-                self.engine.put(&mut batch, schema::RAFT_META, schema::raft_meta::VOTE, &payload);
-                self.write_then_sync(batch, Waiting::Done(done));
+                let written = self.wal.vote(payload);
+                self.later(written, Waiting::Done(done));
             }
             Job::Truncate { from, done } => {
-                self.flush();
-                let mut batch = WriteBatch::default();
-                self.engine.delete_range(&mut batch, schema::RAFT_LOG, &from.to_be_bytes(), &u64::MAX.to_be_bytes());
-                self.write_then_sync(batch, Waiting::Done(done));
+                let written = self.wal.truncate(from);
+                self.later(written, Waiting::Done(done));
             }
             Job::Purge { upto, mark, done } => {
-                self.flush();
-                let mut batch = WriteBatch::default();
-                self.engine.delete_range(&mut batch, schema::RAFT_LOG, &0u64.to_be_bytes(), &(upto + 1).to_be_bytes());
-                self.engine.put(&mut batch, schema::RAFT_META, schema::raft_meta::PURGED, &mark);
-                self.write_then_sync(batch, Waiting::Done(done));
+                let written = self.wal.purge(upto, mark);
+                self.later(written, Waiting::Done(done));
             }
-            Job::Apply { entries, done } => {
-                self.flush();
-                self.apply(entries, done);
-            }
+            Job::Apply { entries, done } => self.apply(entries, done),
             Job::Install { received, done } => {
-                self.flush();
                 let result = self.applier.install(&received);
                 if let Err(error) = &result {
                     self.fatal.raise(&format!("cannot install a snapshot: {error}"));
                 }
                 let _ = done.send(result);
             }
-            Job::Sync { done } => {
-                self.flush();
-                self.later(Waiting::Done(done));
-            }
+            Job::Sync { done } => self.flush(done),
+            Job::Append { records, callback } => self.append(&records, callback, false),
             Job::Stop => {}
         }
     }
 
-    /// Writes the appends collected so far and hands them to the sync thread.
-    fn flush(&mut self) {
-        if self.appends.callbacks.is_empty() {
-            return;
+    fn append(&mut self, records: &[(u64, Vec<u8>)], callback: IOFlushed<Types>, alone: bool) {
+        let written = self.wal.append(records);
+        let bytes = records.iter().map(|(_, record)| record.len()).sum::<usize>();
+        self.metrics.log_bytes.add(bytes as u64);
+        self.grown += bytes;
+        let mut idle = false;
+        if let (Ok(_), Some((first, _)), Some((last, _))) = (&written, records.first(), records.last()) {
+            let mut tail = self.tail.lock();
+            idle = alone && tail.has_applied_before(*first);
+            tail.written(*last);
         }
-        let Appends { batch, last, callbacks } = std::mem::take(&mut self.appends);
-        match self.engine.write(batch) {
-            Ok(()) => {
-                self.tail.lock().written(last);
-                for callback in callbacks {
-                    self.later(Waiting::Append(callback));
+        match written {
+            Ok(pending) if idle => {
+                let start = Instant::now();
+                let result = self.faults.sync(&pending);
+                self.metrics.syncs.since(start);
+                if let Err(error) = &result {
+                    self.fatal.raise(&format!("cannot sync the log: {error}"));
+                    // A second try may succeed although the data is lost: nothing is acknowledged any more.
+                    self.to_sync = channel().0;
+                }
+                Waiting::Append(callback).answer(result);
+            }
+            written => self.later(written, Waiting::Append(callback)),
+        }
+    }
+
+    /// Leaves what was written to the sync thread, which answers.
+    fn later(&self, written: Result<Pending, WalError>, waiting: Waiting) {
+        match written {
+            Ok(pending) => {
+                if let Err(unsent) = self.to_sync.send((pending, waiting)) {
+                    unsent.0.1.answer(Err(Error::Consensus("the sync thread has stopped".into())));
                 }
             }
             Err(error) => {
                 self.fatal.raise(&format!("cannot write the log: {error}"));
-                for callback in callbacks {
-                    Waiting::Append(callback).answer(Err(error.clone()));
-                }
+                waiting.answer(Err(error.into()));
             }
         }
     }
 
-    fn write_then_sync(&mut self, batch: WriteBatch, waiting: Waiting) {
-        match self.engine.write(batch) {
-            Ok(()) => self.later(waiting),
-            Err(error) => {
-                self.fatal.raise(&format!("cannot write: {error}"));
-                waiting.answer(Err(error));
+    /// On a thread of its own: it takes long, and nothing else has to wait for it.
+    fn flush(&self, done: Done) {
+        let (engine, fatal, metrics) = (self.engine.clone(), self.fatal.clone(), self.metrics.clone());
+        let flush = move || {
+            let start = Instant::now();
+            let result = engine.sync();
+            metrics.flushes.since(start);
+            if let Err(error) = &result {
+                fatal.raise(&format!("cannot flush the database: {error}"));
             }
-        }
-    }
-
-    fn later(&self, waiting: Waiting) {
-        if let Err(unsent) = self.to_sync.send(waiting) {
-            unsent.0.answer(Err(Error::Consensus("the sync thread has stopped".into())));
+            // The one who asked may be gone.
+            let _ = done.send(result);
+        };
+        if let Err(error) = std::thread::Builder::new().name("store-flush".into()).spawn(flush) {
+            self.fatal.raise(&format!("cannot start a thread to flush the database: {error}"));
         }
     }
 
@@ -367,5 +429,16 @@ impl Work {
             Err(error) => self.fatal.raise(&format!("cannot apply: {error}")),
         }
         let _ = done.send(result);
+    }
+
+    /// Removes some superseded records; returns whether more wait.
+    fn compact_step(&mut self) -> bool {
+        match self.applier.compact_step() {
+            Ok(()) => self.applier.compacting(),
+            Err(error) => {
+                self.fatal.raise(&format!("cannot compact: {error}"));
+                false
+            }
+        }
     }
 }

@@ -27,16 +27,19 @@ use store_api::health::health_server::HealthServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::body::Body;
+use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response, StatusCode};
 use tonic::service::Routes;
 use tower::ServiceExt;
 
 use crate::config::Url;
 use crate::member::Member;
+use crate::metrics;
 use crate::raft::wire::pb::peer_server::PeerServer;
 
 /// The API level that clients are told: features are probed by it.
 pub const VERSION: &str = "3.6.0";
+const KV_PATH: &str = "/etcdserverpb.KV/";
 /// Room for framing above the largest request.
 const OVERHEAD: usize = 512 << 10;
 /// Clients open one stream per pending call and long-lived ones for watches.
@@ -68,6 +71,8 @@ enum Audience {
 #[derive(Clone)]
 pub struct Server {
     member: Arc<Member>,
+    /// Nearly all calls go to this service, so they do not go through the router.
+    kv: Option<KvServer<kv::Kv>>,
     routes: Routes,
     audience: Audience,
     shutdown: Shutdown,
@@ -84,7 +89,7 @@ impl Server {
             .add_service(ClusterServer::new(cluster::Cluster(member.clone())))
             .add_service(MaintenanceServer::new(maintenance::Maintenance(member.clone())))
             .prepare();
-        Server { member, routes, audience: Audience::Members, shutdown }
+        Server { member, kv: None, routes, audience: Audience::Members, shutdown }
     }
 
     /// Puts the services for clients together.
@@ -95,14 +100,15 @@ impl Server {
                 $server::new($service).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX)
             };
         }
-        let routes = Routes::new(sized!(KvServer, kv::Kv(member.clone())))
+        let kv = sized!(KvServer, kv::Kv(member.clone()));
+        let routes = Routes::new(kv.clone())
             .add_service(sized!(WatchServer, watch::Watch { member: member.clone(), shutdown: shutdown.clone() }))
             .add_service(sized!(LeaseServer, lease::Lease(member.clone())))
             .add_service(sized!(ClusterServer, cluster::Cluster(member.clone())))
             .add_service(sized!(MaintenanceServer, maintenance::Maintenance(member.clone())))
             .add_service(HealthServer::new(health::Health(member.clone())))
             .prepare();
-        Server { member, routes, audience: Audience::Clients, shutdown }
+        Server { member, kv: Some(kv), routes, audience: Audience::Clients, shutdown }
     }
 
     /// Accepts clients on one URL until shutdown.
@@ -189,8 +195,17 @@ impl Server {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
-        match request.uri().path() {
+    async fn answer(mut self, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
+        let path = request.uri().path();
+        if path.starts_with(KV_PATH)
+            && let Some(kv) = &mut self.kv
+        {
+            return kv.call(request).await;
+        }
+        match path {
+            "/metrics" => Ok(text("text/plain; version=0.0.4", metrics::render(&self.member).await)),
+            // Alive is whoever answers.
+            "/livez" => Ok(text("text/plain; charset=utf-8", "ok\n".to_owned())),
             "/health" | "/readyz" => Ok(health::http(&self.member).await),
             "/version" => {
                 Ok(json(StatusCode::OK, format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{VERSION}"}}"#)))
@@ -200,10 +215,15 @@ impl Server {
     }
 }
 
-fn json(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::new(Full::new(bytes::Bytes::from(text))));
+fn json(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = text("application/json", body);
     *response.status_mut() = status;
-    let kind = tonic::codegen::http::HeaderValue::from_static("application/json");
+    response
+}
+
+fn text(kind: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(bytes::Bytes::from(body))));
+    let kind = tonic::codegen::http::HeaderValue::from_static(kind);
     response.headers_mut().insert(tonic::codegen::http::header::CONTENT_TYPE, kind);
     response
 }

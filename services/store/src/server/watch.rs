@@ -35,7 +35,13 @@ impl watch_server::Watch for Watch {
         let state = &self.member.state;
         let session = Session::new(state.mvcc.clone(), state.hub.clone(), self.member.header(0), out);
         let progress = self.member.config.watch_progress_notify_interval;
-        tokio::spawn(session.run(request.into_inner(), progress, self.shutdown.clone()));
+        let serving = session.run(request.into_inner(), progress, self.shutdown.clone());
+        let metrics = state.metrics.clone();
+        tokio::spawn(async move {
+            metrics.streams[0].increment();
+            serving.await;
+            metrics.streams[1].increment();
+        });
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 }

@@ -34,6 +34,9 @@ struct Watcher {
     fragment: bool,
     /// Something was sent since the last progress tick.
     active: bool,
+    /// It has seen everything published at some moment. Until then it asks for history, and history ends at the compacted
+    /// revision even where the ring still remembers more; from then on only falling behind the ring can cost it anything.
+    synced: bool,
 }
 
 impl Watcher {
@@ -166,6 +169,7 @@ impl Session {
             progress: request.progress_notify,
             fragment: request.fragment,
             active: false,
+            synced: next > current,
         };
         self.watchers.insert(id, watcher);
         self.send(pb::WatchResponse { header, watch_id: id, created: true, ..Default::default() }).await?;
@@ -239,6 +243,9 @@ impl Session {
     ) -> Result<(), Gone> {
         let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
         let from = watcher.next;
+        if !watcher.synced && from < self.mvcc.compacted() {
+            return self.compacted(id).await;
+        }
         if shared.as_ref().is_none_or(|(at, _)| *at != from) {
             *shared = Some((from, self.hub.recent(from, RESPONSE_BYTES)));
         }
@@ -249,26 +256,30 @@ impl Session {
             None => self.read_from_disk(id, from, published).await,
         };
         match step {
-            Ok(step) => self.deliver(id, step).await,
-            Err(Error::Refused(Refusal::Compacted)) => {
-                self.remove(id);
-                let compact_revision = self.mvcc.compacted();
-                let header = self.header(self.mvcc.revision());
-                self.send(pb::WatchResponse {
-                    header,
-                    watch_id: id,
-                    canceled: true,
-                    compact_revision,
-                    ..Default::default()
-                })
-                .await
+            Ok(step) => {
+                let caught_up = step.through >= published;
+                self.deliver(id, step).await?;
+                if let Some(watcher) = self.watchers.get_mut(&id).filter(|_| caught_up) {
+                    watcher.synced = true;
+                }
+                Ok(())
             }
+            Err(Error::Refused(Refusal::Compacted)) => self.compacted(id).await,
             Err(error) => {
                 tracing::error!(%error, "watch ends: history cannot be read");
                 let _ = self.out.send(Err(error.into())).await;
                 Err(Gone)
             }
         }
+    }
+
+    /// Ends a watcher whose history is gone, and tells it where history begins.
+    async fn compacted(&mut self, id: i64) -> Result<(), Gone> {
+        self.remove(id);
+        let compact_revision = self.mvcc.compacted();
+        let header = self.header(self.mvcc.revision());
+        self.send(pb::WatchResponse { header, watch_id: id, canceled: true, compact_revision, ..Default::default() })
+            .await
     }
 
     async fn read_from_disk(&self, id: i64, from: i64, to: i64) -> Result<Step, Error> {
