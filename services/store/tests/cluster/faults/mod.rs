@@ -22,7 +22,7 @@ use crate::proxy::Rule;
 
 const ROUNDS_PER_RUN: usize = 10;
 const CLIENTS: usize = 6;
-const PACE: Duration = Duration::from_millis(15);
+const PACE: Duration = Duration::from_millis(4);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
