@@ -253,6 +253,9 @@ impl Init {
         if self.ending.is_none() {
             self.booted.console.line(&format!("{ending}: stopping services"));
             self.ending = Some(ending);
+            if let Err(error) = std::fs::write(init_api::ENDING, format!("{ending}\n")) {
+                self.booted.console.line(&format!("{}: {error}", init_api::ENDING));
+            }
             self.handle(Event::StopAll);
         }
         Reply::Done

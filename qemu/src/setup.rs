@@ -53,6 +53,9 @@ fn complete(config: &mut Value, driver: DriverName, node: &Node) {
             "addresses": [format!("{}/24", node.address)],
             "routes": [{"network": "0.0.0.0/0", "gateway": BRIDGE_ADDRESS}],
         }]);
+        // The disk is the whole host's: how full others have made it says nothing about the cluster.
+        config["machine"]["kubelet"]["extraArgs"]["eviction-hard"] =
+            "memory.available<100Mi,nodefs.available<1Gi".into();
     }
     if config["machine"]["certSANs"].is_array() {
         config["machine"]["certSANs"] = json!(["127.0.0.1"]);

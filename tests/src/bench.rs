@@ -1,4 +1,12 @@
-//! The report: what was measured beside what is aimed at, printed and kept as JSON.
+//! What is measured: the report on a booted cluster, printed beside what is aimed at and kept as JSON; and the benchmarks.
+
+pub mod command;
+mod decisions;
+mod hollow;
+mod scheduling;
+mod shapes;
+mod sizes;
+mod stack;
 
 use std::fs;
 use std::time::Duration;

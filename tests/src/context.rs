@@ -54,13 +54,22 @@ impl Context {
 
     /// Applies a manifest, validated by kubectl and the server.
     pub fn apply(&self, manifest: &str) -> Result<String> {
+        self.feed(&["apply", "--validate=strict", "-f", "-"], manifest).context("kubectl apply")
+    }
+
+    /// Posts a body to a path of the API.
+    pub fn create_raw(&self, path: &str, body: &str) -> Result<String> {
+        self.feed(&["create", "--raw", path, "-f", "-"], body).with_context(|| format!("POST {path}"))
+    }
+
+    /// Runs kubectl with an input.
+    fn feed(&self, args: &[&str], input: &str) -> Result<String> {
         let mut command = qemu::kubectl::kubectl(&self.cluster);
-        command.args(["apply", "--validate=strict", "-f", "-"]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("kubectl")?;
-        child.stdin.take().context("kubectl's input")?.write_all(manifest.as_bytes())?;
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("kubectl")?;
+        child.stdin.take().context("kubectl's input")?.write_all(input.as_bytes())?;
         let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 

@@ -38,6 +38,9 @@ enum Command {
         /// Only these scenarios; all when none is named.
         scenario: Vec<String>,
     },
+    /// Measures parts of the system.
+    #[command(subcommand)]
+    Bench(bench::command::Bench),
     /// Runs everything that continuous integration runs.
     Verify,
 }
@@ -45,6 +48,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::E2e { driver, keep, scenario } => e2e::run(driver, keep, &scenario),
+        Command::Bench(bench) => bench::command::run(bench),
         Command::Verify => verify::run(),
     };
     match outcome {

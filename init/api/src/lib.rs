@@ -12,6 +12,9 @@ pub use codec::{MAX_FRAME, Malformed, decode_reply, decode_request, encode_reply
 /// Where PID 1 listens.
 pub const SOCKET: &str = "/run/init.sock";
 
+/// This file is there once the machine is going down: a service that is told to stop learns from it that everything ends.
+pub const ENDING: &str = "/run/corten/ending";
+
 /// What the node is to be. It decides which services run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {

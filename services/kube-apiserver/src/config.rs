@@ -77,6 +77,24 @@ pub struct Config {
     /// Authorizers, in order; Node and RBAC.
     #[arg(long, value_delimiter = ',', default_value = "Node,RBAC", value_parser = ["Node", "RBAC"])]
     pub authorization_mode: Vec<String>,
+    /// Which requests are recorded in the audit log.
+    #[arg(long, requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// The audit log.
+    #[arg(long, requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days that old audit logs are kept; 0 for ever.
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxage: u32,
+    /// How many old audit logs are kept; 0 all.
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+    /// Megabytes after which an audit log is set aside.
+    #[arg(long, default_value_t = 100)]
+    pub audit_log_maxsize: u64,
+    /// What admission plugins are told: an AdmissionConfiguration.
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Whether requests without credentials are answered at all; if so, only those about health and the version.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub anonymous_auth: bool,

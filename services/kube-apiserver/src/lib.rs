@@ -8,6 +8,7 @@
 //! [`storage`] (keys, transactions, watch cache).
 
 pub mod admission;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;

@@ -7,6 +7,7 @@ use client::{Client, Informer, InformerParams, Resource};
 use daemon::Shutdown;
 use parking_lot::Mutex;
 
+use crate::csr_signing::Signing;
 use crate::events::Events;
 use crate::node_ipam::plan::Cidr;
 use crate::resources::Resources;
@@ -24,8 +25,12 @@ pub struct Context {
     pub events: Events,
     /// The bundle to publish as kube-root-ca.crt; empty if none.
     pub root_ca: Arc<str>,
+    /// Signs certificates, if there is an authority to do it with.
+    pub signing: Option<Arc<Signing>>,
     /// Where nodes' pod ranges come from.
     pub cluster_cidrs: Arc<[Cidr]>,
+    /// Each controller acts as a service account of its own.
+    pub own_identities: bool,
     /// The end of the process.
     pub shutdown: Shutdown,
 }
@@ -48,5 +53,10 @@ impl Informers {
         let mut started = self.started.lock();
         let start = || Informer::start(self.client.clone(), resource, InformerParams::default());
         started.entry(resource).or_insert_with(start).clone()
+    }
+
+    /// Lets go of an informer whose resource is gone; it ends with its last user.
+    pub fn stop(&self, resource: Resource<'static>) {
+        self.started.lock().remove(&resource);
     }
 }

@@ -8,8 +8,11 @@ use tracing::info;
 
 use crate::context::Context;
 use crate::{
-    deployment, endpoints, endpointslice, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc, replicaset,
-    root_ca, service_account, taint_eviction,
+    bootstrap_signer, clusterrole_aggregation, credentials, cronjob, csr_approving, csr_cleaner, csr_signing,
+    daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume,
+    garbage_collector, horizontal_pod_autoscaler, job, namespace, node_ipam, node_lifecycle, pod_gc, pv_binder,
+    pv_protection, pvc_protection, replicaset, replicationcontroller, resource_quota, root_ca, service_account,
+    service_cidrs, statefulset, taint_eviction, token_cleaner, ttl_after_finished, volume_expand,
 };
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -18,30 +21,54 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Controller {
     /// Upstream's name.
     pub name: &'static str,
+    /// The service account in kube-system that it acts as, where each controller has an identity of its own.
+    pub account: &'static str,
     /// Runs until the process ends.
     pub start: fn(Context) -> Running,
 }
 
 macro_rules! controller {
-    ($name:literal, $module:ident) => {
-        Controller { name: $name, start: |context| Box::pin($module::run(context)) }
+    ($name:literal, $account:literal, $module:ident) => {
+        Controller { name: $name, account: $account, start: |context| Box::pin($module::run(context)) }
     };
 }
 
 /// All controllers.
 pub const TABLE: &[Controller] = &[
-    controller!("namespace-controller", namespace),
-    controller!("serviceaccount-controller", service_account),
-    controller!("root-ca-certificate-publisher-controller", root_ca),
-    controller!("garbage-collector-controller", garbage_collector),
-    controller!("replicaset-controller", replicaset),
-    controller!("deployment-controller", deployment),
-    controller!("endpointslice-controller", endpointslice),
-    controller!("endpoints-controller", endpoints),
-    controller!("node-ipam-controller", node_ipam),
-    controller!("node-lifecycle-controller", node_lifecycle),
-    controller!("taint-eviction-controller", taint_eviction),
-    controller!("pod-garbage-collector-controller", pod_gc),
+    controller!("namespace-controller", "namespace-controller", namespace),
+    controller!("serviceaccount-controller", "service-account-controller", service_account),
+    controller!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca),
+    controller!("garbage-collector-controller", "generic-garbage-collector", garbage_collector),
+    controller!("replicaset-controller", "replicaset-controller", replicaset),
+    controller!("deployment-controller", "deployment-controller", deployment),
+    controller!("replicationcontroller-controller", "replication-controller", replicationcontroller),
+    controller!("statefulset-controller", "statefulset-controller", statefulset),
+    controller!("daemonset-controller", "daemon-set-controller", daemonset),
+    controller!("job-controller", "job-controller", job),
+    controller!("cronjob-controller", "cronjob-controller", cronjob),
+    controller!("endpointslice-controller", "endpointslice-controller", endpointslice),
+    controller!("endpoints-controller", "endpoint-controller", endpoints),
+    controller!("node-ipam-controller", "node-controller", node_ipam),
+    controller!("node-lifecycle-controller", "node-controller", node_lifecycle),
+    controller!("taint-eviction-controller", "node-controller", taint_eviction),
+    controller!("pod-garbage-collector-controller", "pod-garbage-collector", pod_gc),
+    controller!("resourcequota-controller", "resourcequota-controller", resource_quota),
+    controller!("disruption-controller", "disruption-controller", disruption),
+    controller!("ttl-after-finished-controller", "ttl-after-finished-controller", ttl_after_finished),
+    controller!("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", clusterrole_aggregation),
+    controller!("endpointslice-mirroring-controller", "endpointslicemirroring-controller", endpointslice_mirroring),
+    controller!("persistentvolumeclaim-protection-controller", "pvc-protection-controller", pvc_protection),
+    controller!("persistentvolume-protection-controller", "pv-protection-controller", pv_protection),
+    controller!("certificatesigningrequest-signing-controller", "certificate-controller", csr_signing),
+    controller!("certificatesigningrequest-approving-controller", "certificate-controller", csr_approving),
+    controller!("certificatesigningrequest-cleaner-controller", "certificate-controller", csr_cleaner),
+    controller!("persistentvolume-binder-controller", "persistent-volume-binder", pv_binder),
+    controller!("persistentvolume-expander-controller", "expand-controller", volume_expand),
+    controller!("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral_volume),
+    controller!("horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", horizontal_pod_autoscaler),
+    controller!("token-cleaner-controller", "token-cleaner", token_cleaner),
+    controller!("bootstrap-signer-controller", "bootstrap-signer", bootstrap_signer),
+    controller!("service-cidr-controller", "service-cidrs-controller", service_cidrs),
 ];
 
 /// A wrong `--controllers`, or a controller that ended although nothing asked it to.
@@ -76,9 +103,10 @@ pub async fn run(enabled: Vec<&'static Controller>, context: Context) -> Control
     let mut tasks = JoinSet::new();
     for controller in enabled {
         info!("starting {}", controller.name);
-        let running = (controller.start)(context.clone());
+        let context = context.clone();
         tasks.spawn(async move {
-            running.await;
+            let context = credentials::for_controller(context, controller.account).await;
+            (controller.start)(context).await;
             controller.name
         });
     }

@@ -14,14 +14,14 @@ impl Events {
     }
 
     /// Notes that `reason` happened to `object`, sooner or later.
-    pub fn note(&self, object: &Value, kind: &'static str, reason: &'static str, message: String) {
+    pub fn note(&self, object: &Value, kind: &'static str, reason: &str, message: String) {
         let metadata = &object["metadata"];
         let about = json!({
             "apiVersion": object["apiVersion"], "kind": object["kind"],
             "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
                          "resourceVersion": metadata["resourceVersion"]},
         });
-        let recorder = self.0.clone();
-        tokio::spawn(async move { recorder.event(&about, kind, reason, &message).await });
+        let (recorder, reason) = (self.0.clone(), reason.to_owned());
+        tokio::spawn(async move { recorder.event(&about, kind, &reason, &message).await });
     }
 }

@@ -5,31 +5,62 @@
 //! never list in a loop and never write anything but through the API server. Start reading at [`controllers`], then any
 //! controller's `plan`; what they share is in [`context`], [`worker`], [`pods`] and [`owners`].
 
+mod bootstrap_signer;
 mod clock;
+mod clusterrole_aggregation;
 mod config;
 mod context;
 mod controllers;
+mod credentials;
+mod cronjob;
+mod csr_approving;
+mod csr_cleaner;
+mod csr_signing;
+mod daemonset;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
+mod ephemeral_volume;
 mod error;
 mod events;
 mod expectations;
 mod garbage_collector;
+mod hash;
+mod horizontal_pod_autoscaler;
+mod job;
+mod metrics;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod nodes;
 mod object;
 mod owners;
+mod pod_control;
 mod pod_gc;
 mod pods;
+mod protection;
+mod pv_binder;
+mod pv_protection;
+mod pvc_protection;
 mod replicaset;
+mod replicationcontroller;
+mod resource;
+mod resource_quota;
 mod resources;
+mod revisions;
 mod root_ca;
+mod server;
 mod service_account;
+mod service_cidrs;
 mod services;
+mod statefulset;
 mod taint_eviction;
+mod token_cleaner;
+mod ttl_after_finished;
+mod volume_expand;
 mod worker;
 
 use std::sync::Arc;
@@ -53,14 +84,20 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
     let enabled = controllers::enabled(&config.controllers)?;
     let root_ca = config.read_root_ca()?;
     let cluster_cidrs = config.parse_cluster_cidrs()?;
+    let election = config.election()?;
+    worker::set_concurrency(config.concurrent.by_queue());
+    let signing = config.read_signing()?.map(Arc::new);
     let client = Client::from_kubeconfig(&config.kubeconfig)?;
+
+    server::start(&config, client.clone(), shutdown.clone()).await?;
 
     let mut leadership = None;
     if config.leader_elect {
-        let identity = identity();
+        let identity = client::leader::identity(NAME);
+        let (namespace, name) = (&config.leader_elect_resource_namespace, &config.leader_elect_resource_name);
         tokio::select! {
             () = shutdown.wait() => return Ok(()),
-            held = client::leader::acquire(&client, "kube-system", NAME, &identity) => leadership = Some(held),
+            held = client::leader::acquire_with(&client, namespace, name, &identity, election) => leadership = Some(held),
         }
     }
 
@@ -71,7 +108,9 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
         client,
         informers,
         root_ca: root_ca.into(),
+        signing,
         cluster_cidrs: cluster_cidrs.into(),
+        own_identities: config.use_service_account_credentials,
         shutdown: shutdown.clone(),
     };
     let lost = async {
@@ -84,22 +123,5 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
         () = shutdown.wait() => Ok(()),
         () = lost => Err("leadership was lost".into()),
         failure = controllers::run(enabled, context) => Err(failure.into()),
-    }
-}
-
-/// The name in the Lease. One that the machine keeps lets a restarted process go on at once instead of waiting for its
-/// own Lease to expire; the lock file, held until the process ends, makes sure that only one process has it.
-fn identity() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-    let host = read("/proc/sys/kernel/hostname");
-    let machine = read("/etc/machine-id");
-    let lock = std::fs::File::create(format!("/run/{NAME}.lock")).ok().filter(|file| file.try_lock().is_ok());
-    match lock {
-        Some(lock) if !machine.is_empty() => {
-            // Dropping the file would free the lock.
-            std::mem::forget(lock);
-            format!("{host}_{machine}")
-        }
-        _ => format!("{host}_{}", uuid::Uuid::new_v4()),
     }
 }

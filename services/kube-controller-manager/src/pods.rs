@@ -60,3 +60,13 @@ pub fn availability(pod: &Value, min_ready_seconds: i64, now: Timestamp) -> Avai
     let then = clock::plus(since, min_ready_seconds);
     if then <= now { Availability::Now } else { Availability::At(then) }
 }
+
+/// Bound, or known to a kubelet or to the scheduler: it exists as more than a wish.
+pub fn is_created(pod: &Value) -> bool {
+    !object::text(pod, "/status/phase").is_empty()
+}
+
+/// Its container processes run and it serves.
+pub fn is_running_and_ready(pod: &Value) -> bool {
+    object::text(pod, "/status/phase") == "Running" && is_ready(pod)
+}

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use apimachinery::meta;
 use client::{Change, Informer, WorkQueue};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use crate::error::Error;
+use crate::metrics;
 
 /// What a successful pass leaves to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,25 +25,23 @@ pub enum Next {
     After(Duration),
 }
 
+/// Workers by queue, where the flags say something about it. Set once, before any controller starts.
+static CONCURRENCY: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
+
+/// Takes what the flags say.
+pub fn set_concurrency(by_queue: HashMap<&'static str, usize>) {
+    // A second run in the same process, as in tests, keeps the first one's numbers.
+    let _ = CONCURRENCY.set(by_queue);
+}
+
 /// Calls `react` for everything that is there and for every change after that.
 pub fn on_change(informer: &Informer, mut react: impl FnMut(Change) + Send + 'static) {
     let mut changes = informer.subscribe();
     tokio::spawn(async move {
         while let Some(change) = changes.recv().await {
-            split(change).for_each(&mut react);
+            react(change);
         }
     });
-}
-
-/// A name that was deleted and created again between two looks arrives as one change; to controllers it is two.
-pub fn split(change: Change) -> impl Iterator<Item = Change> {
-    let (gone, rest) = match change {
-        Change::Applied { old: Some(old), new } if meta::uid(&old) != meta::uid(&new) => {
-            (Some(Change::Deleted(old)), Change::Applied { old: None, new })
-        }
-        change => (None, change),
-    };
-    gone.into_iter().chain(std::iter::once(rest))
 }
 
 /// One deadline per key; a new one replaces the old, so a key that is looked at often does not gather timers.
@@ -67,17 +66,21 @@ impl<K: Clone + Eq + Hash + Send + 'static> Deadlines<K> {
     }
 }
 
-/// Runs `workers` passes at a time; never two for the same key. A failed pass comes back with exponential delay.
+/// Runs `workers` passes at a time, unless the flags say another number; never two for the same key. A failed pass comes back with exponential delay.
 pub async fn run<K, F, Fut>(controller: &'static str, queue: WorkQueue<K>, workers: usize, sync: F)
 where
     K: Clone + Eq + Hash + Display + Send + 'static,
     F: Fn(K) -> Fut,
     Fut: Future<Output = Result<Next, Error>>,
 {
+    let workers = CONCURRENCY.get().and_then(|by_queue| by_queue.get(controller)).copied().unwrap_or(workers);
     let deadlines = Deadlines { queue: queue.clone(), timers: Mutex::default() };
     let work = async || {
         while let Some(key) = queue.next().await {
-            match sync(key.clone()).await {
+            let begun = Instant::now();
+            let result = sync(key.clone()).await;
+            metrics::passed(controller, begun.elapsed(), result.is_err());
+            match result {
                 Ok(next) => {
                     queue.forget(&key);
                     deadlines.set(&key, next);

@@ -1,54 +1,12 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use apimachinery::selector::LabelSelector;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use super::{Turn, Unschedulable, decide};
 use crate::cache::Cache;
-use crate::framework::Cycle;
-use crate::node::Offer;
-use crate::pod::Pod;
-
-fn node(name: &str, cpu: &str, change: impl Fn(&mut Value)) -> Arc<Offer> {
-    let mut node = json!({
-        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "spec": {},
-        "status": {"allocatable": {"cpu": cpu, "memory": "4Gi", "pods": "110"}},
-    });
-    change(&mut node);
-    Arc::new(Offer::read(&node))
-}
-
-fn pod(name: &str, change: impl Fn(&mut Value)) -> Pod {
-    let mut pod = json!({"metadata": {"name": name, "uid": name, "namespace": "n", "labels": {"app": "web"}},
-                         "spec": {"containers": [{}]}});
-    change(&mut pod);
-    Pod::read(Arc::new(pod))
-}
-
-fn ask(pod: &mut Value, cpu: &str) {
-    pod["spec"]["containers"] = json!([{"resources": {"requests": {"cpu": cpu}}}]);
-}
-
-fn cluster(offers: &[Arc<Offer>]) -> Cache {
-    let mut cache = Cache::default();
-    for offer in offers {
-        cache.set_node(Arc::clone(offer));
-    }
-    cache
-}
-
-fn place(cache: &mut Cache, mut pod: Pod, node: &str) {
-    pod.node = node.to_owned();
-    cache.assume(Arc::new(pod));
-}
-
-fn run(cache: &Cache, pod: &Pod, workload: &[LabelSelector]) -> Result<String, Unschedulable> {
-    let cycle = Cycle { pod, cache, workload, of_namespace: &|_| None };
-    decide(&cycle, &mut Turn::default())
-}
+use crate::testing::{ask, cluster, node, place, pod, run};
 
 fn spread(max_skew: i64, key: &str, when: &str) -> Value {
     json!([{"maxSkew": max_skew, "topologyKey": key, "whenUnsatisfiable": when,
@@ -99,10 +57,10 @@ fn refusals_in_upstreams_words() {
         ),
     ];
     for (change_node, change_pod, message) in cases {
-        let cache = cluster(&[node("a", "2", change_node)]);
-        assert_eq!(run(&cache, &pod("p", change_pod), &[]).unwrap_err().message(), *message);
+        let mut cache = cluster(&[node("a", "2", change_node)]);
+        assert_eq!(run(&mut cache, &pod("p", change_pod), &[]).unwrap_err().message(), *message);
     }
-    let nobody = run(&Cache::default(), &pod("p", |_| {}), &[]).unwrap_err();
+    let nobody = run(&mut Cache::default(), &pod("p", |_| {}), &[]).unwrap_err();
     assert_eq!(nobody.message(), "no nodes available to schedule pods");
 }
 
@@ -121,11 +79,11 @@ fn host_ports_and_anti_affinity_keep_apart() {
     ];
     for (placed, newcomer, reason) in cases {
         let mut cache = cluster(&[node("a", "2", |_| {})]);
-        place(&mut cache, pod("placed", placed), "a");
-        let refused = run(&cache, &pod("p", newcomer), &[]).unwrap_err();
+        place(&mut cache, &pod("placed", placed), "a");
+        let refused = run(&mut cache, &pod("p", newcomer), &[]).unwrap_err();
         assert_eq!(refused.message(), format!("0/1 nodes are available: {reason}."));
         cache.set_node(node("b", "2", |_| {}));
-        assert_eq!(run(&cache, &pod("p", newcomer), &[]).as_deref(), Ok("b"));
+        assert_eq!(run(&mut cache, &pod("p", newcomer), &[]).as_deref(), Ok("b"));
     }
 }
 
@@ -136,12 +94,12 @@ fn affinity_follows_and_the_first_of_a_group_may_start() {
             json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]);
     };
     let mut cache = cluster(&[node("a", "2", |_| {}), node("b", "2", |_| {})]);
-    let first = run(&cache, &pod("first", near), &[]).unwrap();
-    place(&mut cache, pod("first", near), &first);
+    let first = run(&mut cache, &pod("first", near), &[]).unwrap();
+    place(&mut cache, &pod("first", near), &first);
     for number in 0..4 {
         let name = format!("p{number}");
-        assert_eq!(run(&cache, &pod(&name, near), &[]).unwrap(), first);
-        place(&mut cache, pod(&name, near), &first);
+        assert_eq!(run(&mut cache, &pod(&name, near), &[]).unwrap(), first);
+        place(&mut cache, &pod(&name, near), &first);
     }
 }
 
@@ -156,9 +114,9 @@ fn replicas_of_a_workload_spread_without_being_asked() {
         let mut used = BTreeMap::<String, usize>::new();
         for replica in 0..nodes {
             let replica = pod(&format!("p{replica}"), |p| ask(p, "100m"));
-            let chosen = run(&cache, &replica, &workload).unwrap();
+            let chosen = run(&mut cache, &replica, &workload).unwrap();
             *used.entry(chosen.clone()).or_default() += 1;
-            place(&mut cache, replica, &chosen);
+            place(&mut cache, &replica, &chosen);
         }
         assert_eq!(used.len(), nodes, "{used:?}");
     }
@@ -177,10 +135,10 @@ fn hard_spreading_never_exceeds_its_skew() {
     for number in 0..12 {
         let replica =
             pod(&format!("p{number}"), |p| p["spec"]["topologySpreadConstraints"] = spread(1, "zone", "DoNotSchedule"));
-        let chosen = run(&cache, &replica, &[]).unwrap();
+        let chosen = run(&mut cache, &replica, &[]).unwrap();
         let zone = zones[chosen[1..].parse::<usize>().unwrap()];
         *counts.get_mut(zone).unwrap() += 1;
-        place(&mut cache, replica, &chosen);
+        place(&mut cache, &replica, &chosen);
         let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
         assert!(most - least <= 1, "{counts:?}");
     }
@@ -203,8 +161,8 @@ fn wishes_decide_between_feasible_nodes() {
         ),
     ];
     for (what, worse, change_pod) in cases {
-        let cache = cluster(&[node("good", "4", |_| {}), node("worse", "4", worse)]);
-        assert_eq!(run(&cache, &pod("p", change_pod), &[]).as_deref(), Ok("good"), "{what}");
+        let mut cache = cluster(&[node("good", "4", |_| {}), node("worse", "4", worse)]);
+        assert_eq!(run(&mut cache, &pod("p", change_pod), &[]).as_deref(), Ok("good"), "{what}");
     }
 }
 
@@ -242,12 +200,12 @@ fn agrees_with_a_plain_recount() {
                 }
             });
             let allowed = |n: usize| used[n] + asked <= sizes[n] && (tolerant || !tainted[n]) && (!picky || fast[n]);
-            match run(&cache, &newcomer, &[]) {
+            match run(&mut cache, &newcomer, &[]) {
                 Ok(name) => {
                     let chosen: usize = name[1..].parse().unwrap();
                     assert!(allowed(chosen), "{name} for {asked}m");
                     used[chosen] += asked;
-                    place(&mut cache, newcomer, &name);
+                    place(&mut cache, &newcomer, &name);
                 }
                 Err(_) => assert!(!(0..sizes.len()).any(allowed), "{asked}m would have fitted"),
             }

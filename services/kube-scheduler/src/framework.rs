@@ -2,23 +2,43 @@
 //! rejected.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use apimachinery::selector::LabelSelector;
 
 use crate::cache::Cache;
+use crate::index::{Count, Counts};
+use crate::neighbours::{Neighbours, Spread};
 use crate::node::{Node, Offer};
 use crate::pod::Pod;
-use crate::terms::Labels;
 
 /// The best score of one plugin.
 pub const SCORE_MAX: i64 = 100;
 
-/// The reasons why a node is rejected, in upstream's words; empty if it is not.
-pub type Reasons = Vec<Cow<'static, str>>;
+/// Why a node, or every node, does not take a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// In upstream's words.
+    pub reasons: Vec<Cow<'static, str>>,
+    /// Removing other pods would not change it.
+    pub hopeless: bool,
+}
+
+impl Refusal {
+    /// A refusal that may end when other pods go.
+    pub fn of(reason: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { reasons: vec![reason.into()], hopeless: false }
+    }
+
+    /// A refusal that other pods have nothing to do with.
+    pub fn hopeless(reason: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { reasons: vec![reason.into()], hopeless: true }
+    }
+}
 
 /// A check of one pod, prepared once, asked for each node.
-pub type Filter<'a> = Box<dyn Fn(&Node) -> Reasons + 'a>;
+pub type Filter<'a> = Box<dyn Fn(&Node) -> Option<Refusal> + 'a>;
 
 /// A preference of one pod, prepared once.
 pub struct Score<'a> {
@@ -66,15 +86,26 @@ impl Normalize {
 }
 
 /// All that one decision looks at.
+#[derive(Clone, Copy)]
 pub struct Cycle<'a> {
     /// The pod that needs a node.
     pub pod: &'a Pod,
     /// The cluster.
     pub cache: &'a Cache,
-    /// The selectors of the workload and Services that the pod belongs to; empty if it belongs to none.
-    pub workload: &'a [LabelSelector],
-    /// A namespace's labels.
-    pub of_namespace: &'a dyn Fn(&str) -> Option<Labels>,
+    /// How replicas of the pod's workload and Services are spread without being asked; empty if it belongs to none.
+    pub defaults: &'a [Spread],
+}
+
+impl<'a> Cycle<'a> {
+    /// The current answer to one of the questions that the plugin gave in [`Plugin::counts`].
+    pub fn count(&self, count: &Count) -> Option<&'a Counts> {
+        self.cache.index().get(count)
+    }
+
+    /// Whether a term means the cycle's pod.
+    pub fn is_meant_by(&self, term: &Neighbours) -> bool {
+        term.means(&self.pod.spec.namespace, &self.pod.spec.labels, &|name| self.cache.namespace(name))
+    }
 }
 
 /// Something that happened and that may make room for a pod.
@@ -90,9 +121,16 @@ pub enum Event {
     /// A node is gone.
     NodeGone,
     /// A pod was placed, or a placed one changed.
-    Placed(Arc<Pod>),
+    Placed {
+        /// The pod.
+        pod: Arc<Pod>,
+        /// It was placed before.
+        changed: bool,
+    },
     /// A placed pod is gone.
     Gone(Arc<Pod>),
+    /// A claim, volume, class or CSINode appeared or changed.
+    Storage,
 }
 
 /// A rule. Everything defaults to "has no opinion".
@@ -100,23 +138,38 @@ pub trait Plugin: Send + Sync {
     /// Upstream's name.
     fn name(&self) -> &'static str;
 
+    /// How replicas of the pod's workload are spread if the pod does not say.
+    fn defaults(&self, _pod: &Pod, _workload: &[LabelSelector]) -> Vec<Spread> {
+        Vec::new()
+    }
+
+    /// Questions about placed pods whose answers the rule needs.
+    fn counts(&self, _pod: &Pod, _defaults: &[Spread]) -> Vec<Arc<Count>> {
+        Vec::new()
+    }
+
+    /// Refuses the pod whatever the node.
+    fn admit(&self, _cycle: &Cycle<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// The names of the only nodes that are worth a look, if the rule knows them.
+    fn only(&self, _pod: &Pod) -> Option<BTreeSet<String>> {
+        None
+    }
+
     /// The check for this pod, if the rule concerns it.
-    fn filter<'a>(&self, _cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+    fn filter<'a>(&'a self, _cycle: &Cycle<'a>) -> Option<Filter<'a>> {
         None
     }
 
     /// The preference for this pod among feasible nodes, if the rule has one.
-    fn score<'a>(&self, _cycle: &Cycle<'a>, _feasible: &[&'a Node]) -> Option<Score<'a>> {
+    fn score<'a>(&'a self, _cycle: &Cycle<'a>, _feasible: &[&'a Node]) -> Option<Score<'a>> {
         None
     }
 
-    /// How much the preference counts.
-    fn weight(&self) -> i64 {
-        1
-    }
-
     /// Whether an event may make this rule accept a pod that it rejected.
-    fn helps(&self, pod: &Pod, event: &Event) -> bool;
+    fn helps(&self, pod: &Pod, event: &Event, cache: &Cache) -> bool;
 }
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
 //! A node as the scheduler sees it: what it offers and what is placed on it.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use apimachinery::meta;
-use serde_json::Value;
-
-use crate::pod::{Amounts, HostPort, Pod};
-use crate::terms::{Labels, Taint, list};
+use crate::amounts::{Amounts, quantity};
+use crate::objects::NodeObject;
+use crate::pod::Pod;
+use crate::spec::HostPort;
+use crate::terms::{Labels, Taint, label};
 
 /// What a node offers, read once per change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// metadata.name.
-    pub name: String,
+    pub name: Arc<str>,
     /// metadata.labels.
     pub labels: Labels,
     /// spec.taints.
@@ -24,22 +24,34 @@ pub struct Offer {
     pub allocatable: Amounts,
     /// Most pods.
     pub pods_max: i64,
+    /// Sizes of images by name.
+    pub images: HashMap<Box<str>, i64>,
 }
 
 impl Offer {
     /// Reads a node.
-    pub fn read(node: &Value) -> Offer {
-        let allocatable = node.pointer("/status/allocatable").and_then(Value::as_object);
-        let count =
-            allocatable.and_then(|a| a.get("pods")).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    pub fn read(node: NodeObject) -> Offer {
+        let NodeObject { metadata, spec, status } = node;
+        let pods = status.allocatable.get("pods").and_then(quantity);
         Offer {
-            name: meta::name(node).to_owned(),
-            labels: meta::labels(node).cloned().unwrap_or_default(),
-            taints: list(node, "/spec/taints").iter().map(Taint::read).collect(),
-            cordoned: node["spec"]["unschedulable"] == true,
-            allocatable: Amounts::read(allocatable),
-            pods_max: count.and_then(|c| c.parse().ok()).unwrap_or(0),
+            name: (&*metadata.name).into(),
+            labels: metadata.labels,
+            taints: spec.taints.iter().map(Taint::read).collect(),
+            cordoned: spec.unschedulable,
+            allocatable: Amounts::read(&status.allocatable),
+            pods_max: pods.map_or(0, |pods| pods.value()),
+            images: status
+                .images
+                .into_iter()
+                .flat_map(|image| image.names.into_iter().map(move |name| (name, image.size_bytes)))
+                .collect(),
         }
+    }
+
+    /// The region and zone, by which nodes take turns.
+    pub fn zone(&self) -> (&str, &str) {
+        let of = |key| label(&self.labels, key).unwrap_or_default();
+        (of("topology.kubernetes.io/region"), of("topology.kubernetes.io/zone"))
     }
 }
 
@@ -50,43 +62,36 @@ pub struct Node {
     pub offer: Arc<Offer>,
     /// Whether the node object exists.
     pub exists: bool,
-    /// By uid.
-    pub pods: BTreeMap<String, Arc<Pod>>,
+    /// In no order.
+    pub pods: Vec<Arc<Pod>>,
     /// Sum of requests.
     pub requested: Amounts,
     /// Sum of assumed use, for scores.
     pub assumed: Amounts,
     /// Host ports in use.
     pub ports: Vec<HostPort>,
-    /// How many pods have terms that other pods must be checked against.
-    pub with_affinity: usize,
 }
 
 impl Node {
     /// Places a pod.
     pub fn add(&mut self, pod: Arc<Pod>) {
-        self.requested.merge(&pod.requests, |a, b| a.saturating_add(b));
-        self.assumed.merge(&pod.assumed, |a, b| a.saturating_add(b));
-        self.ports.extend(pod.ports.iter().cloned());
-        self.with_affinity += usize::from(has_terms(&pod));
-        self.pods.insert(pod.uid.clone(), pod);
+        self.requested.merge(&pod.spec.requests, i64::saturating_add);
+        self.assumed.merge(&pod.spec.assumed, i64::saturating_add);
+        self.ports.extend(pod.spec.ports.iter().cloned());
+        self.pods.push(pod);
     }
 
     /// Takes a pod away.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<Pod>> {
-        let pod = self.pods.remove(uid)?;
-        self.requested.merge(&pod.requests, |a, b| a - b);
-        self.assumed.merge(&pod.assumed, |a, b| a - b);
-        for port in &pod.ports {
+        let index = self.pods.iter().position(|pod| &*pod.uid == uid)?;
+        let pod = self.pods.swap_remove(index);
+        self.requested.merge(&pod.spec.requests, |a, b| a - b);
+        self.assumed.merge(&pod.spec.assumed, |a, b| a - b);
+        for port in &pod.spec.ports {
             if let Some(index) = self.ports.iter().position(|p| p == port) {
                 self.ports.swap_remove(index);
             }
         }
-        self.with_affinity -= usize::from(has_terms(&pod));
         Some(pod)
     }
-}
-
-fn has_terms(pod: &Pod) -> bool {
-    !pod.affinity.is_empty() || !pod.anti_affinity.is_empty()
 }

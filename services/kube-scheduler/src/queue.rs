@@ -1,23 +1,21 @@
 //! Pods that wait for a node. Pure: time is an argument.
 //!
 //! ```text
-//!  new ──▶ active ──pop──▶ in flight ──bound──▶ forgotten
-//!            ▲                │ rejected           ▲ deleted, or has a node
-//!            │                ▼
+//!  new ──▶ active ──pop──▶ in flight ──chosen──▶ binding ──▶ forgotten
+//!            ▲                │ rejected   failed │          ▲ deleted, or has a node
+//!            │                ▼                   ▼
 //!            ├─ back-off ◀─ unschedulable     an event that helps, or five minutes, moves it on;
 //!            └────────────────────┘           back-off first, if it failed just now
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::framework::Event;
 use crate::pod::Pod;
 
-const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-const BACKOFF_LIMIT: Duration = Duration::from_secs(10);
 /// An event that helps may have been missed; nobody waits longer than this without another try.
 const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
 
@@ -28,8 +26,9 @@ enum Place {
     Active(ActiveKey),
     Backoff(Instant),
     Unschedulable(Instant),
-    /// Being decided or bound; events from this number on have happened meanwhile.
+    /// Being decided; events from this number on have happened meanwhile.
     InFlight(u64),
+    Binding,
     Gated,
 }
 
@@ -40,10 +39,44 @@ struct Entry {
     failures: u32,
     rejected_by: BTreeSet<&'static str>,
     failed: Option<Instant>,
+    since: Instant,
 }
 
+type Rejection = BTreeSet<&'static str>;
+
 /// Whether an event helps a pod that these plugins rejected.
-pub type Helps = fn(&Pod, &BTreeSet<&'static str>, &Event) -> bool;
+pub type Helps<'a> = &'a dyn Fn(&Pod, &Rejection, &Event) -> bool;
+
+/// How long a pod that failed waits before the next try: doubled with each failure.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// After the first failure.
+    pub first: Duration,
+    /// At most.
+    pub limit: Duration,
+}
+
+/// What is known of a pod's way through the queue.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Tries so far, this one included.
+    pub attempts: u32,
+    /// When it came.
+    pub since: Instant,
+}
+
+/// How many pods are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// To be tried now.
+    pub active: usize,
+    /// To be tried soon.
+    pub backoff: usize,
+    /// To be tried when something helps.
+    pub unschedulable: usize,
+    /// To be tried when their gates are gone.
+    pub gated: usize,
+}
 
 /// The queue.
 pub struct Queue {
@@ -51,17 +84,21 @@ pub struct Queue {
     active: BTreeSet<ActiveKey>,
     backoff: BTreeSet<(Instant, String)>,
     unschedulable: BTreeSet<(Instant, String)>,
+    /// The same pods by what decides whether an event helps them, so that it is asked once for all replicas.
+    groups: HashMap<(u64, Rejection), BTreeSet<String>>,
     /// What happened while pods were in flight, oldest first, numbered from `first_event`.
     events: VecDeque<Event>,
     first_event: u64,
-    in_flight: usize,
+    /// How many pods are in flight since an event.
+    in_flight: BTreeMap<u64, usize>,
     arrivals: u64,
-    helps: Helps,
+    gated: usize,
+    backoff_times: Backoff,
 }
 
 impl Queue {
-    /// An empty queue that asks `helps` about events.
-    pub fn new(helps: Helps) -> Self {
+    /// An empty queue.
+    pub fn new(backoff_times: Backoff) -> Self {
         Queue {
             entries: HashMap::new(),
             active: BTreeSet::new(),
@@ -69,80 +106,121 @@ impl Queue {
             unschedulable: BTreeSet::new(),
             events: VecDeque::new(),
             first_event: 0,
-            in_flight: 0,
+            groups: HashMap::new(),
+            in_flight: BTreeMap::new(),
             arrivals: 0,
-            helps,
+            gated: 0,
+            backoff_times,
         }
     }
 
     /// A pod without a node appeared or changed.
     pub fn set(&mut self, pod: Arc<Pod>, now: Instant) {
-        let uid = pod.uid.clone();
+        let uid = pod.uid.to_string();
         let Some(entry) = self.entries.get_mut(&uid) else {
-            let entry = Entry { pod, place: Place::Gated, failures: 0, rejected_by: BTreeSet::new(), failed: None };
+            let entry =
+                Entry { pod, place: Place::Gated, failures: 0, rejected_by: BTreeSet::new(), failed: None, since: now };
             self.entries.insert(uid.clone(), entry);
+            self.gated += 1;
             return self.ungate(&uid);
         };
-        let changed = entry.pod.object["spec"] != pod.object["spec"] || entry.pod.labels != pod.labels;
-        entry.pod = pod;
+        let changed = !Arc::ptr_eq(&entry.pod.spec, &pod.spec);
         match entry.place {
-            Place::Gated => self.ungate(&uid),
+            Place::Gated => {
+                entry.pod = pod;
+                self.ungate(&uid);
+            }
             // What was wrong with it may be right now.
-            Place::Unschedulable(_) if changed => self.retry(&uid, now),
-            _ => {}
+            Place::Unschedulable(_) if changed => {
+                self.detach(&uid);
+                self.replace(&uid, pod);
+                self.retry(&uid, now);
+            }
+            _ => entry.pod = pod,
         }
     }
 
     /// A pod is gone or has a node.
     pub fn remove(&mut self, uid: &str) {
         self.detach(uid);
-        if let Some(entry) = self.entries.remove(uid)
-            && matches!(entry.place, Place::InFlight(_))
-        {
-            self.landed();
-        }
+        self.entries.remove(uid);
     }
 
-    /// The most important pod that may be tried now; it is in flight until [`Queue::remove`] or [`Queue::failed`].
+    /// The most important pod that may be tried now; it is in flight until [`Queue::binding`] or [`Queue::failed`].
     pub fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
         self.flush(now);
         let (_, _, uid) = self.active.pop_first()?;
         let last = self.first_event + self.events.len() as u64;
         let entry = self.entries.get_mut(&uid)?;
         entry.place = Place::InFlight(last);
-        self.in_flight += 1;
+        *self.in_flight.entry(last).or_default() += 1;
         Some(Arc::clone(&entry.pod))
     }
 
+    /// A pod as it is now.
+    pub fn get(&self, uid: &str) -> Option<&Arc<Pod>> {
+        self.entries.get(uid).map(|entry| &entry.pod)
+    }
+
+    /// A pod's way so far.
+    pub fn history(&self, uid: &str) -> Option<History> {
+        let entry = self.entries.get(uid)?;
+        Some(History { attempts: entry.failures + 1, since: entry.since })
+    }
+
+    /// How many pods are where.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            active: self.active.len(),
+            backoff: self.backoff.len(),
+            unschedulable: self.unschedulable.len(),
+            gated: self.gated,
+        }
+    }
+
+    /// A node was chosen for a pod; what happens now concerns it only if that fails.
+    pub fn binding(&mut self, uid: &str) {
+        self.detach(uid);
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.place = Place::Binding;
+        }
+    }
+
     /// A pod found no node, rejected by these plugins, or failed otherwise if there are none.
-    pub fn failed(&mut self, uid: &str, rejected_by: BTreeSet<&'static str>, now: Instant) {
+    pub fn failed(&mut self, uid: &str, rejected_by: Rejection, now: Instant, helps: Helps<'_>) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
-        let Place::InFlight(since) = entry.place else { return };
+        let seen = match entry.place {
+            Place::InFlight(since) => usize::try_from(since - self.first_event).unwrap_or(0),
+            Place::Binding => self.events.len(),
+            _ => return,
+        };
         entry.failures += 1;
         entry.failed = Some(now);
+        let helped =
+            rejected_by.is_empty() || self.events.iter().skip(seen).any(|event| helps(&entry.pod, &rejected_by, event));
         entry.rejected_by = rejected_by;
-        let seen = usize::try_from(since - self.first_event).unwrap_or(0);
-        let helped = entry.rejected_by.is_empty()
-            || self.events.iter().skip(seen).any(|event| (self.helps)(&entry.pod, &entry.rejected_by, event));
-        entry.place = Place::Unschedulable(now);
-        self.unschedulable.insert((now, uid.to_owned()));
-        self.landed();
         if helped {
-            self.retry(uid, now);
+            return self.retry(uid, now);
+        }
+        self.detach(uid);
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.place = Place::Unschedulable(now);
+            self.unschedulable.insert((now, uid.to_owned()));
+            self.groups.entry((entry.pod.spec.id, entry.rejected_by.clone())).or_default().insert(uid.to_owned());
         }
     }
 
     /// Something happened: pods that it helps move on.
-    pub fn event(&mut self, event: Event, now: Instant) {
-        let helps = self.helps;
-        let helped = |(_, uid): &&(Instant, String)| {
-            self.entries.get(uid).is_some_and(|entry| helps(&entry.pod, &entry.rejected_by, &event))
+    pub fn event(&mut self, event: Event, now: Instant, helps: Helps<'_>) {
+        let helped = |((_, rejected_by), uids): &(&(u64, Rejection), &BTreeSet<String>)| {
+            let one = uids.first().and_then(|uid| self.entries.get(uid));
+            one.is_some_and(|entry| helps(&entry.pod, rejected_by, &event))
         };
-        let uids: Vec<String> = self.unschedulable.iter().filter(helped).map(|(_, uid)| uid.clone()).collect();
+        let uids: Vec<String> = self.groups.iter().filter(helped).flat_map(|(_, uids)| uids.iter().cloned()).collect();
         for uid in uids {
             self.retry(&uid, now);
         }
-        if self.in_flight > 0 {
+        if !self.in_flight.is_empty() {
             self.events.push_back(event);
         }
     }
@@ -168,7 +246,7 @@ impl Queue {
     }
 
     fn ungate(&mut self, uid: &str) {
-        if self.entries.get(uid).is_some_and(|entry| !entry.pod.gated) {
+        if self.entries.get(uid).is_some_and(|entry| !entry.pod.is_gated()) {
             self.activate(uid);
         }
     }
@@ -176,7 +254,8 @@ impl Queue {
     /// Back to active, but not before its back-off has passed.
     fn retry(&mut self, uid: &str, now: Instant) {
         let Some(entry) = self.entries.get(uid) else { return };
-        let delay = BACKOFF_FIRST.saturating_mul(1 << entry.failures.saturating_sub(1).min(8)).min(BACKOFF_LIMIT);
+        let Backoff { first, limit } = self.backoff_times;
+        let delay = first.saturating_mul(1 << entry.failures.saturating_sub(1).min(8)).min(limit);
         let due = entry.failed.map_or(now, |failed| failed + delay);
         if due <= now {
             return self.activate(uid);
@@ -192,27 +271,52 @@ impl Queue {
         self.detach(uid);
         let Some(entry) = self.entries.get_mut(uid) else { return };
         self.arrivals += 1;
-        let key = (Reverse(entry.pod.priority), self.arrivals, uid.to_owned());
+        let key = (Reverse(entry.pod.spec.priority), self.arrivals, uid.to_owned());
         entry.place = Place::Active(key.clone());
         self.active.insert(key);
     }
 
-    /// Takes a pod out of the list that it stands in.
+    fn replace(&mut self, uid: &str, pod: Arc<Pod>) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.pod = pod;
+        }
+    }
+
+    /// Takes a pod out of the list that it stands in. It is in none until the caller gives it a place.
     fn detach(&mut self, uid: &str) {
-        match self.entries.get(uid).map(|entry| &entry.place) {
-            Some(Place::Active(key)) => drop(self.active.remove(key)),
-            Some(Place::Backoff(due)) => drop(self.backoff.remove(&(*due, uid.to_owned()))),
-            Some(Place::Unschedulable(since)) => drop(self.unschedulable.remove(&(*since, uid.to_owned()))),
-            Some(Place::InFlight(_) | Place::Gated) | None => {}
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        match std::mem::replace(&mut entry.place, Place::Binding) {
+            Place::Active(key) => drop(self.active.remove(&key)),
+            Place::Backoff(due) => drop(self.backoff.remove(&(due, uid.to_owned()))),
+            Place::Unschedulable(since) => {
+                self.unschedulable.remove(&(since, uid.to_owned()));
+                let group = (entry.pod.spec.id, entry.rejected_by.clone());
+                if let Some(uids) = self.groups.get_mut(&group) {
+                    uids.remove(uid);
+                    if uids.is_empty() {
+                        self.groups.remove(&group);
+                    }
+                }
+            }
+            Place::InFlight(since) => self.landed(since),
+            Place::Gated => self.gated -= 1,
+            Place::Binding => {}
         }
     }
 
     /// One pod less in flight; events that nobody in flight has missed are forgotten.
-    fn landed(&mut self) {
-        self.in_flight -= 1;
-        if self.in_flight == 0 {
-            self.first_event += self.events.len() as u64;
-            self.events.clear();
+    fn landed(&mut self, since: u64) {
+        if let Some(count) = self.in_flight.get_mut(&since) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_flight.remove(&since);
+            }
+        }
+        let end = self.first_event + self.events.len() as u64;
+        let keep = self.in_flight.first_key_value().map_or(end, |(since, _)| *since);
+        while self.first_event < keep {
+            self.events.pop_front();
+            self.first_event += 1;
         }
     }
 }
@@ -224,14 +328,18 @@ mod tests {
 
     fn pod(name: &str, priority: i64, gated: bool) -> Arc<Pod> {
         let gates = if gated { json!([{"name": "g"}]) } else { json!([]) };
-        Arc::new(Pod::read(Arc::new(json!({
+        Arc::new(crate::pod::from_json(json!({
             "metadata": {"name": name, "uid": name}, "spec": {"priority": priority, "schedulingGates": gates},
-        }))))
+        })))
     }
 
     /// In these tests a gone node helps everybody.
+    fn helps(_: &Pod, _: &Rejection, event: &Event) -> bool {
+        matches!(event, Event::NodeGone)
+    }
+
     fn queue() -> Queue {
-        Queue::new(|_, _, event| matches!(event, Event::NodeGone))
+        Queue::new(Backoff { first: Duration::from_secs(1), limit: Duration::from_secs(10) })
     }
 
     fn rejected() -> BTreeSet<&'static str> {
@@ -239,7 +347,7 @@ mod tests {
     }
 
     fn name(pod: Option<Arc<Pod>>) -> Option<String> {
-        pod.map(|pod| pod.name.clone())
+        pod.map(|pod| pod.name.to_string())
     }
 
     #[test]
@@ -268,18 +376,18 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         queue.set(pod("a", 0, false), start);
         queue.pop(start);
-        queue.failed("a", rejected(), start);
+        queue.failed("a", rejected(), start, &helps);
         assert!(queue.pop(at(20)).is_none(), "nothing has helped");
-        queue.event(Event::NodeGone, start);
+        queue.event(Event::NodeGone, start, &helps);
         assert_eq!(queue.next_deadline(), Some(at(1)));
         assert!(queue.pop(start).is_none(), "backing off");
         assert!(queue.pop(at(1)).is_some());
 
-        queue.failed("a", rejected(), at(1));
-        queue.event(Event::NodeGone, at(2));
+        queue.failed("a", rejected(), at(1), &helps);
+        queue.event(Event::NodeGone, at(2), &helps);
         assert!(queue.pop(at(2)).is_none(), "the second back-off is two seconds");
         assert!(queue.pop(at(3)).is_some());
-        queue.failed("a", rejected(), at(3));
+        queue.failed("a", rejected(), at(3), &helps);
         assert!(queue.pop(at(303)).is_some(), "five minutes without help");
     }
 
@@ -288,21 +396,22 @@ mod tests {
         let (mut queue, now) = (queue(), Instant::now());
         queue.set(pod("a", 0, false), now);
         queue.pop(now);
-        queue.event(Event::NodeGone, now);
-        queue.failed("a", rejected(), now);
+        queue.event(Event::NodeGone, now, &helps);
+        queue.failed("a", rejected(), now, &helps);
         assert!(queue.pop(now + Duration::from_secs(1)).is_some());
-        assert_eq!(queue.in_flight, 1);
+        assert_eq!(queue.in_flight.len(), 1);
         queue.remove("a");
-        assert_eq!((queue.in_flight, queue.events.len(), queue.entries.len()), (0, 0, 0));
+        assert_eq!((queue.in_flight.len(), queue.events.len(), queue.entries.len()), (0, 0, 0));
     }
 
     #[test]
     fn a_changed_pod_is_tried_again() {
         let (mut queue, now) = (queue(), Instant::now());
-        queue.set(pod("a", 0, false), now);
+        let unchanged = pod("a", 0, false);
+        queue.set(Arc::clone(&unchanged), now);
         queue.pop(now);
-        queue.failed("a", rejected(), now);
-        queue.set(pod("a", 0, false), now);
+        queue.failed("a", rejected(), now, &helps);
+        queue.set(unchanged, now);
         assert!(queue.pop(now + Duration::from_secs(5)).is_none(), "nothing changed");
         queue.set(pod("a", 5, false), now + Duration::from_secs(5));
         assert!(queue.pop(now + Duration::from_secs(5)).is_some());

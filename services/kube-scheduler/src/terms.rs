@@ -30,6 +30,8 @@ pub struct Term {
     void: bool,
 }
 
+const NAME_FIELD: &str = "metadata.name";
+
 impl Term {
     /// Reads a NodeSelectorTerm.
     pub fn read(term: &Value) -> Term {
@@ -45,9 +47,15 @@ impl Term {
         if self.void {
             return false;
         }
-        let fields = || json!({"metadata.name": name});
+        let fields = || json!({NAME_FIELD: name});
         self.labels.iter().all(|r| r.matches(Some(labels)))
             && (self.fields.is_empty() || self.fields.iter().all(|r| r.matches(fields().as_object())))
+    }
+
+    /// The only nodes that it can match, if it says so by name.
+    pub fn names(&self) -> Option<&[String]> {
+        let by_name = |r: &&Requirement| r.key() == NAME_FIELD && r.operator() == Operator::In;
+        if self.void { Some(&[]) } else { self.fields.iter().find(by_name).map(Requirement::values) }
     }
 }
 
@@ -65,15 +73,28 @@ fn requirement(expression: &Value) -> Option<Requirement> {
     Requirement::new(text(expression, "/key"), operator, values).ok()
 }
 
-/// A label selector of a pod's rule; an unreadable one selects nothing. `keys` adds the pod's own values of these labels.
-pub fn selector_with(selector: &Value, keys: &[Value], own: &Labels) -> LabelSelector {
+/// A label selector of a pod's rule; an unreadable one selects nothing. `with` adds the pod's own values of these labels,
+/// `without` excludes them.
+pub fn selector_with(selector: &Value, with: &[Value], without: &[Value], own: &Labels) -> LabelSelector {
     let mut selector = selector.clone();
-    for key in keys.iter().filter_map(Value::as_str) {
-        if let Some(value) = label(own, key) {
-            selector["matchLabels"][key] = value.into();
+    let mut expressions = list(&selector, "/matchExpressions").to_vec();
+    for (keys, operator) in [(with, "In"), (without, "NotIn")] {
+        for key in keys.iter().filter_map(Value::as_str) {
+            if let Some(value) = label(own, key) {
+                expressions.push(json!({"key": key, "operator": operator, "values": [value]}));
+            }
         }
     }
+    if !expressions.is_empty() {
+        selector["matchExpressions"] = expressions.into();
+    }
     LabelSelector::from_object(&selector).unwrap_or_else(|_| LabelSelector::nothing())
+}
+
+/// Equal for selectors that select the same.
+pub fn selector_id(selector: &LabelSelector) -> String {
+    // Nothing and everything have the same text.
+    if selector.requirements().is_none() { "nothing".to_owned() } else { format!("({selector})") }
 }
 
 /// What keeps pods off a node.

@@ -232,10 +232,14 @@ pub fn holds(requirement: &Requirement, value: Option<&str>) -> bool {
 }
 
 /// Ports of the node that a pod takes: address, protocol, number.
-fn host_ports(pod: &Pod) -> impl Iterator<Item = (&str, &str, i32)> {
-    pod.lasting_containers().flat_map(|c| &c.ports).filter(|p| p.host_port > 0).map(|p| {
+fn host_ports(pod: &Pod) -> impl Iterator<Item = (&str, &str, i32)> + '_ {
+    // With the host's network a port is the host's; the API server writes that down, a static pod's file need not.
+    let number =
+        |p: &crate::pod::Port| if p.host_port == 0 && pod.spec.host_network { p.container_port } else { p.host_port };
+    let ports = pod.lasting_containers().flat_map(|c| &c.ports).map(move |p| (p, number(p)));
+    ports.filter(|(_, number)| *number > 0).map(|(p, number)| {
         let ip = if p.host_ip.is_empty() { "0.0.0.0" } else { p.host_ip.as_str() };
-        (ip, if p.protocol.is_empty() { "TCP" } else { p.protocol.as_str() }, p.host_port)
+        (ip, if p.protocol.is_empty() { "TCP" } else { p.protocol.as_str() }, number)
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::admission::{self, Node};
 use crate::pod::{Container, Map, Pod};
@@ -20,6 +20,8 @@ pub struct Admitted {
     /// Pods whose resize waits for room, and where they are woken when there may be some.
     waiting: Mutex<BTreeSet<String>>,
     wake: Option<mpsc::UnboundedSender<String>>,
+    /// Tells whenever a pod has left.
+    pub left: Notify,
 }
 
 impl Admitted {
@@ -84,6 +86,7 @@ impl Admitted {
         if self.pods.lock().remove(uid).is_none() {
             return;
         }
+        self.left.notify_waiters();
         for waiting in std::mem::take(&mut *self.waiting.lock()) {
             self.wake.as_ref().map(|wake| wake.send(waiting));
         }
@@ -102,7 +105,8 @@ fn uid(object: &Value) -> &str {
 /// Whether a kubelet has taken the pod in and has not reported its end.
 fn has_run(object: &Value) -> bool {
     let status = &object["status"];
-    status["startTime"].is_string() && !matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
+    let mirror = object["metadata"]["annotations"][crate::pod::MIRROR].is_string();
+    !mirror && status["startTime"].is_string() && !matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
 }
 
 /// Whether the pod wants other resources than it was given.

@@ -16,35 +16,49 @@ struct Entry {
 }
 
 /// Pauses by key.
-#[derive(Clone, Debug, Default)]
-pub struct Backoffs(HashMap<String, Entry>);
+#[derive(Clone, Debug)]
+pub struct Backoffs {
+    entries: HashMap<String, Entry>,
+    limit: i64,
+}
+
+impl Default for Backoffs {
+    fn default() -> Self {
+        Backoffs::up_to(LIMIT)
+    }
+}
 
 impl Backoffs {
+    /// No pause is longer than `limit` nanoseconds.
+    pub fn up_to(limit: i64) -> Self {
+        Backoffs { entries: HashMap::new(), limit }
+    }
+
     /// How long the key still has to pause after a failure at `failed`, and how long the whole pause is; nothing if it may
     /// go on. What went well for twice the longest pause starts afresh.
     pub fn remaining(&self, key: &str, failed: i64, now: i64) -> Option<(i64, i64)> {
-        let entry = self.0.get(key).filter(|e| failed - e.updated <= 2 * LIMIT)?;
+        let entry = self.entries.get(key).filter(|e| failed - e.updated <= 2 * LIMIT)?;
         let left = failed + entry.pause - now;
         (left > 0).then_some((left, entry.pause))
     }
 
     /// Notes another attempt after a failure at `failed`: the next pause is twice as long.
     pub fn next(&mut self, key: &str, failed: i64, now: i64) {
-        let pause = match self.0.get(key) {
-            Some(entry) if failed - entry.updated <= 2 * LIMIT => (entry.pause * 2).min(LIMIT),
-            _ => FIRST,
+        let pause = match self.entries.get(key) {
+            Some(entry) if failed - entry.updated <= 2 * LIMIT => (entry.pause * 2).min(self.limit),
+            _ => FIRST.min(self.limit),
         };
-        self.0.insert(key.to_owned(), Entry { pause, updated: now });
+        self.entries.insert(key.to_owned(), Entry { pause, updated: now });
     }
 
     /// When the key's pause was last set.
     pub fn updated(&self, key: &str) -> Option<i64> {
-        self.0.get(key).map(|e| e.updated)
+        self.entries.get(key).map(|e| e.updated)
     }
 
     /// Forgets a key.
     pub fn reset(&mut self, key: &str) {
-        self.0.remove(key);
+        self.entries.remove(key);
     }
 }
 
@@ -72,6 +86,17 @@ mod tests {
             now += pause;
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn the_node_can_shorten_the_longest_pause() {
+        let mut backoffs = Backoffs::up_to(15 * SECOND);
+        let mut pauses = Vec::new();
+        for _ in 0..3 {
+            backoffs.next("c", 0, 0);
+            pauses.push(backoffs.remaining("c", 0, 0).unwrap().1 / SECOND);
+        }
+        assert_eq!(pauses, [10, 15, 15]);
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod cgroups;
 mod config;
 mod eviction;
 mod images;
+mod log_rotation;
+mod node_shutdown;
 mod node_status;
 mod objects;
 mod observed;
@@ -24,6 +26,7 @@ mod probes;
 mod runtime;
 mod server;
 mod shared;
+mod static_pods;
 mod status;
 mod sync;
 mod tokens;
@@ -52,10 +55,11 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Wrong flags or configuration, or an address that is taken.
 pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     let flags = Flags::try_parse_from(args)?;
-    let config = match &flags.config {
+    let mut config = match &flags.config {
         Some(path) => KubeletConfiguration::load(path)?,
         None => KubeletConfiguration::default(),
     };
+    config.override_by(&flags)?;
     let (network, network_ready) = watch::channel(false);
     let (pressure, low) = watch::channel(Pressure::default());
     let (wake, mut woken) = mpsc::unbounded_channel();
@@ -68,6 +72,9 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     spawn(&mut tasks, node_status::renew(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
     spawn(&mut tasks, eviction::run(Arc::clone(&shared), workers.clone(), pressure, shutdown.clone()));
+    spawn(&mut tasks, log_rotation::run(Arc::clone(&shared), shutdown.clone()));
+    spawn(&mut tasks, static_pods::run(Arc::clone(&shared), workers.clone(), shutdown.clone()));
+    let (ends_with, ended) = (Arc::clone(&shared), workers.clone());
     let followed = workers.clone();
     let ends = shutdown.clone();
     spawn(&mut tasks, async move { followed.follow(ends).await });
@@ -86,8 +93,11 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     // The first task that fails ends the process; init starts it again.
     loop {
         tokio::select! {
-            () = shutdown.wait() => return Ok(()),
-            ended = tasks.join_next() => match ended {
+            () = shutdown.wait() => {
+                node_shutdown::run(&ends_with, &ended).await;
+                return Ok(());
+            }
+            over = tasks.join_next() => match over {
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(failure))) => return Err(failure),
                 Some(Err(error)) => return Err(error.into()),
@@ -117,6 +127,9 @@ fn build(
     if !machine.cgroup2 && config.fail_cgroup_v1 {
         return Err("the host has no cgroup v2 and failCgroupV1 is true".into());
     }
+    if config.fail_swap_on && machine.swap > 0 {
+        return Err("running with swap on is not supported, please disable swap or set failSwapOn to false".into());
+    }
     let cgroups = if config.cgroups_per_qos && machine.cgroup2 {
         let capacity = machine.capacity(&config);
         Some(Cgroups::new(Path::new(CGROUP_ROOT), &config, &capacity).map_err(|e| format!("{CGROUP_ROOT}: {e}"))?)
@@ -142,6 +155,8 @@ fn build(
         pods: Informer::start(client.clone(), resource::PODS, mine),
         node: Informer::start(client.clone(), resource::NODES, own),
         node_labels: flags.node_labels.clone(),
+        handlers: parking_lot::Mutex::default(),
+        static_pods_read: AtomicBool::new(false),
         shutting_down: AtomicBool::new(false),
         pressure,
         recorder: EventRecorder::new(client.clone(), "kubelet", Some(&node_name)),

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cri_api::v1;
@@ -15,7 +16,7 @@ use crate::observed::labels;
 use crate::pod_workers::PodWorkers;
 use crate::runtime::Listed;
 use crate::shared::Shared;
-use crate::{server, volumes};
+use crate::volumes;
 
 const FIRST_LISTING: Duration = Duration::from_secs(1);
 const RARE_LISTING: Duration = Duration::from_secs(300);
@@ -100,10 +101,9 @@ impl Pleg {
             self.workers.wake(&uid);
         }
         self.known = now;
-        if self.shared.pods.is_synced() {
+        if self.shared.pods.is_synced() && self.shared.static_pods_read.load(Ordering::Relaxed) {
             self.remove_orphans();
         }
-        server::logs::rotate::all(&self.shared).await;
     }
 
     /// What belongs to no pod of this node any more is removed: containers by a worker, bare folders at once.

@@ -228,8 +228,16 @@ pub enum QosClass {
 
 impl Pod {
     /// Reads a pod object. An explicit null means the same as a missing field.
+    ///
+    /// A mirror stands for the static pod that runs here, so it has that one's uid.
     pub fn from_value(value: &Value) -> Result<Pod, serde_json::Error> {
-        Pod::deserialize(without_nulls(value))
+        let mut pod = Pod::deserialize(without_nulls(value))?;
+        if pod.metadata.annotations.contains_key(MIRROR)
+            && let Some(uid) = pod.metadata.annotations.get(HASH)
+        {
+            pod.metadata.uid.clone_from(uid);
+        }
+        Ok(pod)
     }
 
     /// `name_namespace(uid)`, the form of upstream's messages.
@@ -250,11 +258,6 @@ impl Pod {
     /// A container of any kind.
     pub fn container(&self, name: &str) -> Option<&Container> {
         self.every_container().find(|c| c.name == name)
-    }
-
-    /// Whether the container is one of the ephemeral ones.
-    pub fn is_ephemeral(&self, name: &str) -> bool {
-        self.spec.ephemeral_containers.iter().any(|c| c.name == name)
     }
 
     /// Sidecars and main containers: those that run side by side.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::{Client, EventRecorder, Informer};
+use cri_api::v1;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 
@@ -66,6 +68,10 @@ pub struct Shared {
     pub network_ready: watch::Receiver<bool>,
     /// What runs short on the node.
     pub pressure: watch::Receiver<Pressure>,
+    /// What the runtime's handlers can, as it said last.
+    pub handlers: Mutex<Vec<v1::RuntimeHandler>>,
+    /// Whether the static pods are known: before that nothing may be taken for a leftover.
+    pub static_pods_read: AtomicBool,
     /// Whether the machine is being switched off: no pod is let in any more.
     pub shutting_down: AtomicBool,
     /// Hardware and kernel.
@@ -78,11 +84,11 @@ pub struct Shared {
 
 impl Shared {
     /// Records an event about a pod without waiting for it.
-    pub fn event(self: &Arc<Self>, pod: &Pod, warning: bool, reason: &'static str, message: impl Into<String>) {
+    pub fn event(self: &Arc<Self>, pod: &Pod, warning: bool, reason: impl Into<String>, message: impl Into<String>) {
         let object = reference(pod);
-        let (shared, message) = (Arc::clone(self), message.into());
+        let (shared, reason, message) = (Arc::clone(self), reason.into(), message.into());
         let kind = if warning { "Warning" } else { "Normal" };
-        tokio::spawn(async move { shared.recorder.event(&object, kind, reason, &message).await });
+        tokio::spawn(async move { shared.recorder.event(&object, kind, &reason, &message).await });
     }
 
     /// What the pod's fields can refer to.
@@ -110,6 +116,13 @@ impl Shared {
     /// What the node decides about containers' security.
     pub fn node_security(&self) -> NodeSecurity {
         NodeSecurity { seccomp_default: self.config.seccomp_default, seccomp_folder: self.root.join("seccomp") }
+    }
+
+    /// Whether the runtime mounts read-only recursively. Handlers of runtime classes are taken to be like the default one.
+    pub fn recursive_read_only(&self) -> bool {
+        let handlers = self.handlers.lock();
+        let default = handlers.iter().find(|h| h.name.is_empty());
+        default.and_then(|h| h.features).is_some_and(|f| f.recursive_read_only_mounts)
     }
 
     /// What admission knows of the node.

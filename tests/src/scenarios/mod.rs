@@ -6,6 +6,7 @@ use crate::e2e::Run;
 
 mod commands;
 mod configuration;
+mod controllers;
 mod full_disk;
 mod kills;
 mod leftovers;
@@ -15,6 +16,7 @@ mod pair;
 mod power;
 mod refusals;
 mod restarts;
+mod streams;
 mod workload;
 
 /// One scenario.
@@ -43,6 +45,8 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("machine", machine::run),
     everywhere("commands", commands::run),
     everywhere("workload", workload::run),
+    everywhere("controllers", controllers::run),
+    everywhere("streams", streams::run),
     everywhere("refusals", refusals::run),
     everywhere("configuration", configuration::run),
     everywhere("restarts", restarts::run),

@@ -4,6 +4,7 @@
 //! sees it complete and valid, just before it is stored.
 
 mod certificates;
+pub mod config;
 mod default_class;
 mod escalation;
 mod limit_ranger;

@@ -142,9 +142,10 @@ impl Authorizer {
                 return Decision::Allow(String::new());
             }
         }
-        match self.rules().1.find(user, attributes) {
+        let rules = self.rules();
+        match rules.1.find(user, attributes) {
             Some(why) => Decision::Allow(why),
-            None => Decision::Deny(String::new()),
+            None => Decision::Deny(rules.1.unresolved(user, &attributes.namespace)),
         }
     }
 }

@@ -159,14 +159,30 @@ impl Rules {
         user: &'a UserInfo,
         namespace: &'a str,
     ) -> impl Iterator<Item = (&'a Binding, &'a Arc<[Rule]>)> {
+        self.bindings_of(user, namespace).filter_map(|b| self.role_rules(b).map(|rules| (b, rules)))
+    }
+
+    fn bindings_of<'a>(&'a self, user: &'a UserInfo, namespace: &'a str) -> impl Iterator<Item = &'a Binding> {
         let local = self.bindings.get(namespace).into_iter().flatten().filter(move |_| !namespace.is_empty());
-        let bound = self.cluster_bindings.iter().chain(local).filter(|b| {
+        self.cluster_bindings.iter().chain(local).filter(|b| {
             b.subjects.iter().any(|s| match s {
                 Subject::User(name) => *name == user.name,
                 Subject::Group(name) => user.in_group(name),
             })
-        });
-        bound.filter_map(|b| self.role_rules(b).map(|rules| (b, rules)))
+        })
+    }
+
+    /// What a refusal adds when a user is bound to roles that do not exist; empty otherwise.
+    pub fn unresolved(&self, user: &UserInfo, namespace: &str) -> String {
+        let missing = self.bindings_of(user, namespace).filter(|b| self.role_rules(b).is_none());
+        let texts: Vec<String> = missing
+            .map(|b| format!("{}.rbac.authorization.k8s.io {:?} not found", b.role_kind.to_lowercase(), b.role))
+            .collect();
+        match texts.as_slice() {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            several => format!("RBAC: [{}]", several.join(", ")),
+        }
     }
 
     fn role_rules(&self, b: &Binding) -> Option<&Arc<[Rule]>> {
@@ -219,6 +235,7 @@ mod tests {
         let bindings = [
             json!({"metadata": {"name": "r", "namespace": "a"}, "subjects": [{"kind": "ServiceAccount", "name": "bot"}], "roleRef": {"kind": "Role", "name": "one"}}),
             json!({"metadata": {"name": "r2", "namespace": "b"}, "subjects": [{"kind": "User", "name": "eve"}], "roleRef": {"kind": "ClusterRole", "name": "all"}}),
+            json!({"metadata": {"name": "r3", "namespace": "a"}, "subjects": [{"kind": "User", "name": "lost"}], "roleRef": {"kind": "Role", "name": "gone"}}),
         ];
         Rules::build(&cluster_roles, &cluster_bindings, &roles, &bindings)
     }
@@ -257,6 +274,9 @@ mod tests {
         for (user, attributes, want) in table {
             assert_eq!(rules.find(user, &attributes).is_some(), want, "{} {attributes:?}", user.name);
         }
+        assert_eq!(rules.unresolved(&eve, "b"), "");
+        let lost = UserInfo::authenticated("lost", []);
+        assert_eq!(rules.unresolved(&lost, "a"), "RBAC: role.rbac.authorization.k8s.io \"gone\" not found");
         for (path, want) in [("/healthz", true), ("/api/v1", true), ("/metrics", false), ("/healthz/x", false)] {
             let attributes = Attributes { verb: "get".into(), path: Some(path.into()), ..Default::default() };
             assert_eq!(rules.find(&viewer, &attributes).is_some(), want, "{path}");

@@ -105,7 +105,13 @@ fn rules(call: &Call, spec: &Value) -> Result<Value, ApiError> {
     }
     let (paths, resources): (Vec<Rule>, Vec<Rule>) = all.into_iter().partition(|r| !r.non_resource_urls.is_empty());
     let values = |rules: Vec<Rule>| rules.iter().map(Rule::to_object).collect::<Vec<_>>();
-    Ok(json!({"resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": false}))
+    let mut status =
+        json!({"resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": false});
+    if call.state.authorizer.node && call.user.node_name().is_some() {
+        status["incomplete"] = json!(true);
+        status["evaluationError"] = json!("node authorizer does not support user rule resolution");
+    }
+    Ok(status)
 }
 
 async fn token(call: &Call, spec: &Value) -> Result<Value, ApiError> {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::TryFutureExt;
 use serde_json::{Value, json};
 
-use super::Writer;
+use super::{Writer, each};
 use crate::errors::ApiError;
 use crate::registry::strategy::plain::SYSTEM_PRIORITIES;
 use crate::registry::table;
@@ -39,14 +40,10 @@ const LAST: i64 = 15_000;
 
 /// Makes what is missing.
 pub async fn run(writer: &Writer<'_>) -> Result<(), ApiError> {
-    for (name, value, description) in SYSTEM_PRIORITIES {
-        writer.ensure("scheduling.k8s.io", "priorityclasses", priority_class(name, value, description)).await?;
-    }
-    service_cidr(writer).await?;
-    for service in api_services() {
-        writer.ensure(AGGREGATOR, "apiservices", service).await?;
-    }
-    Ok(())
+    let classes = SYSTEM_PRIORITIES.map(|(name, value, description)| priority_class(name, value, description));
+    each(classes, |class| writer.ensure("scheduling.k8s.io", "priorityclasses", class).map_ok(drop)).await?;
+    each(api_services(), |service| writer.ensure(AGGREGATOR, "apiservices", service).map_ok(drop)).await?;
+    service_cidr(writer).await
 }
 
 fn priority_class(name: &str, value: i64, description: &str) -> Value {

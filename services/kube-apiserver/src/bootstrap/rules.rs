@@ -437,6 +437,15 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "replication-controller",
+        &[
+            r(&["get", "list", "update", "watch"], CORE, &["replicationcontrollers"]),
+            r(&["update"], CORE, &["replicationcontrollers/finalizers", "replicationcontrollers/status"]),
+            r(&["create", "delete", "list", "patch", "watch"], CORE, &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
         "deployment-controller",
         &[
             r(&["get", "list", "update", "watch"], APPS, &["deployments"]),
@@ -546,6 +555,100 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
             r(&["get"], ANY, &["*/scale"]),
             EVENTS,
         ],
+    ),
+    (
+        "resourcequota-controller",
+        &[r(&["list", "watch"], ANY, ANY), r(&["update"], CORE, &["resourcequotas/status"]), EVENTS],
+    ),
+    ("ttl-after-finished-controller", &[r(&["delete", "get", "list", "watch"], BATCH, &["jobs"]), EVENTS]),
+    (
+        "certificate-controller",
+        &[
+            r(&["delete", "get", "list", "watch"], CERTS, &["certificatesigningrequests"]),
+            r(&["update"], CERTS, &["certificatesigningrequests/approval", "certificatesigningrequests/status"]),
+            named(&["approve"], CERTS, &["signers"], &["kubernetes.io/kube-apiserver-client-kubelet"]),
+            named(
+                &["sign"],
+                CERTS,
+                &["signers"],
+                &[
+                    "kubernetes.io/kube-apiserver-client",
+                    "kubernetes.io/kube-apiserver-client-kubelet",
+                    "kubernetes.io/kubelet-serving",
+                    "kubernetes.io/legacy-unknown",
+                ],
+            ),
+            ACCESS_REVIEW,
+            EVENTS,
+        ],
+    ),
+    (
+        "persistent-volume-binder",
+        &[
+            r(&["create", "delete", "get", "list", "update", "watch"], CORE, &["persistentvolumes"]),
+            r(&["update"], CORE, &["persistentvolumes/status"]),
+            r(&["get", "list", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+            r(&["update"], CORE, &["persistentvolumeclaims/status"]),
+            r(READ, CORE, &["nodes", "pods"]),
+            r(READ, STORAGE, &["storageclasses"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "expand-controller",
+        &[
+            r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumes"]),
+            r(CHANGE, CORE, &["persistentvolumeclaims/status"]),
+            r(READ, CORE, &["persistentvolumeclaims"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "ephemeral-volume-controller",
+        &[
+            r(READ, CORE, &["pods"]),
+            r(&["update"], CORE, &["pods/finalizers"]),
+            r(&["create", "get", "list", "watch"], CORE, &["persistentvolumeclaims"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "horizontal-pod-autoscaler",
+        &[
+            r(READ, SCALING, &["horizontalpodautoscalers"]),
+            r(&["update"], SCALING, &["horizontalpodautoscalers/status"]),
+            r(&["get", "update"], ANY, &["*/scale"]),
+            r(&["list"], CORE, &["pods"]),
+            r(&["list"], &["metrics.k8s.io"], &["pods"]),
+            r(&["get", "list"], &["custom.metrics.k8s.io", "external.metrics.k8s.io"], ANY),
+            EVENTS,
+        ],
+    ),
+    ("token-cleaner", &[r(&["delete", "get", "list", "watch"], CORE, &["secrets"]), EVENTS]),
+    (
+        "bootstrap-signer",
+        &[r(READ, CORE, &["secrets"]), r(&["get", "list", "patch", "update", "watch"], CORE, &["configmaps"]), EVENTS],
+    ),
+    (
+        "service-cidrs-controller",
+        &[
+            r(&["get", "list", "patch", "update", "watch"], NET, &["servicecidrs"]),
+            r(CHANGE, NET, &["servicecidrs/finalizers", "servicecidrs/status"]),
+            r(READ, NET, &["ipaddresses"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "pvc-protection-controller",
+        &[
+            r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+            r(READ, CORE, &["pods"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "pv-protection-controller",
+        &[r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumes"]), EVENTS],
     ),
     (
         "clusterrole-aggregation-controller",

@@ -34,6 +34,9 @@ pub async fn object(
     let text = body::read(request.into_body()).await?;
     let ty = builtin().kind(group, version, kind);
     let decoded = decode(&text, content, ty).map_err(|e| unfit(version, kind, &e.to_string()))?;
+    if let Some(record) = &call.audit {
+        record.sent(&decoded.object);
+    }
     finish(decoded, validation, group, version, kind, |strict| unfit(version, kind, strict))
 }
 

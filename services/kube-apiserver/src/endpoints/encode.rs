@@ -131,8 +131,10 @@ fn is_pretty(call: &Call) -> bool {
 /// A body, compressed if it is large and the client accepts that.
 fn send(call: &Call, status: u16, media_type: &'static str, body: impl Into<Bytes>) -> Response {
     let body = body.into();
-    let accepts = || call.header(ACCEPT_ENCODING).is_some_and(|list| list.split(',').any(is_gzip));
-    let packed = (body.len() > COMPRESSED && accepts()).then(|| pack(&body)).flatten();
+    if let Some(record) = &call.audit {
+        record.received(&body);
+    }
+    let packed = (body.len() > COMPRESSED && takes_gzip(call)).then(|| pack(&body)).flatten();
     let compressed = packed.is_some();
     let mut response = respond::with_type(status, media_type, full(packed.map_or(body, Bytes::from)));
     if compressed {
@@ -140,6 +142,11 @@ fn send(call: &Call, status: u16, media_type: &'static str, body: impl Into<Byte
         response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
     }
     response
+}
+
+/// Whether the client unpacks gzip.
+pub fn takes_gzip(call: &Call) -> bool {
+    call.header(ACCEPT_ENCODING).is_some_and(|list| list.split(',').any(is_gzip))
 }
 
 fn is_gzip(clause: &str) -> bool {

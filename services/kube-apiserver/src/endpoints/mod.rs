@@ -15,6 +15,7 @@ pub mod read;
 pub mod sub;
 pub mod update;
 pub mod watch;
+pub mod watch_socket;
 pub mod yaml;
 
 use crate::errors::ApiError;
@@ -57,7 +58,7 @@ pub async fn dispatch(call: Call, request: Request) -> Result<Response, ApiError
         Verb::Create => create::create(&call, &target, request).await,
         Verb::Get => read::get(&call, &target).await,
         Verb::List => list::list(&call, &target).await,
-        Verb::Watch => watch::watch(call, target).await,
+        Verb::Watch => watch::watch(call, target, request).await,
         Verb::Update => update::put(&call, &target, request).await,
         Verb::Patch => update::patch(&call, &target, request).await,
         Verb::Delete => delete::delete(&call, &target, request).await,

@@ -45,12 +45,12 @@ pub async fn put(call: &Call, target: &Target, request: Request) -> Result<Respo
     loop {
         match change.apply(|_| Ok(object.clone())).await {
             Err(error) if error.reason() == "NotFound" && creates(target, &object) => {}
-            result => return encode::one(call, res, 200, &*result?, &decoded.warnings),
+            result => return encode::one(call, res, 200, &result?, &decoded.warnings),
         }
         apply::may_create(call)?;
         match create::make(call, res, &target.namespace, object.clone(), dry_run, &change.tracking).await {
             Err(error) if error.reason() == "AlreadyExists" => {}
-            made => return encode::one(call, res, 201, &*made?, &decoded.warnings),
+            made => return encode::one(call, res, 201, &made?, &decoded.warnings),
         }
     }
 }
@@ -116,6 +116,9 @@ pub async fn patch(call: &Call, target: &Target, request: Request) -> Result<Res
     let res = target.res;
     let kind = patch::Kind::of(call.header(http::header::CONTENT_TYPE))?;
     let text = body::read(request.into_body()).await?;
+    if let Some(record) = &call.audit {
+        record.sent(&serde_json::from_slice(&text).unwrap_or_default());
+    }
     if kind == patch::Kind::Apply {
         return apply::apply(call, target, &text).await;
     }
@@ -132,6 +135,14 @@ pub async fn patch(call: &Call, target: &Target, request: Request) -> Result<Res
         })
         .await?;
     encode::one(call, res, 200, &stored, &warnings)
+}
+
+/// A change computed from one state.
+struct Planned {
+    old: Value,
+    new: Value,
+    /// The client insists on the version.
+    pinned: bool,
 }
 
 /// The manager of a patch that is not an apply.
@@ -158,37 +169,58 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Reads, computes and writes until nobody came in between. A version in the computed state must be the current one.
+    /// Reads, computes and writes until nobody came in between. A version in the computed state must be the current one. The first try may start from the
+    /// cache: if that was out of date, the write does not go through, and what needs no write is decided again from the store.
     pub async fn apply(
         &self,
         mut compute: impl FnMut(&Value) -> Result<Value, ApiError>,
     ) -> Result<Arc<Stored>, ApiError> {
         let storage = &self.call.state.storage;
+        let cached = storage.peek(self.res, self.namespace, self.name).filter(|_| !self.dry_run);
+        if let Some(stored) = cached
+            && let Ok(Planned { old, new, .. }) = self.plan(&stored, &mut compute).await
+            && !managed::same_but_for_times(&old, &new)
+            && let Swap::Done(written) = self.write(&stored, &old, new).await?
+        {
+            return Ok(written);
+        }
         let mut current = storage.get(self.res, self.namespace, self.name).await?;
         loop {
             let Some(stored) = current else { return Err(self.not_found()) };
-            self.preconditions.check(self.res, &stored)?;
-            let old = stored.object();
-            let wanted = compute(&old)?;
-            let pinned = self.check_version(&wanted, &old)?;
-            let new = self.prepare(wanted, &old).await?;
+            let Planned { old, new, pinned } = self.plan(&stored, &mut compute).await?;
             if managed::same_but_for_times(&old, &new) {
                 return Ok(stored);
             }
             if self.dry_run {
                 return codec::stored(self.res, new, stored.revision).map(Arc::new);
             }
-            let swapped = if delete::is_finished(self.res, &new) {
-                self.finish(&stored, new).await?
-            } else {
-                self.swap(&stored, new, &old).await?
-            };
-            match swapped {
+            match self.write(&stored, &old, new).await? {
                 Swap::Done(stored) => return Ok(stored),
                 // The client insisted on a version and it is no longer the current one.
                 Swap::Lost(_) if pinned => return Err(ApiError::stale(self.res.group, self.res.plural, self.name)),
                 Swap::Lost(found) => current = found,
             }
+        }
+    }
+
+    async fn plan(
+        &self,
+        stored: &Stored,
+        compute: &mut impl FnMut(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Planned, ApiError> {
+        self.preconditions.check(self.res, stored)?;
+        let old = stored.object();
+        let wanted = compute(&old)?;
+        let pinned = self.check_version(&wanted, &old)?;
+        let new = self.prepare(wanted, &old).await?;
+        Ok(Planned { old, new, pinned })
+    }
+
+    async fn write(&self, stored: &Stored, old: &Value, new: Value) -> Result<Swap, ApiError> {
+        if delete::is_finished(self.res, &new) {
+            self.finish(stored, new).await
+        } else {
+            self.swap(stored, new, old).await
         }
     }
 

@@ -5,9 +5,10 @@ use super::Target;
 use super::encode::{self, ListMeta};
 use super::list::ListOptions;
 use super::read::invalid_version;
+use super::watch_socket;
 use crate::errors::{ApiError, FieldError};
 use crate::protobuf;
-use crate::server::body::{self, Response, StreamError};
+use crate::server::body::{self, Request, Response, StreamError};
 use crate::server::handler::Call;
 use crate::server::negotiate::{Encoding, Form, WRITTEN};
 use crate::server::respond;
@@ -16,6 +17,7 @@ use crate::storage::selection::Selection;
 use crate::storage::{Cacher, Stored};
 use apimachinery::schema::builtin;
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use rand::Rng;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -100,7 +102,7 @@ impl Options {
 }
 
 /// Answers with the stream.
-pub async fn watch(call: Call, target: Target) -> Result<Response, ApiError> {
+pub async fn watch(call: Call, target: Target, request: Request) -> Result<Response, ApiError> {
     let accepted = call.accepted()?;
     let (encoding, media_type) = match accepted.encoding {
         Encoding::Protobuf if accepted.form == Form::Object && has_message(&target) => {
@@ -140,8 +142,12 @@ pub async fn watch(call: Call, target: Target) -> Result<Response, ApiError> {
     };
     watcher.narrow();
     let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
-        watcher.next().await.map(|piece| (Ok::<_, StreamError>(piece), watcher))
+        watcher.next().await.map(|piece| (piece, watcher))
     });
+    if watch_socket::is_wanted(request.headers()) {
+        return watch_socket::answer(request, stream, encoding == Encoding::Protobuf);
+    }
+    let stream = stream.map(Ok::<_, StreamError>);
     Ok(respond::with_type(200, media_type, body::stream(stream)))
 }
 

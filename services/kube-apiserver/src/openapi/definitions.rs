@@ -77,6 +77,9 @@ impl<'a> Definitions<'a> {
             Shape::IntOrString => json!({"type": "string", "format": "int-or-string"}),
             _ => json!({}),
         };
+        if ty.atomic() {
+            out["x-kubernetes-map-type"] = "atomic".into();
+        }
         if let Some(gvk) = ty.gvk() {
             out["x-kubernetes-group-version-kind"] =
                 json!([{"group": gvk.group, "version": gvk.version, "kind": gvk.kind}]);

@@ -3,8 +3,10 @@
 //!
 //! [`paths`] turns rows into operations, [`definitions`] types into schemas; the two versions of OpenAPI differ only in their [`Dialect`].
 
+pub mod binary;
 mod definitions;
 mod dialect;
+mod document;
 mod operation;
 mod parameters;
 mod paths;
@@ -15,10 +17,9 @@ use crate::registry::{self, Resource, Subresource, Verb};
 use apimachinery::schema::{Schemas, builtin};
 use bytes::Bytes;
 use dialect::Dialect;
+pub use document::Document;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::LazyLock;
 
 const VERSION: &str = "v1.35.0";
@@ -65,32 +66,39 @@ fn rows() -> Vec<Row<'static>> {
 }
 
 /// The OpenAPI 2.0 document.
-pub fn v2() -> Bytes {
-    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| serialise(&swagger(builtin(), &rows())));
-    DOCUMENT.clone()
+pub fn v2() -> &'static Document {
+    static DOCUMENT: LazyLock<Document> = LazyLock::new(|| serialise(&swagger(builtin(), &rows())));
+    &DOCUMENT
+}
+
+/// The OpenAPI 2.0 document as protobuf.
+pub fn v2_binary() -> &'static Document {
+    static DOCUMENT: LazyLock<Document> =
+        LazyLock::new(|| Document::new(binary::document(&swagger(builtin(), &rows())).into()));
+    &DOCUMENT
 }
 
 /// The list of OpenAPI 3.0 documents, with a hash in each address so that clients may keep what they have.
-pub fn v3_index() -> Bytes {
-    static INDEX: LazyLock<Bytes> = LazyLock::new(|| serialise(&index(v3_documents())));
-    INDEX.clone()
+pub fn v3_index() -> &'static Document {
+    static INDEX: LazyLock<Document> = LazyLock::new(|| serialise(&index(v3_documents())));
+    &INDEX
 }
 
 /// The OpenAPI 3.0 document of a group and version, named as in the index: `api/v1`, `apis/apps/v1`.
-pub fn v3(group_version: &str) -> Option<Bytes> {
-    v3_documents().get(group_version).cloned()
+pub fn v3(group_version: &str) -> Option<&'static Document> {
+    v3_documents().get(group_version)
 }
 
-fn v3_documents() -> &'static BTreeMap<String, Bytes> {
-    static DOCUMENTS: LazyLock<BTreeMap<String, Bytes>> = LazyLock::new(|| {
+fn v3_documents() -> &'static BTreeMap<String, Document> {
+    static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
         let documents = openapi(builtin(), &rows());
         documents.into_iter().map(|(name, document)| (name, serialise(&document))).collect()
     });
     &DOCUMENTS
 }
 
-fn serialise(document: &Value) -> Bytes {
-    Bytes::from(document.to_string())
+fn serialise(document: &Value) -> Document {
+    Document::new(Bytes::from(document.to_string()))
 }
 
 fn info() -> Value {
@@ -136,14 +144,10 @@ fn openapi(schemas: &Schemas, rows: &[Row<'_>]) -> BTreeMap<String, Value> {
     parts.into_iter().map(|(name, part)| (name, document(part))).collect()
 }
 
-fn index(documents: &BTreeMap<String, Bytes>) -> Value {
-    let entry = |(name, document): (&String, &Bytes)| {
-        let hash = Sha256::digest(document).iter().fold(String::with_capacity(64), |mut text, byte| {
-            // writing to a String cannot fail
-            let _ = write!(text, "{byte:02X}");
-            text
-        });
-        (name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")}))
+fn index(documents: &BTreeMap<String, Document>) -> Value {
+    let entry = |(name, document): (&String, &Document)| {
+        let address = format!("/openapi/v3/{name}?hash={}", document.hash);
+        (name.clone(), json!({"serverRelativeURL": address}))
     };
     json!({"paths": documents.iter().map(entry).collect::<Map<_, _>>()})
 }

@@ -121,7 +121,7 @@ fn v2_is_closed_and_has_the_operations() {
 
 #[test]
 fn the_index_names_every_document_by_its_hash() {
-    let documents = BTreeMap::from([("apis/apps/v1".to_string(), Bytes::from_static(b"{}"))]);
+    let documents = BTreeMap::from([("apis/apps/v1".to_string(), Document::new(Bytes::from_static(b"{}")))]);
     let hash = "44136FA355B3678A1146AD16F7E8649E94FB4FC21FE77E8310C060F61CAAFF8A";
     assert_eq!(
         index(&documents),

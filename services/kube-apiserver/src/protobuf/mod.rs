@@ -5,7 +5,7 @@
 mod decode;
 mod encode;
 mod tags;
-mod wire;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -156,7 +156,7 @@ fn lists_and_watch_frames() {
     let want =
         json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "5"}, "items": [one, one]});
     assert_eq!(got, want);
-    let frame = watch_frame("ADDED", &envelope("v1", "ConfigMap", &[item.as_slice()]));
+    let frame = watch_frame("ADDED", &super::envelope("v1", "ConfigMap", &[&item]));
     assert_eq!(frame[..4], u32::try_from(frame.len() - 4).expect("small").to_be_bytes());
     assert_eq!(&frame[4..11], &[0x0a, 5, b'A', b'D', b'D', b'E', b'D']);
 }

@@ -71,6 +71,11 @@ impl Writer {
         self.0.len()
     }
 
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// An integer or boolean.
     pub fn varint(&mut self, number: u32, value: u64) {
         self.raw_varint(u64::from(number) << 3);

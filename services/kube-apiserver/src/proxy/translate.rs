@@ -219,7 +219,8 @@ where
         if let Some(bytes) = channels.client_says(&data)
             && sender.send(bytes).await.is_err()
         {
-            return;
+            // The kubelet's connection has ended; what is still to be said about that is the other direction's.
+            return std::future::pending().await;
         }
     }
 }
@@ -239,7 +240,7 @@ where
     let mut decoder = Decoder::default();
     let mut accepted = Some(accepted);
     while !channels.complete() {
-        let frame = match decoder.next() {
+        let frame = match decoder.next_frame() {
             Ok(Some(frame)) => frame,
             Ok(None) => {
                 decoder.input.reserve(CHUNK);

@@ -67,7 +67,7 @@ async fn pair(wanted: Wanted) -> (WebSocketStream<tokio::io::DuplexStream>, toki
 
 async fn next(kubelet: &mut tokio::io::DuplexStream, decoder: &mut Decoder) -> Frame {
     loop {
-        if let Some(frame) = decoder.next().expect("SPDY") {
+        if let Some(frame) = decoder.next_frame().expect("SPDY") {
             return frame;
         }
         assert!(kubelet.read_buf(&mut decoder.input).await.expect("read") > 0, "the connection ended");

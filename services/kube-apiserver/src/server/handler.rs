@@ -2,10 +2,12 @@
 
 use super::body::{Request, Response};
 use super::listener::Peer;
+use super::metrics::Labels;
 use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::{Shared, respond, routes};
+use crate::audit::{Asked, Record};
 use crate::authn::{self, UserInfo, front_proxy, impersonate};
 use crate::authz::{self, Attributes, Decision};
 use crate::endpoints;
@@ -15,8 +17,9 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method};
 use parking_lot::Mutex;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A request that is not a watch or a stream has failed after this long.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -43,6 +46,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The time every field this request sets shows.
     pub now: String,
+    /// What is being recorded of it.
+    pub audit: Option<Arc<Record>>,
     /// What admission tells the client besides the answer.
     pub warnings: Mutex<Vec<String>>,
 }
@@ -87,33 +92,52 @@ impl Call {
 /// Answers one request; whatever goes wrong, the answer is a response.
 pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
     let metrics = &state.clone().metrics;
-    metrics.requests.fetch_add(1, Ordering::Relaxed);
-    metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+    let begun = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_string();
-    let guarded = AssertUnwindSafe(chain(state, peer, request)).catch_unwind().await;
+    let query = Query::parse(request.uri().query());
+    let info = RequestInfo::resolve(&method, &path, &query);
+    let labels = Labels::of(&info.attributes, is_apply(request.headers()));
+    metrics.in_flight(&labels).fetch_add(1, Ordering::Relaxed);
+    let (id, mut record) = (uuid::Uuid::new_v4().to_string(), None);
+    let answer = chain(state, peer, request, query, info, &id, &mut record);
+    let guarded = AssertUnwindSafe(answer).catch_unwind().await;
     let mut response = match guarded {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => respond::error(&error),
         Err(_) => {
             tracing::error!(%method, path, "a handler panicked");
+            if let Some(record) = &record {
+                record.panicked();
+            }
             respond::error(&ApiError::internal("this request caused the server to panic"))
         }
     };
-    metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
-    if response.status().is_server_error() {
-        metrics.failures.fetch_add(1, Ordering::Relaxed);
+    metrics.in_flight(&labels).fetch_sub(1, Ordering::Relaxed);
+    metrics.record(labels, response.status().as_u16(), begun.elapsed());
+    if let Some(record) = record {
+        record.answered(response.status().as_u16(), labels.is_watch());
     }
     tracing::debug!(%method, path, status = response.status().as_u16(), "request");
-    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+    if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("audit-id", id);
     }
     response
 }
 
-async fn chain(state: Shared, peer: Peer, mut request: Request) -> Result<Response, ApiError> {
-    let query = Query::parse(request.uri().query());
-    let info = RequestInfo::resolve(request.method(), request.uri().path(), &query);
+fn is_apply(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/apply-patch"))
+}
+
+async fn chain(
+    state: Shared,
+    peer: Peer,
+    mut request: Request,
+    query: Query,
+    info: RequestInfo,
+    id: &str,
+    record: &mut Option<Arc<Record>>,
+) -> Result<Response, ApiError> {
     let path = request.uri().path().to_string();
     let user = authenticate(&state, &peer, request.headers(), routes::is_public(&path)).await?;
     front_proxy::clear(request.headers_mut(), &state.config.front_proxy);
@@ -126,9 +150,12 @@ async fn chain(state: Shared, peer: Peer, mut request: Request) -> Result<Respon
         query,
         headers: request.headers().clone(),
         now: apimachinery::time::now_rfc3339(),
+        audit: None,
         warnings: Mutex::default(),
         state,
     };
+    *record = follow(&call, &peer, id, request.uri());
+    call.audit.clone_from(record);
     if !routes::is_public(&call.path) {
         // Superusers need no rules.
         let ruled = !call.user.in_group("system:masters");
@@ -162,6 +189,19 @@ async fn authenticate(state: &Shared, peer: &Peer, headers: &HeaderMap, public: 
     }
 }
 
+/// Begins to record the request, if the audit policy says so.
+fn follow(call: &Call, peer: &Peer, id: &str, uri: &http::Uri) -> Option<Arc<Record>> {
+    let auditor = call.state.audit.as_ref()?;
+    auditor.follow(&Asked {
+        id,
+        user: &call.user,
+        attributes: call.attributes(),
+        uri: uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+        source: peer.address.ip().to_string(),
+        agent: call.header(http::header::USER_AGENT).unwrap_or_default(),
+    })
+}
+
 fn become_other(call: &mut Call) -> Result<(), ApiError> {
     let Some(other) = impersonate::requested(&call.headers).map_err(ApiError::bad_request)? else { return Ok(()) };
     for needed in &other.needs {
@@ -170,12 +210,22 @@ fn become_other(call: &mut Call) -> Result<(), ApiError> {
         }
     }
     call.user = other.user;
+    if let Some(record) = &call.audit {
+        record.impersonates(&call.user);
+    }
     Ok(())
 }
 
 fn authorize(call: &Call, request: &Request) -> Result<(), ApiError> {
     let attributes = call.attributes();
-    if let Decision::Deny(why) = call.state.authorizer.authorize(&call.user, attributes) {
+    let decision = call.state.authorizer.authorize(&call.user, attributes);
+    if let Some(record) = &call.audit {
+        match &decision {
+            Decision::Allow(why) => record.decided("allow", why),
+            Decision::Deny(why) => record.decided("forbid", why),
+        }
+    }
+    if let Decision::Deny(why) = decision {
         return Err(authz::forbidden(&call.user, attributes, &why));
     }
     // A WebSocket begins with GET, yet running a command is more than reading.

@@ -20,6 +20,8 @@ use tokio_rustls::server::TlsStream;
 
 /// Informers hold one stream each; Go clients open a second connection beyond this.
 const STREAMS: u32 = 1000;
+/// Go's limit for all headers of a request; impersonation can need many.
+const HEADERS: u32 = 1 << 20;
 /// How long connections may finish what they do after shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -89,11 +91,16 @@ async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: Socket
         async move { Ok::<Response, Infallible>(handler::handle(state, peer, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(32));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(HEADERS as usize)
+        .header_read_timeout(Duration::from_secs(32));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30))

@@ -6,6 +6,7 @@
 pub mod body;
 pub mod handler;
 pub mod listener;
+pub mod metrics;
 pub mod negotiate;
 pub mod query;
 pub mod request_info;
@@ -13,8 +14,10 @@ pub mod respond;
 pub mod routes;
 mod start;
 
+pub use metrics::Metrics;
 pub use start::run;
 
+use crate::audit::Auditor;
 use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::config::Config;
@@ -25,7 +28,7 @@ use crate::storage::Storage;
 use crate::tokens::Tokens;
 use listener::Peers;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The version this server implements.
 pub const GIT_VERSION: &str = "v1.35.0+corten";
@@ -50,10 +53,14 @@ pub struct State {
     pub backends: Backends,
     /// Service addresses and node ports.
     pub alloc: Allocators,
+    /// What admission plugins are told.
+    pub admission: crate::admission::config::Configuration,
     /// The shutdown signal, for long-running responses.
     pub shutdown: daemon::Shutdown,
     /// Set once the caches the chain needs are filled and the bootstrap objects exist.
     pub ready: AtomicBool,
+    /// The audit log, if one is kept.
+    pub audit: Option<Arc<Auditor>>,
     /// Counters for /metrics.
     pub metrics: Metrics,
 }
@@ -71,17 +78,4 @@ impl State {
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) && !self.shutdown.triggered()
     }
-}
-
-/// Request counters.
-#[derive(Default)]
-pub struct Metrics {
-    /// Requests begun.
-    pub requests: AtomicU64,
-    /// Requests that ended with a 5xx.
-    pub failures: AtomicU64,
-    /// Requests being served.
-    pub in_flight: AtomicU64,
-    /// Watches being served.
-    pub watches: AtomicU64,
 }

@@ -1,16 +1,18 @@
 //! What is not an object: health, version, metrics, discovery, OpenAPI, token issuer documents.
 
-use super::body::{Response, full};
+use super::body::Response;
 use super::handler::Call;
-use super::{GIT_VERSION, respond};
+use super::{GIT_VERSION, metrics, respond};
+use crate::endpoints::encode;
 use crate::errors::ApiError;
+use crate::openapi::Document;
 use crate::{discovery, openapi};
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a readiness probe waits for the store.
@@ -30,9 +32,9 @@ pub async fn serve(call: &Call) -> Result<Response, ApiError> {
     let path = call.path.trim_end_matches('/');
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["livez", ..] | ["healthz", ..] | ["readyz", ..] => Ok(health(call, parts[0]).await),
+        ["livez", ..] | ["healthz", ..] | ["readyz", ..] => health(call, &parts).await,
         ["version"] => Ok(respond::json(200, &version())),
-        ["metrics"] => Ok(respond::text(200, metrics(call))),
+        ["metrics"] => Ok(respond::text(200, metrics::text(&call.state))),
         [""] => Ok(respond::json(
             200,
             &json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
@@ -45,7 +47,7 @@ pub async fn serve(call: &Call) -> Result<Response, ApiError> {
         ["openapi", "v2"] => openapi_v2(call),
         ["openapi", "v3"] => cached(call, openapi::v3_index()),
         ["openapi", "v3", gv @ ..] => match openapi::v3(&gv.join("/")) {
-            Some(document) => cached(call, document),
+            Some(document) => versioned(call, document),
             None => Err(ApiError::no_such_path()),
         },
         ["openid", "v1", "jwks"] => {
@@ -82,24 +84,58 @@ fn wants_aggregated(accept: &str) -> bool {
 }
 
 fn openapi_v2(call: &Call) -> Result<Response, ApiError> {
+    use openapi::binary::{MEDIA_TYPE, OLD_MEDIA_TYPE};
     let accept = call.header(ACCEPT).unwrap_or("*/*");
-    if !accept.split(',').any(|clause| {
-        matches!(clause.split(';').next().map(str::trim), Some("application/json" | "*/*" | "application/*"))
-    }) {
-        return Err(ApiError::not_acceptable(&["application/json"]));
+    for clause in accept.split(',').filter_map(|clause| clause.split(';').next()) {
+        match clause.trim() {
+            "application/json" | "*/*" | "application/*" => return cached(call, openapi::v2()),
+            MEDIA_TYPE | OLD_MEDIA_TYPE => {
+                let mut response = cached(call, openapi::v2_binary())?;
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+                return Ok(response);
+            }
+            _ => {}
+        }
     }
-    cached(call, openapi::v2())
+    Err(ApiError::not_acceptable(&["application/json", MEDIA_TYPE]))
 }
 
-/// A large constant document, with an entity tag so that it is sent once.
-fn cached(call: &Call, document: bytes::Bytes) -> Result<Response, ApiError> {
-    let tag = format!("\"{:X}\"", Sha256::digest(&document));
-    let known = call.header(IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|t| t.trim() == tag));
-    let mut response = respond::bytes(200, if known { bytes::Bytes::new() } else { document });
-    if known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.body_mut() = full(bytes::Bytes::new());
+/// A document whose address may carry its hash: then clients may keep it for good, and those with an old address are sent to the new one.
+fn versioned(call: &Call, document: &Document) -> Result<Response, ApiError> {
+    let hash = call.query.get("hash");
+    if hash.is_empty() {
+        return cached(call, document);
     }
+    if hash != document.hash {
+        let mut response = respond::text(301, "");
+        let address = format!("{}?hash={}", call.path, document.hash);
+        response.headers_mut().insert(LOCATION, HeaderValue::from_str(&address).map_err(ApiError::internal)?);
+        return Ok(response);
+    }
+    let mut response = cached(call, document)?;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    Ok(response)
+}
+
+/// A large constant document, with an entity tag so that it is sent once, and small to those who can unpack it.
+fn cached(call: &Call, document: &Document) -> Result<Response, ApiError> {
+    let tag = format!("\"{}\"", document.hash);
+    let known = call.header(IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|t| t.trim() == tag));
+    let packed = || encode::takes_gzip(call).then(|| document.packed()).flatten();
+    let mut response = match (known, (!known).then(packed).flatten()) {
+        (true, _) => {
+            let mut response = respond::bytes(200, bytes::Bytes::new());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        }
+        (false, Some(packed)) => {
+            let mut response = respond::bytes(200, packed);
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+        }
+        (false, None) => respond::bytes(200, document.bytes.clone()),
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -122,42 +158,55 @@ fn go_architecture() -> &'static str {
     }
 }
 
-async fn health(call: &Call, which: &str) -> Response {
+/// One check of `/livez`, `/readyz` or `/healthz`.
+type Check = (&'static str, bool);
+
+async fn health(call: &Call, parts: &[&str]) -> Result<Response, ApiError> {
+    let which = parts.first().copied().unwrap_or_default();
     let store = tokio::time::timeout(STORE_PATIENCE, call.state.storage.store().revision()).await;
-    let mut checks = vec![("ping", true), ("etcd", matches!(store, Ok(Ok(_))))];
+    let mut checks: Vec<Check> = vec![("ping", true), ("etcd", matches!(store, Ok(Ok(_))))];
     if which != "livez" {
-        checks.push(("poststarthook/bootstrap", call.state.is_ready()));
+        checks.push(("poststarthook/bootstrap", call.state.is_ready() || call.state.shutdown.triggered()));
     }
     if which == "readyz" {
         checks.push(("shutdown", !call.state.shutdown.triggered()));
     }
+    match parts.get(1..).unwrap_or_default().join("/").as_str() {
+        "" => {}
+        single => {
+            checks.retain(|(name, _)| *name == single);
+            if checks.is_empty() {
+                return Err(ApiError::no_such_path());
+            }
+            return Ok(report(&format!("{which}/{single}"), &checks, &[], call.query.has("verbose")));
+        }
+    }
     let excluded: Vec<&str> = call.query.all("exclude").collect();
-    checks.retain(|(name, _)| !excluded.contains(name));
-    let healthy = checks.iter().all(|(_, ok)| *ok);
-    if healthy && !call.query.has("verbose") {
+    Ok(report(which, &checks, &excluded, call.query.has("verbose")))
+}
+
+/// What upstream prints: `ok`, or the checks line by line.
+fn report(which: &str, checks: &[Check], excluded: &[&str], verbose: bool) -> Response {
+    let healthy = checks.iter().all(|(name, ok)| *ok || excluded.contains(name));
+    if healthy && !verbose {
         return respond::text(200, "ok");
     }
     let mut text = String::new();
+    // Writing to a String cannot fail.
     for (name, ok) in checks {
-        let _ = if ok { writeln!(text, "[+]{name} ok") } else { writeln!(text, "[-]{name} failed: reason withheld") };
+        let _ = match ok {
+            _ if excluded.contains(name) => writeln!(text, "[+]{name} excluded: ok"),
+            true => writeln!(text, "[+]{name} ok"),
+            false => writeln!(text, "[-]{name} failed: reason withheld"),
+        };
+    }
+    let unknown: Vec<String> =
+        excluded.iter().filter(|e| !checks.iter().any(|(name, _)| name == *e)).map(|e| format!("{e:?}")).collect();
+    if !unknown.is_empty() {
+        let _ = writeln!(text, "warn: some health checks cannot be excluded: no matches for {}", unknown.join(","));
     }
     let _ = writeln!(text, "{which} check {}", if healthy { "passed" } else { "failed" });
     respond::text(if healthy { 200 } else { 500 }, text)
-}
-
-fn metrics(call: &Call) -> String {
-    let m = &call.state.metrics;
-    let rows = [
-        ("apiserver_requests_total", "counter", m.requests.load(Ordering::Relaxed)),
-        ("apiserver_request_failures_total", "counter", m.failures.load(Ordering::Relaxed)),
-        ("apiserver_current_inflight_requests", "gauge", m.in_flight.load(Ordering::Relaxed)),
-        ("apiserver_registered_watchers", "gauge", m.watches.load(Ordering::Relaxed)),
-    ];
-    let mut text = String::new();
-    for (name, kind, value) in rows {
-        let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
-    }
-    text
 }
 
 #[cfg(test)]
@@ -176,6 +225,13 @@ mod tests {
         ] {
             assert_eq!(is_public(path), want, "{path}");
         }
+    }
+
+    #[test]
+    fn health_is_reported_check_by_check() {
+        let checks: &[Check] = &[("ping", true), ("etcd", false)];
+        assert_eq!(report("readyz", checks, &[], false).status(), 500);
+        assert_eq!(report("readyz", checks, &["etcd"], false).status(), 200);
     }
 
     #[test]

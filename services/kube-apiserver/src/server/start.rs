@@ -2,6 +2,8 @@
 
 use super::listener::{self, Peers};
 use super::{Metrics, Shared, State};
+use crate::admission::config::Configuration;
+use crate::audit::Auditor;
 use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::bootstrap;
@@ -68,8 +70,10 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
         peers: Peers::new(&config)?,
         backends: Backends::new(&config)?,
         alloc: Allocators::new(&config)?,
+        admission: Configuration::read(config.admission_control_config_file.as_deref())?,
         table: registry::table(),
         ready: AtomicBool::new(false),
+        audit: Auditor::new(&config)?,
         metrics: Metrics::default(),
         storage,
         config,

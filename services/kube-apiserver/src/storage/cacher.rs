@@ -71,6 +71,16 @@ impl Cacher {
         self.cache.read().revision()
     }
 
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.cache.read().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// One object by its key below the resource's prefix.
     pub fn get(&self, key: &str) -> Option<Arc<Stored>> {
         self.cache.read().get(key)

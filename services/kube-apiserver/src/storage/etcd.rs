@@ -118,6 +118,12 @@ impl Store {
         Ok(self.range_once_more(request).await?.kvs.into_iter().next())
     }
 
+    /// The revision of the newest state of one key; `None` if there is no such key.
+    pub async fn version(&self, key: &[u8]) -> Result<Option<i64>, StoreError> {
+        let request = pb::RangeRequest { key: key.to_vec().into(), keys_only: true, ..Default::default() };
+        Ok(self.range_once_more(request).await?.kvs.first().map(|kv| kv.mod_revision))
+    }
+
     /// The revision of the newest committed write anywhere.
     pub async fn revision(&self) -> Result<i64, StoreError> {
         // Any key will do: the header carries the revision.

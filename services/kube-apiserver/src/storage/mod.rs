@@ -94,8 +94,20 @@ impl Storage {
         name: &str,
     ) -> Result<Option<Arc<Stored>>, ApiError> {
         let key = self.0.store.key(res, namespace, name);
+        // What the cache holds need not be sent and parsed again if it is still the newest.
+        if let Some(cached) = self.peek(res, namespace, name)
+            && self.0.store.version(&key).await.map_err(ApiError::from)? == Some(cached.revision)
+        {
+            return Ok(Some(cached));
+        }
         let found = self.0.store.get(&key).await.map_err(ApiError::from)?;
         found.map(|kv| codec::decode(res, &kv.value, kv.mod_revision).map(Arc::new)).transpose()
+    }
+
+    /// What the cache, if one is running, last saw of an object. It may be out of date: good to begin with where a lost compare-and-swap tells.
+    pub fn peek(&self, res: &'static Resource, namespace: &str, name: &str) -> Option<Arc<Stored>> {
+        let cache = self.0.caches.lock().get(&(res.group, res.version, res.storage)).cloned()?;
+        cache.get(&keys::relative(res, namespace, name))
     }
 
     /// Stores a new object, named by its metadata. A resourceVersion in it is dropped.
@@ -191,6 +203,14 @@ impl Storage {
         let mut caches = self.0.caches.lock();
         let key = (res.group, res.version, res.storage);
         caches.entry(key).or_insert_with(|| Cacher::start(self.0.store.clone(), res)).clone()
+    }
+
+    /// How many objects each started cache holds, by resource.
+    pub fn sizes(&self) -> Vec<(String, usize)> {
+        let caches = self.0.caches.lock();
+        let mut sizes: Vec<_> = caches.values().map(|c| (c.resource().group_resource(), c.len())).collect();
+        sizes.sort_unstable();
+        sizes
     }
 
     /// Every cached object, without waiting: empty while the cache has not read the store. For decisions that tolerate a slightly old view.

@@ -130,9 +130,10 @@ impl Controller {
         let mut version = None;
         for step in plan.steps {
             match step {
-                Step::PatchDeployment(patch) => {
-                    let patch = Patch::Merge(patch);
-                    let written = self.client.patch(DEPLOYMENTS, Some(namespace), name, None, &patch).await?;
+                Step::Annotate { key, value } => {
+                    let mut new = deployment.clone();
+                    meta::set_annotation(&mut new, key, &value);
+                    let written = self.client.update(DEPLOYMENTS, Some(namespace), name, &new).await?;
                     version = Some(written["metadata"]["resourceVersion"].clone());
                 }
                 Step::Create(set) => self.create(deployment, &set).await?,

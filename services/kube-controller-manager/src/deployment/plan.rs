@@ -25,8 +25,8 @@ pub(super) struct Observed<'a> {
 /// One write.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
-    /// Merge-patch the Deployment.
-    PatchDeployment(Value),
+    /// Annotate the Deployment.
+    Annotate { key: &'static str, value: String },
     /// Create a ReplicaSet.
     Create(Value),
     /// Merge-patch a ReplicaSet, from one size to another.
@@ -160,7 +160,7 @@ impl<'a> Rollout<'a> {
         }
         let revision = set.revision().to_string();
         if meta::annotation(self.deployment.0, REVISION) != Some(revision.as_str()) {
-            self.steps.push(Step::PatchDeployment(json!({"metadata": {"annotations": {REVISION: revision}}})));
+            self.steps.push(Step::Annotate { key: REVISION, value: revision });
         }
     }
 

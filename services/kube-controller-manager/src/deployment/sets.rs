@@ -6,7 +6,7 @@ use apimachinery::intstr::{self, Round};
 use apimachinery::meta;
 use serde_json::{Value, json};
 
-use crate::{object, pods};
+use crate::{hash, object, pods};
 
 pub(super) const HASH_LABEL: &str = "pod-template-hash";
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -242,13 +242,8 @@ pub(super) fn new_set(deployment: &Value) -> Set {
     Set { before: object.clone(), object, fresh: true }
 }
 
-/// FNV-1a of the template and the collision count, in letters that form no words.
+/// The template and how often its hash was found taken.
 fn template_hash(deployment: &Value) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut text = without_hash(&deployment["spec"]["template"]).to_string();
-    if let Some(collisions) = object::int(deployment, "/status/collisionCount") {
-        text.push_str(&collisions.to_string());
-    }
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash.to_string().bytes().map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()])).collect()
+    let text = without_hash(&deployment["spec"]["template"]).to_string();
+    hash::label(&text, object::int(deployment, "/status/collisionCount"))
 }

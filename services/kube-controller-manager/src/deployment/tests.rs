@@ -151,9 +151,7 @@ fn roll(deployment: &mut Value, sets: &mut Vec<Value>, rounds: usize, check: imp
                     set["status"]["availableReplicas"] = available.into();
                 }
                 Step::Delete { name, .. } => sets.retain(|s| s["metadata"]["name"] != name.as_str()),
-                Step::PatchDeployment(patch) => {
-                    deployment["metadata"]["annotations"] = patch["metadata"]["annotations"].clone();
-                }
+                Step::Annotate { key, value } => apimachinery::meta::set_annotation(deployment, key, &value),
             }
         }
         if let Some(status) = plan.status {

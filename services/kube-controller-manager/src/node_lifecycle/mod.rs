@@ -1,6 +1,7 @@
 //! node-lifecycle-controller: says Unknown of nodes that fell silent, and keeps the taints that follow from conditions.
 
 mod plan;
+mod zones;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use crate::events::Events;
 use crate::worker::{self, Next};
 use crate::{object, pods};
 
+use zones::{Eviction, Limits};
+
 const WORKERS: usize = 4;
 /// Where kubelets renew the leases of their nodes.
 const LEASES_OF_NODES: &str = "kube-node-lease";
@@ -31,6 +34,7 @@ struct Controller {
     pods: Informer,
     /// When each node last gave a sign of life, by this process's clock: nodes' clocks are never compared.
     heard: Mutex<HashMap<String, Instant>>,
+    limits: Mutex<Limits>,
 }
 
 /// Runs the controller.
@@ -42,6 +46,7 @@ pub async fn run(context: Context) {
         client: context.client,
         events: context.events,
         heard: Mutex::default(),
+        limits: Mutex::default(),
     });
     for informer in [&leases, &controller.nodes, &controller.pods] {
         informer.synced().await;
@@ -52,6 +57,11 @@ pub async fn run(context: Context) {
         let name = meta::name(change.object()).to_owned();
         if plan::is_sign_of_life(&change) {
             this.heard.lock().insert(name.clone(), Instant::now());
+        }
+        // A node that comes or goes changes what may happen to the silent ones.
+        if plan::readiness_changed(&change) {
+            let silent = this.nodes.list().into_iter().filter(|node| !meta::is_condition_true(node, "Ready"));
+            silent.for_each(|node| to.add(meta::name(&node).to_owned()));
         }
         to.add(name);
     });
@@ -89,7 +99,11 @@ async fn sync(controller: &Controller, name: String) -> Result<Next, Error> {
         }
         controller.events.note(&node, "Normal", "NodeNotReady", format!("Node {name} status is now: NodeNotReady"));
     }
-    if let Some(taints) = plan::taints(&node, now) {
+    let eviction = match plan::is_to_be_emptied(&node) {
+        None => Eviction::Now,
+        Some(begun) => controller.limits.lock().ask(&node, &controller.nodes.list(), begun, Instant::now()),
+    };
+    if let Some(taints) = plan::taints(&node, eviction, now) {
         // Taints are one list for all writers: the version makes sure that nobody's is lost.
         let metadata = json!({"resourceVersion": meta::resource_version(&node)});
         let patch = Patch::Merge(json!({"metadata": metadata, "spec": {"taints": taints}}));
@@ -98,7 +112,12 @@ async fn sync(controller: &Controller, name: String) -> Result<Next, Error> {
     if meta::condition(&node, "Ready").is_some_and(|ready| ready["status"] == "Unknown") {
         controller.mark_pods_not_ready(&name, now).await?;
     }
-    Ok(if left.is_zero() { Next::Done } else { Next::After(left) })
+    let deadline = (!left.is_zero()).then_some(left);
+    let later = match eviction {
+        Eviction::Later(wait) => Some(wait),
+        Eviction::Now | Eviction::Never => None,
+    };
+    Ok([deadline, later].into_iter().flatten().min().map_or(Next::Done, Next::After))
 }
 
 impl Controller {

@@ -7,6 +7,7 @@ use client::Change;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::zones::Eviction;
 use crate::object;
 
 /// A node may be silent for this long: four missed lease renewals.
@@ -42,6 +43,16 @@ pub fn is_sign_of_life(change: &Change) -> bool {
     }
 }
 
+/// A node came, went, or changed between ready and not.
+pub fn readiness_changed(change: &Change) -> bool {
+    match change {
+        Change::Applied { old: Some(old), new } => {
+            meta::is_condition_true(old, "Ready") != meta::is_condition_true(new, "Ready")
+        }
+        _ => true,
+    }
+}
+
 /// What a silent node's conditions become; none if they are so already.
 pub fn unknown_conditions(node: &Value, now: Timestamp) -> Option<Vec<Value>> {
     let now = time::rfc3339(now);
@@ -63,9 +74,19 @@ pub fn unknown_conditions(node: &Value, now: Timestamp) -> Option<Vec<Value>> {
     (!conditions.is_empty()).then_some(conditions)
 }
 
-/// The node's taints with those that follow from its conditions made right; none if they are.
-pub fn taints(node: &Value, now: Timestamp) -> Option<Vec<Value>> {
-    let wanted = wanted(node);
+/// Whether the node is to lose its pods, and whether it has been told so.
+pub fn is_to_be_emptied(node: &Value) -> Option<bool> {
+    let (key, effect) = wanted(node).into_iter().find(|(_, effect)| *effect == "NoExecute")?;
+    Some(object::list(node, "/spec/taints").iter().any(|taint| taint["key"] == key && taint["effect"] == effect))
+}
+
+/// The node's taints with those that follow from its conditions made right; none if they are. How fast pods may be driven
+/// out is decided by `eviction`.
+pub fn taints(node: &Value, eviction: Eviction, now: Timestamp) -> Option<Vec<Value>> {
+    let mut wanted = wanted(node);
+    if eviction != Eviction::Now {
+        wanted.retain(|(_, effect)| *effect != "NoExecute");
+    }
     let old = object::list(node, "/spec/taints");
     let is = |taint: &Value, key: &str, effect: &str| taint["key"] == key && taint["effect"] == effect;
     let managed = |taint: &Value| {
@@ -133,16 +154,33 @@ mod tests {
         for (conditions, expected) in cases {
             let mut now = node(conditions);
             now["spec"] = before["spec"].clone();
-            if let Some(taints) = taints(&now, Timestamp::UNIX_EPOCH) {
+            if let Some(taints) = taints(&now, Eviction::Now, Timestamp::UNIX_EPOCH) {
                 now["spec"]["taints"] = taints.into();
             }
             let text = |t: &Value| format!("{}:{}", t["key"].as_str().unwrap(), t["effect"].as_str().unwrap());
             let got: Vec<String> = object::list(&now, "/spec/taints").iter().map(text).collect();
             let got: Vec<&str> = got.iter().map(|t| t.strip_prefix("node.kubernetes.io/").unwrap_or(t)).collect();
             assert_eq!(got, *expected, "{conditions:?}");
-            assert!(taints(&now, Timestamp::UNIX_EPOCH).is_none(), "settled");
+            assert!(taints(&now, Eviction::Now, Timestamp::UNIX_EPOCH).is_none(), "settled");
             before = now;
         }
+    }
+
+    #[test]
+    fn pods_are_driven_out_only_when_they_may() {
+        let effects = |taints: Option<Vec<Value>>| {
+            let all = taints.unwrap_or_default().into_iter().map(|t| t["effect"].as_str().unwrap().to_owned());
+            all.collect::<Vec<_>>()
+        };
+        let mut silent = node(&[("Ready", "Unknown")]);
+        assert_eq!(is_to_be_emptied(&silent), Some(false));
+        let held = taints(&silent, Eviction::Never, Timestamp::UNIX_EPOCH);
+        assert_eq!(effects(held), ["NoSchedule", "NoSchedule"]);
+        silent["spec"]["taints"] = taints(&silent, Eviction::Now, Timestamp::UNIX_EPOCH).into();
+        assert_eq!(is_to_be_emptied(&silent), Some(true));
+        let taken_back = taints(&silent, Eviction::Never, Timestamp::UNIX_EPOCH);
+        assert_eq!(effects(taken_back), ["NoSchedule", "NoSchedule"], "nobody knows anything any more");
+        assert_eq!(is_to_be_emptied(&node(&[("Ready", "True")])), None);
     }
 
     #[test]

@@ -83,6 +83,7 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
     let node = object::text(&pod, "/spec/nodeName");
     if node.is_empty() {
         if pods::is_terminating(&pod) {
+            controller.fail(&pod, Vec::new()).await?;
             controller.remove(&pod).await?;
         }
         return Ok(Next::Done);
@@ -98,22 +99,22 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
         return Ok(Next::Done);
     }
     info!("pod {key} is removed: its node {node} no longer exists");
-    controller.fail(&pod).await?;
+    let lost = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
+        "message": "PodGC: node no longer exists", "lastTransitionTime": time::rfc3339(Timestamp::now()),
+    });
+    controller.fail(&pod, vec![lost]).await?;
     controller.remove(&pod).await?;
     Ok(Next::Done)
 }
 
 impl Controller {
     /// Owners must see that the pod did not succeed.
-    async fn fail(&self, pod: &Value) -> Result<(), Error> {
+    async fn fail(&self, pod: &Value, conditions: Vec<Value>) -> Result<(), Error> {
         if pods::is_finished(pod) {
             return Ok(());
         }
-        let condition = json!({
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-            "message": "PodGC: node no longer exists", "lastTransitionTime": time::rfc3339(Timestamp::now()),
-        });
-        let status = json!({"phase": "Failed", "conditions": [condition]});
+        let status = json!({"phase": "Failed", "conditions": conditions});
         let patch = Patch::Strategic(json!({"metadata": {"uid": meta::uid(pod)}, "status": status}));
         let namespace = Some(meta::namespace(pod));
         ignore_not_found(self.client.patch(PODS, namespace, meta::name(pod), Some("status"), &patch).await)?;

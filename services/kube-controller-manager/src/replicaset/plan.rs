@@ -38,22 +38,6 @@ fn replicas(set: &Value) -> i64 {
     object::int(set, "/spec/replicas").unwrap_or(1)
 }
 
-/// The pod to create.
-pub(super) fn pod_from(set: &Value) -> Value {
-    let template = &set["spec"]["template"];
-    let mut metadata = json!({
-        "generateName": format!("{}-", meta::name(set)),
-        "namespace": meta::namespace(set),
-        "ownerReferences": [meta::controller_reference(set)],
-    });
-    for field in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template["metadata"].get(field) {
-            metadata[field] = value.clone();
-        }
-    }
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
-}
-
 /// The status to write, if it differs, and when it will change by time alone.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -83,8 +67,11 @@ pub(super) fn status(set: &Value, owned: &[Arc<Value>], failure: Option<(&str, S
     }
     let mut status = json!({
         "replicas": active, "fullyLabeledReplicas": labelled, "readyReplicas": ready, "availableReplicas": available,
-        "terminatingReplicas": terminating, "observedGeneration": meta::generation(set),
+        "observedGeneration": meta::generation(set),
     });
+    if meta::kind(set) != "ReplicationController" {
+        status["terminatingReplicas"] = terminating.into();
+    }
     let conditions = conditions(set, failure, now);
     if !conditions.is_empty() {
         status["conditions"] = conditions.into();

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::nodes::tolerates;
 use crate::{clock, object};
 
 /// A node's NoExecute taints.
@@ -33,21 +34,6 @@ pub fn patience(taints: &[Value], tolerations: &[Value]) -> Option<i64> {
         }
     }
     shortest
-}
-
-fn tolerates(toleration: &Value, taint: &Value) -> bool {
-    let field = |name: &str| toleration[name].as_str().unwrap_or_default();
-    let of_taint = |name: &str| taint[name].as_str().unwrap_or_default();
-    if !field("effect").is_empty() && field("effect") != of_taint("effect") {
-        return false;
-    }
-    if !field("key").is_empty() && field("key") != of_taint("key") {
-        return false;
-    }
-    match field("operator") {
-        "Exists" => true,
-        _ => !field("key").is_empty() && field("value") == of_taint("value"),
-    }
 }
 
 #[cfg(test)]

@@ -1,43 +1,66 @@
-//! NodeResourcesBalancedAllocation: a node is better if its cpu and memory would be used to similar shares.
+//! NodeResourcesBalancedAllocation: a node is better if its resources would be used to similar shares.
 
+use serde_json::Value;
+
+use crate::cache::Cache;
 use crate::framework::{Cycle, Event, Normalize, Plugin, SCORE_MAX, Score};
 use crate::node::Node;
-use crate::pod::{Amounts, Pod};
+use crate::plugins::resources::{no_fields_but, usage, weighted};
+use crate::pod::Pod;
 
-pub struct BalancedAllocation;
+pub struct BalancedAllocation {
+    resources: Vec<String>,
+}
+
+impl BalancedAllocation {
+    pub fn read(args: &Value) -> Result<Self, String> {
+        no_fields_but(args, &["resources"])?;
+        let resources = weighted(&args["resources"], "resources")?;
+        Ok(BalancedAllocation { resources: resources.into_iter().map(|(name, _)| name).collect() })
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "shares of 0 to 1, scores of 0 to 100"
+    )]
+    fn balance(&self, pod: &Pod, node: &Node) -> i64 {
+        let spec = &pod.spec;
+        let share = |name: &String| {
+            let (offer, used) = usage(name, false, (&spec.requests, &spec.assumed), node)?;
+            Some((used as f64 / offer as f64).min(1.0))
+        };
+        let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+        for share in self.resources.iter().filter_map(share) {
+            sum += share;
+            squares += share * share;
+            count += 1.0;
+        }
+        let deviation = if count > 1.0 {
+            let mean: f64 = sum / count;
+            (squares / count - mean * mean).max(0.0).sqrt()
+        } else {
+            0.0
+        };
+        ((1.0 - deviation) * SCORE_MAX as f64) as i64
+    }
+}
 
 impl Plugin for BalancedAllocation {
     fn name(&self) -> &'static str {
         "NodeResourcesBalancedAllocation"
     }
 
-    fn score<'a>(&self, cycle: &Cycle<'a>, _: &[&'a Node]) -> Option<Score<'a>> {
-        let asked = &cycle.pod.requests;
-        // A pod that asks for neither changes no balance; scoring it would pile such pods onto one node.
-        if asked.milli_cpu == 0 && asked.memory == 0 {
+    fn score<'a>(&'a self, cycle: &Cycle<'a>, _: &[&'a Node]) -> Option<Score<'a>> {
+        let pod = cycle.pod;
+        // A pod that asks for nothing changes no balance; scoring it would pile such pods onto one node.
+        if self.resources.iter().all(|name| pod.spec.requests.of(name) == 0) {
             return None;
         }
-        Some(Score { of: Box::new(move |node| balance(asked, node)), normalize: Normalize::No })
+        Some(Score { of: Box::new(move |node| self.balance(pod, node)), normalize: Normalize::No })
     }
 
-    fn helps(&self, _: &Pod, _: &Event) -> bool {
+    fn helps(&self, _: &Pod, _: &Event, _: &Cache) -> bool {
         false
     }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    reason = "shares of 0 to 1, scores of 0 to 100"
-)]
-fn balance(asked: &Amounts, node: &Node) -> i64 {
-    let (offer, used) = (&node.offer.allocatable, &node.requested);
-    let share = |offer: i64, used: i64| (offer > 0).then(|| (used as f64 / offer as f64).min(1.0));
-    let cpu = share(offer.milli_cpu, used.milli_cpu.saturating_add(asked.milli_cpu));
-    let memory = share(offer.memory, used.memory.saturating_add(asked.memory));
-    let deviation = match (cpu, memory) {
-        (Some(cpu), Some(memory)) => (cpu - memory).abs() / 2.0,
-        _ => 0.0,
-    };
-    ((1.0 - deviation) * SCORE_MAX as f64) as i64
 }

@@ -1,138 +1,155 @@
 //! InterPodAffinity: pods that must or would like to be near or away from others; the rules of those already placed hold
 //! against newcomers as well.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::framework::{Cycle, Event, Filter, Normalize, Plugin, Score};
+use serde_json::Value;
+
+use crate::cache::Cache;
+use crate::framework::{Cycle, Event, Filter, Normalize, Plugin, Refusal, Score};
+use crate::index::{Count, Counts, Voice};
+use crate::neighbours::{Neighbours, Spread};
 use crate::node::Node;
-use crate::pod::{Neighbours, Pod};
+use crate::plugins::resources::{no_fields_but, number};
+use crate::pod::Pod;
 use crate::terms::label;
 
-/// What a placed pod's required affinity counts when scoring.
-const HARD_AFFINITY_WEIGHT: i64 = 1;
+pub struct InterPodAffinity {
+    /// What a placed pod's required affinity counts when scoring.
+    hard_weight: i64,
+    /// A newcomer without wishes does not care about those of placed pods.
+    ignore_wishes_of_placed: bool,
+}
 
-pub struct InterPodAffinity;
+impl InterPodAffinity {
+    pub fn read(args: &Value) -> Result<Self, String> {
+        no_fields_but(args, &["hardPodAffinityWeight", "ignorePreferredTermsOfExistingPods"])?;
+        Ok(InterPodAffinity {
+            hard_weight: number(args, "hardPodAffinityWeight", 1, 0..=100)?,
+            ignore_wishes_of_placed: args["ignorePreferredTermsOfExistingPods"] == true,
+        })
+    }
+}
 
-/// A label and its value: one domain.
-type Domain<'a> = (&'a str, &'a str);
+/// What the domains of one label are worth.
+struct Worth<'a> {
+    key: &'a str,
+    weight: i64,
+    of: Domains<'a>,
+}
+
+enum Domains<'a> {
+    Counted(&'a Counts),
+    Owned(&'a HashMap<Box<str>, i64>),
+}
+
+impl Worth<'_> {
+    fn on(&self, node: &Node) -> i64 {
+        let Some(domain) = label(&node.offer.labels, self.key) else { return 0 };
+        let sum = match self.of {
+            Domains::Counted(counts) => counts.of(domain),
+            Domains::Owned(domains) => domains.get(domain).copied().unwrap_or(0),
+        };
+        sum * self.weight
+    }
+}
 
 impl Plugin for InterPodAffinity {
     fn name(&self) -> &'static str {
         "InterPodAffinity"
     }
 
-    fn filter<'a>(&self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
-        let pod = cycle.pod;
-        let refused = refused_by_placed(cycle);
-        if refused.is_empty() && pod.affinity.required.is_empty() && pod.anti_affinity.required.is_empty() {
+    fn counts(&self, pod: &Pod, _: &[Spread]) -> Vec<Arc<Count>> {
+        let (near, away) = (&pod.spec.affinity, &pod.spec.anti_affinity);
+        let wishes = near.preferred.iter().chain(&away.preferred).map(|(_, term)| term);
+        let terms = away.required.iter().chain(wishes).filter_map(|term| term.count.as_ref());
+        near.all_required.iter().chain(terms).map(Arc::clone).collect()
+    }
+
+    fn filter<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+        let cycle = *cycle;
+        let spec = &cycle.pod.spec;
+        let refusing = cycle.cache.index().terms.speaking(Voice::Refuses);
+        let refused: Vec<_> = refusing.filter(|owned| cycle.is_meant_by(&owned.term)).collect();
+        let (near, away) = (&spec.affinity, &spec.anti_affinity);
+        if refused.is_empty() && near.required.is_empty() && away.required.is_empty() {
             return None;
         }
-        let near = domains_with(cycle, &pod.affinity.required);
-        let away: Vec<HashSet<Domain<'a>>> =
-            pod.anti_affinity.required.iter().map(|term| domains_with(cycle, std::slice::from_ref(term))).collect();
+        let found: Vec<_> =
+            near.required.iter().zip(near.all_required.iter().map(|count| cycle.count(count))).collect();
+        let offended: Vec<_> = away.required.iter().map(|term| (term, counts_of(&cycle, term))).collect();
         // The first of a group that wants to be together finds nobody; it may go anywhere that has the labels.
-        let first = near.is_empty() && pod.affinity.required.iter().all(|term| term.means(pod, cycle.of_namespace));
+        let nobody = found.iter().all(|(_, counts)| counts.is_none_or(|counts| counts.total() == 0));
+        let first = nobody && near.required.iter().all(|term| cycle.is_meant_by(term));
         Some(Box::new(move |node| {
             let domain_of = |key: &str| label(&node.offer.labels, key);
-            let met = |term: &Neighbours| {
-                domain_of(&term.key).is_some_and(|d| first || near.contains(&(term.key.as_str(), d)))
+            let in_domain = |(term, counts): &(&Arc<Neighbours>, Option<&Counts>)| {
+                domain_of(&term.key).map(|domain| counts.is_some_and(|counts| counts.of(domain) > 0))
             };
-            if !pod.affinity.required.iter().all(met) {
-                return vec!["node(s) didn't match pod affinity rules".into()];
+            if !found.iter().all(|rule| in_domain(rule).is_some_and(|there| first || there)) {
+                return Some(Refusal::hopeless("node(s) didn't match pod affinity rules"));
             }
-            let beside = |(term, domains): (&Neighbours, &HashSet<Domain<'a>>)| {
-                domain_of(&term.key).is_some_and(|d| domains.contains(&(term.key.as_str(), d)))
+            if offended.iter().any(|rule| in_domain(rule) == Some(true)) {
+                return Some(Refusal::of("node(s) didn't match pod anti-affinity rules"));
+            }
+            let refuses = |owned: &&crate::index::Owned| {
+                domain_of(&owned.term.key).is_some_and(|domain| owned.domains.contains_key(domain))
             };
-            if pod.anti_affinity.required.iter().zip(&away).any(beside) {
-                return vec!["node(s) didn't match pod anti-affinity rules".into()];
-            }
-            if refused.iter().any(|(key, domain)| domain_of(key) == Some(domain)) {
-                return vec!["node(s) didn't satisfy existing pods anti-affinity rules".into()];
-            }
-            Vec::new()
+            refused.iter().any(refuses).then(|| Refusal::of("node(s) didn't satisfy existing pods anti-affinity rules"))
         }))
     }
 
-    fn score<'a>(&self, cycle: &Cycle<'a>, _: &[&'a Node]) -> Option<Score<'a>> {
-        let weights = weights(cycle);
-        if weights.is_empty() {
+    fn score<'a>(&'a self, cycle: &Cycle<'a>, _: &[&'a Node]) -> Option<Score<'a>> {
+        let spec = &cycle.pod.spec;
+        let wishes = spec.affinity.preferred.iter().map(|(weight, term)| (*weight, term));
+        let aversions = spec.anti_affinity.preferred.iter().map(|(weight, term)| (-weight, term));
+        let mut worths: Vec<Worth<'a>> = wishes
+            .chain(aversions)
+            .filter_map(|(weight, term)| {
+                let of = Domains::Counted(counts_of(cycle, term)?);
+                Some(Worth { key: &term.key, weight, of })
+            })
+            .collect();
+        let has_wishes = !worths.is_empty();
+        let terms = &cycle.cache.index().terms;
+        for (voice, weight) in [(Voice::Requires, self.hard_weight), (Voice::Prefers, 1)] {
+            if weight == 0 || self.ignore_wishes_of_placed && !has_wishes {
+                continue;
+            }
+            let meant = terms.speaking(voice).filter(|owned| cycle.is_meant_by(&owned.term));
+            worths.extend(meant.map(|owned| Worth {
+                key: &owned.term.key,
+                weight,
+                of: Domains::Owned(&owned.domains),
+            }));
+        }
+        if worths.is_empty() {
             return None;
         }
-        let of = move |node: &Node| {
-            let here = |((key, domain), _): &(&Domain<'a>, &i64)| label(&node.offer.labels, key) == Some(domain);
-            weights.iter().filter(here).map(|(_, weight)| weight).sum()
-        };
+        let of = move |node: &Node| worths.iter().map(|worth| worth.on(node)).sum();
         Some(Score { of: Box::new(of), normalize: Normalize::Range })
     }
 
-    fn weight(&self) -> i64 {
-        2
-    }
-
-    fn helps(&self, pod: &Pod, event: &Event) -> bool {
+    fn helps(&self, pod: &Pod, event: &Event, cache: &Cache) -> bool {
+        let means = |term: &Neighbours, other: &Pod| {
+            term.means(&other.spec.namespace, &other.spec.labels, &|name| cache.namespace(name))
+        };
         match event {
             Event::Node { old: Some(old), new } => old.labels != new.labels,
             Event::Node { old: None, .. } => true,
             // Somebody to be near, or labels that no longer offend.
-            Event::Placed(_) => true,
-            Event::Gone(gone) => !pod.anti_affinity.required.is_empty() || !gone.anti_affinity.required.is_empty(),
-            Event::NodeGone => false,
-        }
-    }
-}
-
-/// Domains where a placed pod's required anti-affinity means the newcomer.
-fn refused_by_placed<'a>(cycle: &Cycle<'a>) -> HashSet<Domain<'a>> {
-    let mut refused = HashSet::new();
-    for node in cycle.cache.nodes().filter(|node| node.with_affinity > 0) {
-        for term in node.pods.values().flat_map(|placed| &placed.anti_affinity.required) {
-            if let Some(domain) = label(&node.offer.labels, &term.key)
-                && term.means(cycle.pod, cycle.of_namespace)
-            {
-                refused.insert((term.key.as_str(), domain));
+            Event::Placed { changed: true, .. } => true,
+            Event::Placed { pod: other, .. } => pod.spec.affinity.required.iter().any(|term| means(term, other)),
+            Event::Gone(gone) => {
+                pod.spec.anti_affinity.required.iter().any(|term| means(term, gone))
+                    || gone.spec.anti_affinity.required.iter().any(|term| means(term, pod))
             }
+            Event::NodeGone | Event::Storage => false,
         }
     }
-    refused
 }
 
-/// Domains with a pod that every one of the terms means.
-fn domains_with<'a>(cycle: &Cycle<'a>, terms: &'a [Neighbours]) -> HashSet<Domain<'a>> {
-    let mut found = HashSet::new();
-    if terms.is_empty() {
-        return found;
-    }
-    for node in cycle.cache.nodes() {
-        let meant = |placed: &Pod| terms.iter().all(|term| term.means(placed, cycle.of_namespace));
-        if node.pods.values().any(|placed| meant(placed)) {
-            let domains =
-                terms.iter().filter_map(|term| Some((term.key.as_str(), label(&node.offer.labels, &term.key)?)));
-            found.extend(domains);
-        }
-    }
-    found
-}
-
-/// What each domain is worth: the newcomer's wishes about placed pods and theirs about the newcomer.
-fn weights<'a>(cycle: &Cycle<'a>) -> HashMap<Domain<'a>, i64> {
-    let pod = cycle.pod;
-    let mut weights = HashMap::new();
-    let wishes = !pod.affinity.preferred.is_empty() || !pod.anti_affinity.preferred.is_empty();
-    for node in cycle.cache.nodes().filter(|node| wishes || node.with_affinity > 0) {
-        for placed in node.pods.values() {
-            let mut add = |term: &'a Neighbours, weight: i64, meant: &Pod| {
-                if let Some(domain) = label(&node.offer.labels, &term.key)
-                    && term.means(meant, cycle.of_namespace)
-                {
-                    *weights.entry((term.key.as_str(), domain)).or_insert(0) += weight;
-                }
-            };
-            pod.affinity.preferred.iter().for_each(|(weight, term)| add(term, *weight, placed));
-            pod.anti_affinity.preferred.iter().for_each(|(weight, term)| add(term, -weight, placed));
-            placed.affinity.required.iter().for_each(|term| add(term, HARD_AFFINITY_WEIGHT, pod));
-            placed.affinity.preferred.iter().for_each(|(weight, term)| add(term, *weight, pod));
-            placed.anti_affinity.preferred.iter().for_each(|(weight, term)| add(term, -weight, pod));
-        }
-    }
-    weights
+fn counts_of<'a>(cycle: &Cycle<'a>, term: &Neighbours) -> Option<&'a Counts> {
+    cycle.count(term.count.as_ref()?)
 }

@@ -1,6 +1,7 @@
 //! NodeName: a pod that names its node goes there or nowhere.
 
-use crate::framework::{Cycle, Event, Filter, Plugin};
+use crate::cache::Cache;
+use crate::framework::{Cycle, Event, Filter, Plugin, Refusal};
 use crate::pod::Pod;
 
 pub struct NodeName;
@@ -10,20 +11,17 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn filter<'a>(&self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
-        let wanted = cycle.pod.node.as_str();
+    fn filter<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+        let wanted = &*cycle.pod.node;
         if wanted.is_empty() {
             return None;
         }
         Some(Box::new(move |node| {
-            if node.offer.name == wanted {
-                return Vec::new();
-            }
-            vec!["node(s) didn't match the requested node name".into()]
+            (&*node.offer.name != wanted).then(|| Refusal::hopeless("node(s) didn't match the requested node name"))
         }))
     }
 
-    fn helps(&self, pod: &Pod, event: &Event) -> bool {
+    fn helps(&self, pod: &Pod, event: &Event, _: &Cache) -> bool {
         matches!(event, Event::Node { old: None, new } if new.name == pod.node)
     }
 }

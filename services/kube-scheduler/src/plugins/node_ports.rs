@@ -1,6 +1,7 @@
 //! NodePorts: two pods cannot have the same port of a node.
 
-use crate::framework::{Cycle, Event, Filter, Plugin};
+use crate::cache::Cache;
+use crate::framework::{Cycle, Event, Filter, Plugin, Refusal};
 use crate::pod::Pod;
 
 pub struct NodePorts;
@@ -10,24 +11,24 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn filter<'a>(&self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
-        let ports = &cycle.pod.ports;
+    fn filter<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+        let ports = &cycle.pod.spec.ports;
         if ports.is_empty() {
             return None;
         }
         Some(Box::new(move |node| {
-            if node.ports.iter().any(|used| ports.iter().any(|wanted| wanted.conflicts(used))) {
-                return vec!["node(s) didn't have free ports for the requested pod ports".into()];
-            }
-            Vec::new()
+            let taken = node.ports.iter().any(|used| ports.iter().any(|wanted| wanted.conflicts(used)));
+            taken.then(|| Refusal::of("node(s) didn't have free ports for the requested pod ports"))
         }))
     }
 
-    fn helps(&self, pod: &Pod, event: &Event) -> bool {
+    fn helps(&self, pod: &Pod, event: &Event, _: &Cache) -> bool {
         match event {
             Event::Node { old, .. } => old.is_none(),
-            Event::Gone(gone) => gone.ports.iter().any(|freed| pod.ports.iter().any(|wanted| wanted.conflicts(freed))),
-            Event::NodeGone | Event::Placed(_) => false,
+            Event::Gone(gone) => {
+                gone.spec.ports.iter().any(|freed| pod.spec.ports.iter().any(|wanted| wanted.conflicts(freed)))
+            }
+            Event::NodeGone | Event::Placed { .. } | Event::Storage => false,
         }
     }
 }

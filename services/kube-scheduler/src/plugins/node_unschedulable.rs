@@ -1,6 +1,7 @@
 //! NodeUnschedulable: a cordoned node takes only pods that tolerate that.
 
-use crate::framework::{Cycle, Event, Filter, Plugin};
+use crate::cache::Cache;
+use crate::framework::{Cycle, Event, Filter, Plugin, Refusal};
 use crate::pod::Pod;
 use crate::terms::Taint;
 
@@ -11,14 +12,14 @@ impl Plugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
-    fn filter<'a>(&self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+    fn filter<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
         if bears_cordons(cycle.pod) {
             return None;
         }
-        Some(Box::new(|node| if node.offer.cordoned { vec!["node(s) were unschedulable".into()] } else { Vec::new() }))
+        Some(Box::new(|node| node.offer.cordoned.then(|| Refusal::hopeless("node(s) were unschedulable"))))
     }
 
-    fn helps(&self, _: &Pod, event: &Event) -> bool {
+    fn helps(&self, _: &Pod, event: &Event, _: &Cache) -> bool {
         matches!(event, Event::Node { new, .. } if !new.cordoned)
     }
 }
@@ -29,5 +30,5 @@ fn bears_cordons(pod: &Pod) -> bool {
         value: String::new(),
         effect: "NoSchedule".to_owned(),
     };
-    pod.bears(std::slice::from_ref(&cordon))
+    pod.spec.bears(std::slice::from_ref(&cordon))
 }

@@ -1,6 +1,7 @@
 //! TaintToleration: repelling taints must be tolerated; nodes with fewer discouraging ones are better.
 
-use crate::framework::{Cycle, Event, Filter, Normalize, Plugin, Score};
+use crate::cache::Cache;
+use crate::framework::{Cycle, Event, Filter, Normalize, Plugin, Refusal, Score};
 use crate::node::Node;
 use crate::pod::Pod;
 
@@ -11,18 +12,18 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
-    fn filter<'a>(&self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+    fn filter<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
         let pod = cycle.pod;
         Some(Box::new(move |node| {
-            if pod.bears(&node.offer.taints) { Vec::new() } else { vec!["node(s) had untolerated taint(s)".into()] }
+            (!pod.spec.bears(&node.offer.taints)).then(|| Refusal::hopeless("node(s) had untolerated taint(s)"))
         }))
     }
 
-    fn score<'a>(&self, cycle: &Cycle<'a>, feasible: &[&'a Node]) -> Option<Score<'a>> {
+    fn score<'a>(&'a self, cycle: &Cycle<'a>, feasible: &[&'a Node]) -> Option<Score<'a>> {
         let pod = cycle.pod;
         let discouraging = |node: &Node| {
             let taints = node.offer.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
-            taints.filter(|taint| !pod.tolerations.iter().any(|t| t.tolerates(taint))).count()
+            taints.filter(|taint| !pod.spec.tolerations.iter().any(|t| t.tolerates(taint))).count()
         };
         if feasible.iter().all(|node| discouraging(node) == 0) {
             return None;
@@ -33,11 +34,7 @@ impl Plugin for TaintToleration {
         })
     }
 
-    fn weight(&self) -> i64 {
-        3
-    }
-
-    fn helps(&self, pod: &Pod, event: &Event) -> bool {
-        matches!(event, Event::Node { new, .. } if pod.bears(&new.taints))
+    fn helps(&self, pod: &Pod, event: &Event, _: &Cache) -> bool {
+        matches!(event, Event::Node { new, .. } if pod.spec.bears(&new.taints))
     }
 }

@@ -1,203 +1,195 @@
 //! PodTopologySpread: matching pods are spread over domains of nodes, as the pod demands or, without a demand, as pods of
 //! one workload should be.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use apimachinery::selector::LabelSelector;
+use serde_json::Value;
 
-use crate::framework::{Cycle, Event, Filter, Normalize, Plugin, Score};
+use crate::cache::Cache;
+use crate::framework::{Cycle, Event, Filter, Normalize, Plugin, Refusal, Score};
+use crate::index::{Count, Counted, Counts, Eligible};
+use crate::neighbours::Spread;
 use crate::node::Node;
-use crate::pod::{Pod, Spread};
-use crate::terms::{Labels, label};
+use crate::plugins::resources::{no_fields_but, number};
+use crate::pod::Pod;
+use crate::terms::{label, list, text};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-pub struct TopologySpread;
+/// A constraint for pods that have none of their own.
+#[derive(Clone, Debug)]
+struct Default {
+    max_skew: i64,
+    key: String,
+    hard: bool,
+}
+
+pub struct TopologySpread {
+    defaults: Vec<Default>,
+    /// Of the system's defaults nobody is asked to have the labels.
+    need_labels: bool,
+}
+
+impl TopologySpread {
+    pub fn read(args: &Value) -> Result<Self, String> {
+        no_fields_but(args, &["defaultConstraints", "defaultingType"])?;
+        let given = list(args, "/defaultConstraints");
+        let is_list = match text(args, "/defaultingType") {
+            "" | "System" => false,
+            "List" => true,
+            other => return Err(format!("defaultingType: Unsupported value: {other:?}")),
+        };
+        if !is_list {
+            if !given.is_empty() {
+                return Err("defaultConstraints: Invalid value: when .defaultingType is System".to_owned());
+            }
+            let soft = |max_skew, key: &str| Default { max_skew, key: key.to_owned(), hard: false };
+            return Ok(TopologySpread { defaults: vec![soft(3, HOSTNAME), soft(5, ZONE)], need_labels: false });
+        }
+        let read = |(index, constraint): (usize, &Value)| {
+            let at = |e: String| format!("defaultConstraints[{index}].{e}");
+            no_fields_but(constraint, &["maxSkew", "topologyKey", "whenUnsatisfiable"]).map_err(at)?;
+            Ok(Default {
+                max_skew: number(constraint, "maxSkew", 0, 1..=i64::MAX).map_err(at)?,
+                key: text(constraint, "/topologyKey").to_owned(),
+                hard: match text(constraint, "/whenUnsatisfiable") {
+                    "DoNotSchedule" => true,
+                    "ScheduleAnyway" => false,
+                    other => return Err(at(format!("whenUnsatisfiable: Unsupported value: {other:?}"))),
+                },
+            })
+        };
+        let defaults = given.iter().enumerate().map(read).collect::<Result<_, String>>()?;
+        Ok(TopologySpread { defaults, need_labels: true })
+    }
+
+    fn needs_labels(&self, pod: &Pod) -> bool {
+        self.need_labels || !pod.spec.spread.is_empty()
+    }
+}
+
+/// The constraints that hold for a pod: its own, or else the defaults.
+fn constraints<'a>(pod: &'a Pod, defaults: &'a [Spread]) -> &'a [Spread] {
+    if pod.spec.spread.is_empty() { defaults } else { &pod.spec.spread }
+}
 
 impl Plugin for TopologySpread {
     fn name(&self) -> &'static str {
         "PodTopologySpread"
     }
 
-    fn filter<'a>(&self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
-        let pod = cycle.pod;
-        let hard: Vec<&Spread> = pod.spread.iter().filter(|c| c.hard).collect();
-        if hard.is_empty() {
+    fn defaults(&self, pod: &Pod, workload: &[LabelSelector]) -> Vec<Spread> {
+        if workload.is_empty() || !pod.spec.spread.is_empty() {
+            return Vec::new();
+        }
+        let spread = |default: &Default| {
+            let like = self.defaults.iter().filter(|other| other.hard == default.hard);
+            let eligible = Eligible {
+                keys: like.filter(|_| self.need_labels).map(|other| other.key.clone()).collect(),
+                rules: (!pod.spec.nodes.is_empty()).then(|| Arc::clone(&pod.spec.nodes)),
+                tolerations: None,
+            };
+            let counted = Counted::Spread { namespace: pod.spec.namespace.clone(), selectors: workload.to_vec() };
+            Spread {
+                max_skew: default.max_skew,
+                key: default.key.clone(),
+                hard: default.hard,
+                min_domains: 1,
+                matches_itself: true,
+                count: Arc::new(Count::new(default.key.clone(), counted, eligible)),
+            }
+        };
+        self.defaults.iter().map(spread).collect()
+    }
+
+    fn counts(&self, pod: &Pod, defaults: &[Spread]) -> Vec<Arc<Count>> {
+        constraints(pod, defaults).iter().map(|constraint| Arc::clone(&constraint.count)).collect()
+    }
+
+    fn filter<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Filter<'a>> {
+        let hard = constraints(cycle.pod, cycle.defaults).iter().filter(|c| c.hard);
+        let rules: Vec<(&Spread, &Counts)> = hard.filter_map(|c| Some((c, cycle.count(&c.count)?))).collect();
+        if rules.is_empty() {
             return None;
         }
-        let rules: Vec<Rule<'a>> = hard.iter().map(|constraint| Rule::count(cycle, constraint, &hard)).collect();
         Some(Box::new(move |node| {
-            for rule in &rules {
-                let Some(domain) = label(&node.offer.labels, &rule.constraint.key) else {
-                    return vec![
-                        "node(s) didn't match pod topology spread constraints (missing required label)".into(),
-                    ];
+            for (constraint, counts) in &rules {
+                let Some(domain) = label(&node.offer.labels, &constraint.key) else {
+                    return Some(Refusal::hopeless(
+                        "node(s) didn't match pod topology spread constraints (missing required label)",
+                    ));
                 };
-                if rule.exceeded(domain) {
-                    return vec!["node(s) didn't match pod topology spread constraints".into()];
+                let few = i64::try_from(counts.domains()).unwrap_or(i64::MAX) < constraint.min_domains;
+                let fewest = if few { 0 } else { counts.fewest() };
+                if counts.of(domain) + i64::from(constraint.matches_itself) - fewest > constraint.max_skew {
+                    return Some(Refusal::of("node(s) didn't match pod topology spread constraints"));
                 }
             }
-            Vec::new()
+            None
         }))
     }
 
-    fn score<'a>(&self, cycle: &Cycle<'a>, feasible: &[&'a Node]) -> Option<Score<'a>> {
-        let wishes = Wishes::of(cycle)?;
-        let domains: Vec<Domains> =
-            wishes.rules.iter().map(|wish| Domains::count(cycle, &wishes, wish, feasible)).collect();
-        let namespace = cycle.pod.namespace.as_str();
-        Some(Score { of: Box::new(move |node| wishes.score(&domains, node, namespace)), normalize: Normalize::Fewest })
+    fn score<'a>(&'a self, cycle: &Cycle<'a>, feasible: &[&'a Node]) -> Option<Score<'a>> {
+        let soft = constraints(cycle.pod, cycle.defaults).iter().filter(|c| !c.hard);
+        let rules: Vec<(&Spread, &Counts)> = soft.filter_map(|c| Some((c, cycle.count(&c.count)?))).collect();
+        if rules.is_empty() {
+            return None;
+        }
+        let need_labels = self.needs_labels(cycle.pod);
+        let keys: Vec<&'a str> = rules.iter().map(|(constraint, _)| constraint.key.as_str()).collect();
+        let is_scored = move |node: &Node| !need_labels || keys.iter().all(|key| node.offer.labels.contains_key(*key));
+        let scored: Vec<&Node> = feasible.iter().copied().filter(|node| is_scored(node)).collect();
+        let wishes: Vec<Wish<'a>> = rules.into_iter().map(|(c, counts)| Wish::new(c, counts, &scored)).collect();
+        let of = move |node: &Node| if is_scored(node) { total(&wishes, node) } else { -1 };
+        Some(Score { of: Box::new(of), normalize: Normalize::Fewest })
     }
 
-    fn weight(&self) -> i64 {
-        2
-    }
-
-    fn helps(&self, pod: &Pod, event: &Event) -> bool {
+    fn helps(&self, pod: &Pod, event: &Event, _: &Cache) -> bool {
         let counts = |other: &Pod| {
-            let hard = || pod.spread.iter().filter(|c| c.hard);
-            other.namespace == pod.namespace && hard().any(|c| c.selector.matches(Some(&other.labels)))
+            let mut own = pod.spec.spread.iter().filter(|c| c.hard);
+            other.spec.namespace == pod.spec.namespace
+                && (pod.spec.spread.is_empty() || own.any(|c| c.selects(&other.spec.labels)))
         };
         match event {
             Event::Node { old: None, .. } | Event::NodeGone => true,
             Event::Node { old: Some(old), new } => old.labels != new.labels || old.taints != new.taints,
-            Event::Placed(other) | Event::Gone(other) => counts(other),
+            Event::Placed { pod: other, .. } | Event::Gone(other) => counts(other),
+            Event::Storage => false,
         }
     }
 }
 
-fn matching(node: &Node, namespace: &str, selects: impl Fn(&Labels) -> bool) -> i64 {
-    let counted = |pod: &&std::sync::Arc<Pod>| pod.namespace == namespace && !pod.ending && selects(&pod.labels);
-    i64::try_from(node.pods.values().filter(counted).count()).unwrap_or(i64::MAX)
-}
-
-/// Whether a node's pods count for a constraint.
-fn is_eligible(pod: &Pod, constraint: &Spread, node: &Node) -> bool {
-    (!constraint.honor_affinity || pod.allows_node(&node.offer.name, &node.offer.labels))
-        && (!constraint.honor_taints || pod.bears(&node.offer.taints))
-}
-
-/// A hard constraint with its counts.
-struct Rule<'a> {
-    constraint: &'a Spread,
-    counts: HashMap<&'a str, i64>,
-    fewest: i64,
-    itself: i64,
-}
-
-impl<'a> Rule<'a> {
-    fn count(cycle: &Cycle<'a>, constraint: &'a Spread, all: &[&Spread]) -> Rule<'a> {
-        let pod = cycle.pod;
-        let mut counts: HashMap<&str, i64> = HashMap::new();
-        for node in cycle.cache.nodes() {
-            let labels = &node.offer.labels;
-            let in_all = all.iter().all(|c| labels.contains_key(&c.key));
-            let Some(domain) = label(labels, &constraint.key).filter(|_| in_all) else { continue };
-            if is_eligible(pod, constraint, node) {
-                let found = matching(node, &pod.namespace, |labels| constraint.selector.matches(Some(labels)));
-                *counts.entry(domain).or_default() += found;
-            }
-        }
-        let few_domains = i64::try_from(counts.len()).unwrap_or(i64::MAX) < constraint.min_domains;
-        let fewest = if few_domains { 0 } else { counts.values().copied().min().unwrap_or(0) };
-        let itself = i64::from(constraint.selector.matches(Some(&pod.labels)));
-        Rule { constraint, counts, fewest, itself }
-    }
-
-    fn exceeded(&self, domain: &str) -> bool {
-        let here = self.counts.get(domain).copied().unwrap_or(0);
-        here + self.itself - self.fewest > self.constraint.max_skew
-    }
-}
-
-/// A soft constraint: the pod's own, or a default one.
+/// A soft constraint with its counts.
 struct Wish<'a> {
-    key: &'a str,
-    max_skew: i64,
-    selectors: Vec<&'a LabelSelector>,
-    constraint: Option<&'a Spread>,
-}
-
-impl Wish<'_> {
-    fn selects(&self, labels: &Labels) -> bool {
-        self.selectors.iter().all(|selector| selector.matches(Some(labels)))
-    }
-}
-
-struct Wishes<'a> {
-    rules: Vec<Wish<'a>>,
-    /// Nodes without all the labels get no score; default constraints are not that strict.
-    need_all_labels: bool,
-}
-
-impl<'a> Wishes<'a> {
-    fn of(cycle: &Cycle<'a>) -> Option<Wishes<'a>> {
-        let pod = cycle.pod;
-        let rules: Vec<Wish<'a>> = if pod.spread.is_empty() {
-            let workload: Vec<&LabelSelector> = cycle.workload.iter().collect();
-            if workload.is_empty() {
-                return None;
-            }
-            let wish = |key, max_skew| Wish { key, max_skew, selectors: workload.clone(), constraint: None };
-            vec![wish(HOSTNAME, 3), wish(ZONE, 5)]
-        } else {
-            let soft = pod.spread.iter().filter(|c| !c.hard);
-            soft.map(|c| Wish { key: &c.key, max_skew: c.max_skew, selectors: vec![&c.selector], constraint: Some(c) })
-                .collect()
-        };
-        (!rules.is_empty()).then_some(Wishes { rules, need_all_labels: !pod.spread.is_empty() })
-    }
-
-    fn counts(&self, node: &Node) -> bool {
-        !self.need_all_labels || self.rules.iter().all(|wish| node.offer.labels.contains_key(wish.key))
-    }
-
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of pods, far below 2^52")]
-    fn score(&self, domains: &[Domains], node: &Node, namespace: &str) -> i64 {
-        if !self.counts(node) {
-            return -1;
-        }
-        let mut score = 0.0;
-        for (wish, domains) in self.rules.iter().zip(domains) {
-            let Some(domain) = label(&node.offer.labels, wish.key) else { continue };
-            let here = match &domains.counts {
-                None => matching(node, namespace, |labels| wish.selects(labels)),
-                Some(counts) => counts.get(domain).copied().unwrap_or(0),
-            };
-            score += here as f64 * domains.weight + (wish.max_skew - 1) as f64;
-        }
-        score.round() as i64
-    }
-}
-
-/// The counts of a wish's domains. Where each node is a domain of its own they are taken when a node is scored.
-struct Domains {
-    counts: Option<HashMap<String, i64>>,
+    constraint: &'a Spread,
+    counts: &'a Counts,
     weight: f64,
 }
 
-impl Domains {
-    /// Domains of the feasible nodes count pods of all nodes; many domains weigh more, as their counts are smaller.
+impl<'a> Wish<'a> {
+    /// Many domains weigh more, as their counts are smaller.
     #[expect(clippy::cast_precision_loss, reason = "numbers of domains, far below 2^52")]
-    fn count(cycle: &Cycle<'_>, wishes: &Wishes<'_>, wish: &Wish<'_>, feasible: &[&Node]) -> Domains {
-        let scored = feasible.iter().filter(|node| wishes.counts(node));
-        if wish.key == HOSTNAME {
-            return Domains { counts: None, weight: ((scored.count() + 2) as f64).ln() };
-        }
-        let domains = scored.filter_map(|node| label(&node.offer.labels, wish.key));
-        let mut counts: HashMap<String, i64> = domains.map(|domain| (domain.to_owned(), 0)).collect();
-        for node in cycle.cache.nodes().filter(|node| wishes.counts(node)) {
-            let eligible = wish.constraint.map_or_else(
-                || cycle.pod.allows_node(&node.offer.name, &node.offer.labels),
-                |constraint| is_eligible(cycle.pod, constraint, node),
-            );
-            let count = label(&node.offer.labels, wish.key).and_then(|domain| counts.get_mut(domain));
-            if let Some(count) = count.filter(|_| eligible) {
-                *count += matching(node, &cycle.pod.namespace, |labels| wish.selects(labels));
-            }
-        }
-        let weight = ((counts.len() + 2) as f64).ln();
-        Domains { counts: Some(counts), weight }
+    fn new(constraint: &'a Spread, counts: &'a Counts, scored: &[&Node]) -> Wish<'a> {
+        let domains = if constraint.key == HOSTNAME {
+            scored.len()
+        } else {
+            let domains = scored.iter().filter_map(|node| label(&node.offer.labels, &constraint.key));
+            domains.collect::<HashSet<&str>>().len()
+        };
+        Wish { constraint, counts, weight: ((domains + 2) as f64).ln() }
     }
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of pods, far below 2^52")]
+fn total(wishes: &[Wish<'_>], node: &Node) -> i64 {
+    let mut score = 0.0;
+    for wish in wishes {
+        if let Some(domain) = label(&node.offer.labels, &wish.constraint.key) {
+            score += wish.counts.of(domain) as f64 * wish.weight + (wish.constraint.max_skew - 1) as f64;
+        }
+    }
+    score.round() as i64
 }

@@ -1,10 +1,15 @@
 //! What values the fields may have. Pure; the text of a refusal begins with the field's path.
 
+use std::time::Duration;
+
 use apimachinery::quantity::Quantity;
 
 use super::KubeletConfiguration;
 use crate::eviction::thresholds;
 use crate::pod::Map;
+
+/// What is left of the time that init gives a service, with room to tell the API server.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
 
 /// Refuses what cannot be kept.
 ///
@@ -20,6 +25,21 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
     only("topologyManagerPolicy", &config.topology_manager_policy, &["", "none"])?;
     only("topologyManagerScope", &config.topology_manager_scope, &["", "container"])?;
     only("reservedSystemCPUs", &config.reserved_system_cpus, &[""])?;
+    // Certificates come with each boot from the machine's own PKI.
+    for (field, is_set) in
+        [("rotateCertificates", config.rotate_certificates), ("serverTLSBootstrap", config.server_tls_bootstrap)]
+    {
+        if is_set {
+            return Err(format!("{field}: true is not supported by this kubelet"));
+        }
+    }
+    if config.read_only_port != 0 {
+        return Err("readOnlyPort: an unauthenticated port is not supported, only 0".into());
+    }
+    let restart = config.crash_loop_back_off.max_container_restart_period.map(|p| p.0);
+    if restart.is_some_and(|p| p < Duration::from_secs(1) || p > Duration::from_secs(300)) {
+        return Err("crashLoopBackOff.maxContainerRestartPeriod: must be between 1s and 300s".into());
+    }
     for (index, value) in config.enforce_node_allocatable.iter().enumerate() {
         only(&format!("enforceNodeAllocatable[{index}]"), value, &["pods", "none"])?;
     }
@@ -27,6 +47,9 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
     reservation("kubeReserved", &config.kube_reserved)?;
     images(config)?;
     thresholds::parse(config).map(drop)?;
+    if config.shutdown_grace_period.0 > SHUTDOWN_MAX {
+        return Err(format!("shutdownGracePeriod: at most {}s: init ends a service after 30s", SHUTDOWN_MAX.as_secs()));
+    }
     if config.shutdown_grace_period_critical_pods > config.shutdown_grace_period {
         return Err("shutdownGracePeriodCriticalPods: must not be longer than shutdownGracePeriod".into());
     }

@@ -58,6 +58,9 @@ pub struct Flags {
     /// folder for pods' volumes and state
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
+    /// hard eviction thresholds, `signal<quantity,...`; replaces evictionHard of the file
+    #[arg(long)]
+    pub eviction_hard: Option<String>,
     /// labels the node is registered with, `key=value,...`
     #[arg(long, value_delimiter = ',')]
     pub node_labels: Vec<String>,
@@ -149,10 +152,6 @@ pub struct KubeletConfiguration {
     pub shutdown_grace_period: GoDuration,
     pub shutdown_grace_period_critical_pods: GoDuration,
     pub crash_loop_back_off: CrashLoopBackOff,
-    #[serde(rename = "eventRecordQPS")]
-    pub event_record_qps: i64,
-    pub feature_gates: Value,
-    pub logging: Value,
     #[serde(flatten)]
     pub tuning: Tuning,
 }
@@ -294,9 +293,6 @@ impl Default for KubeletConfiguration {
             shutdown_grace_period: GoDuration::seconds(0),
             shutdown_grace_period_critical_pods: GoDuration::seconds(0),
             crash_loop_back_off: CrashLoopBackOff::default(),
-            event_record_qps: 50,
-            feature_gates: Value::Null,
-            logging: Value::Null,
             tuning: Tuning::default(),
         }
     }
@@ -341,6 +337,19 @@ impl KubeletConfiguration {
                 *value = fallback;
             }
         }
+    }
+
+    /// Takes the flags that stand above the file.
+    ///
+    /// # Errors
+    /// The flag and what is wrong with it.
+    pub fn override_by(&mut self, flags: &Flags) -> Result<(), String> {
+        let Some(text) = &flags.eviction_hard else { return Ok(()) };
+        let pair = |part: &str| part.split_once('<').map(|(signal, value)| (signal.to_owned(), value.to_owned()));
+        let wrong = || format!("--eviction-hard: {text:?} is not of the form signal<quantity,...");
+        let pairs: Option<Map> = text.split(',').filter(|part| !part.is_empty()).map(pair).collect();
+        self.eviction_hard = Some(pairs.ok_or_else(wrong)?);
+        check::check(self).map_err(|e| format!("--eviction-hard: {e}"))
     }
 
     /// How many pulls may run at a time; without a limit a number that nobody reaches.
@@ -404,9 +413,12 @@ mod tests {
             ("evictionSoft: {memory.available: 1Mi}", "evictionSoftGracePeriod"),
             ("imageGCLowThresholdPercent: 90", "imageGCLowThresholdPercent"),
             ("nodeStatusUpdateFrequency: fast", "fast"),
-            ("kubeReserved: {gpu: 1}", "kubeReserved"),
+            ("kubeReserved: {gpu: '1'}", "kubeReserved"),
             ("cpuManagerPolicy: static", "cpuManagerPolicy"),
             ("memorySwap: {swapBehavior: Always}", "memorySwap.swapBehavior"),
+            ("rotateCertificates: true", "rotateCertificates"),
+            ("readOnlyPort: 10255", "readOnlyPort"),
+            ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "crashLoopBackOff.maxContainerRestartPeriod"),
             ("shutdownGracePeriodCriticalPods: 1m", "shutdownGracePeriodCriticalPods"),
         ] {
             let error = KubeletConfiguration::parse(&format!("{HEAD}{line}\n")).unwrap_err();
@@ -415,15 +427,28 @@ mod tests {
     }
 
     #[test]
+    fn the_eviction_flag_stands_above_the_file() {
+        let flag = |value: &str| {
+            let arguments = ["kubelet", "--kubeconfig=/k", &format!("--eviction-hard={value}")];
+            let mut config = KubeletConfiguration::default();
+            config.override_by(&Flags::try_parse_from(arguments).unwrap()).map(|()| config.eviction_hard.unwrap())
+        };
+        let map = flag("nodefs.available<1Gi,memory.available<5%").unwrap();
+        assert_eq!((map["nodefs.available"].as_str(), map.len()), ("1Gi", 2));
+        assert!(flag("nodefs.available=1Gi").unwrap_err().starts_with("--eviction-hard"));
+        assert!(flag("disk<1Gi").unwrap_err().contains("disk"));
+    }
+
+    #[test]
     fn a_stock_file_is_accepted() {
         let text = format!(
             "{HEAD}syncFrequency: 0s\nfileCheckFrequency: 20s\nnodeStatusUpdateFrequency: 0s\nmemorySwap: {{}}\n\
              evictionHard: {{memory.available: 200Mi, nodefs.available: '5%'}}\nsystemReserved: {{memory: 100Mi, cpu: 50m}}\n\
-             runtimeRequestTimeout: 2m0s\nshutdownGracePeriod: 1m30s\nshutdownGracePeriodCriticalPods: 20s\n"
+             runtimeRequestTimeout: 2m0s\nshutdownGracePeriod: 0m25s\nshutdownGracePeriodCriticalPods: 20s\n"
         );
         let config = KubeletConfiguration::parse(&text).unwrap();
         assert_eq!(config.node_status_update_frequency, GoDuration::seconds(10));
-        assert_eq!(config.shutdown_grace_period, GoDuration::seconds(90));
+        assert_eq!(config.shutdown_grace_period, GoDuration::seconds(25));
         assert_eq!(config.reserved("cpu"), 50);
         assert_eq!(config.tuning.set(), ["fileCheckFrequency", "runtimeRequestTimeout"]);
         assert_eq!(config.parallel_pulls(), 1);

@@ -1,5 +1,5 @@
 //! Fields of KubeletConfiguration that tune machinery which this kubelet does not have: it follows events where upstream
-//! polls, has no iptables chains and no client-side throttling. They are accepted, so that a stock file loads, and named in
+//! polls, has no iptables chains, no client-side throttling and no features that are off. They are accepted, so that a stock file loads, and named in
 //! the log when they are set.
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,9 @@ tuning! {
     kernel_memcg_notification = "kernelMemcgNotification",
     image_service_endpoint = "imageServiceEndpoint",
     show_hidden_metrics = "showHiddenMetricsForVersion",
+    event_record_qps = "eventRecordQPS",
+    feature_gates = "featureGates",
+    logging = "logging",
 }
 
 fn is_zero(value: &Value) -> bool {

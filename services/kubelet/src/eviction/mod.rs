@@ -143,11 +143,11 @@ impl Manager {
             let memory = of_pod(pod, &stats).filter_map(working_set).sum();
             usages.push(Usage { pod, memory, disk: disk.total(), inodes: disk.inodes, pids: 0 });
         }
-        let ranked = plan::rank(&usages, threshold.signal);
-        let Some(usage) = ranked.first() else {
-            return tracing::warn!(signal = threshold.signal.name(), "nothing is left that could be evicted");
-        };
         let (available, all) = seen.get(&threshold.signal).copied().unwrap_or_default();
+        let ranked = plan::rank(&usages, threshold.signal);
+        let Some(usage) = ranked.into_iter().find(|u| plan::would_help(u, threshold, available, all)) else {
+            return tracing::warn!(signal = threshold.signal.name(), "there is no pod whose eviction would help");
+        };
         let message = plan::message(threshold, available, all, usage);
         let grace = match threshold.grace {
             None => AT_ONCE,

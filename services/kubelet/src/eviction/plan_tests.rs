@@ -81,6 +81,18 @@ fn the_message_says_what_was_low_and_who_used_it() {
 }
 
 #[test]
+fn nobody_is_ended_for_a_disk_that_others_filled() {
+    let pod = pod("p", 0, "0");
+    let helps = |disk: i128, signal: Signal| {
+        let usage = Usage { pod: &pod, memory: 0, disk, inodes: 0, pids: 0 };
+        would_help(&usage, &threshold(signal, 10_000, None), 0, 100_000)
+    };
+    assert!(!helps(50, Signal::NodeSpace));
+    assert!(helps(5000, Signal::ImageSpace));
+    assert!(helps(0, Signal::Memory), "memory is not known so well");
+}
+
+#[test]
 fn limits_on_local_storage_are_kept() {
     let pod = |spec: Value| Pod::from_value(&json!({"spec": spec})).unwrap();
     let used = |name: &str, bytes: i128| BTreeMap::from([(name.to_owned(), bytes)]);

@@ -109,6 +109,7 @@ impl Reporter {
         let (runtime, network) = (find("RuntimeReady"), find("NetworkReady"));
         let images = if runtime.is_ok() { cri.images().await.unwrap_or_default() } else { Vec::new() };
         let answer = answer.unwrap_or_default();
+        self.shared.handlers.lock().clone_from(&answer.runtime_handlers);
         let config = &self.shared.config;
         let pressure = *self.shared.pressure.borrow();
         object::Facts {

@@ -2,6 +2,8 @@
 //! work that is under way.
 
 pub mod machine;
+#[cfg(test)]
+mod model_tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +14,10 @@ use daemon::Shutdown;
 use daemon::backoff::Backoff;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::pod::Pod;
+use crate::pod::{MIRROR, Pod};
 use crate::probes::Wake;
 use crate::runtime::Listed;
 use crate::shared::Shared;
@@ -39,19 +41,27 @@ enum Message {
     End(Failure, i64),
 }
 
-type Workers = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>>;
+type Workers = Arc<Mutex<HashMap<String, Handle>>>;
+
+/// A worker from outside.
+struct Handle {
+    sender: mpsc::UnboundedSender<Message>,
+    /// `namespace/name` of a static pod.
+    static_name: Option<String>,
+}
 
 /// The workers of all pods of this node.
 #[derive(Clone)]
 pub struct PodWorkers {
     shared: Arc<Shared>,
     workers: Workers,
+    exits: Arc<Notify>,
 }
 
 impl PodWorkers {
     /// None yet.
     pub fn new(shared: Arc<Shared>) -> Self {
-        PodWorkers { shared, workers: Arc::default() }
+        PodWorkers { shared, workers: Arc::default(), exits: Arc::default() }
     }
 
     /// Follows the pods that are bound to this node until the end.
@@ -71,6 +81,10 @@ impl PodWorkers {
     }
 
     fn applied(&self, object: &Value) {
+        // What a mirror shows runs already.
+        if is_mirror(object) {
+            return;
+        }
         match Pod::from_value(object) {
             Ok(pod) => {
                 let pod = Arc::new(pod);
@@ -81,35 +95,57 @@ impl PodWorkers {
     }
 
     fn deleted(&self, object: &Value) {
+        if is_mirror(object) {
+            return;
+        }
         let Ok(pod) = Pod::from_value(object) else { return };
         // Removed without a grace period: nobody waits for it, but its processes get a moment.
-        let sender = self.workers.lock().get(&pod.metadata.uid).cloned();
-        if let Some(sender) = sender {
-            let _ = sender.send(Message::Vanished(pod.grace_period().max(1)));
+        self.vanish(&pod.metadata.uid, pod.grace_period().max(1));
+    }
+
+    fn send(&self, uid: &str, message: Message) {
+        if let Some(handle) = self.workers.lock().get(uid) {
+            let _ = handle.sender.send(message);
         }
+    }
+
+    /// The pod's object is gone; its containers get this many seconds.
+    pub fn vanish(&self, uid: &str, grace: i64) {
+        self.send(uid, Message::Vanished(grace));
+    }
+
+    /// Runs a pod that the node itself has.
+    pub fn run_static(&self, pod: Pod) {
+        let pod = Arc::new(pod);
+        self.tell(Arc::clone(&pod), Message::Pod(pod));
+    }
+
+    /// The static pods that have a worker: uid and `namespace/name`.
+    pub fn static_pods(&self) -> Vec<(String, String)> {
+        let workers = self.workers.lock();
+        workers.iter().filter_map(|(uid, handle)| Some((uid.clone(), handle.static_name.clone()?))).collect()
+    }
+
+    /// Tells whenever a worker has ended.
+    pub fn exits(&self) -> Arc<Notify> {
+        Arc::clone(&self.exits)
     }
 
     /// Something about the pod's containers or objects changed.
     pub fn wake(&self, uid: &str) {
-        let sender = self.workers.lock().get(uid).cloned();
-        if let Some(sender) = sender {
-            let _ = sender.send(Message::Wake);
-        }
+        self.send(uid, Message::Wake);
     }
 
     /// Something that concerns every pod changed.
     pub fn wake_all(&self) {
-        for sender in self.workers.lock().values() {
-            let _ = sender.send(Message::Wake);
+        for handle in self.workers.lock().values() {
+            let _ = handle.sender.send(Message::Wake);
         }
     }
 
     /// Ends a pod for the node's own sake.
     pub fn end(&self, uid: &str, failure: Failure, grace: i64) {
-        let sender = self.workers.lock().get(uid).cloned();
-        if let Some(sender) = sender {
-            let _ = sender.send(Message::End(failure, grace));
-        }
+        self.send(uid, Message::End(failure, grace));
     }
 
     /// Whether the pod has a worker.
@@ -132,7 +168,7 @@ impl PodWorkers {
         let mut workers = self.workers.lock();
         let uid = &pod.metadata.uid;
         let message = match workers.get(uid) {
-            Some(sender) => match sender.send(message) {
+            Some(handle) => match handle.sender.send(message) {
                 Ok(()) => return,
                 Err(mpsc::error::SendError(message)) => message,
             },
@@ -142,16 +178,24 @@ impl PodWorkers {
         let waker = sender.clone();
         let wake: Wake = Arc::new(move || drop(waker.send(Message::Wake)));
         let _ = sender.send(message);
-        workers.insert(uid.clone(), sender);
+        let static_name = pod.is_static().then(|| format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
+        workers.insert(uid.clone(), Handle { sender, static_name });
         let worker = Worker {
             sync: PodSync::new(Arc::clone(&self.shared), wake),
             shared: Arc::clone(&self.shared),
             life: Life { machine: Machine::default(), pod, known: false, failure: None },
             backoff: retry(),
         };
-        let workers = Arc::clone(&self.workers);
-        tokio::spawn(async move { worker.run(receiver, workers).await });
+        let (workers, exits) = (Arc::clone(&self.workers), Arc::clone(&self.exits));
+        tokio::spawn(async move {
+            worker.run(receiver, workers).await;
+            exits.notify_one();
+        });
     }
+}
+
+fn is_mirror(object: &Value) -> bool {
+    object["metadata"]["annotations"][MIRROR].is_string()
 }
 
 fn retry() -> Backoff {

@@ -183,7 +183,8 @@ pub async fn check(
         return Refusal(StatusCode::UNAUTHORIZED, "Unauthorized".into()).into_response();
     };
     let (verb, subresources) = (verb(request.method()), subresources(request.uri().path()));
-    let asked = format!("(user={}, verb={verb}, resource=nodes, subresource(s)={subresources:?})", user.name);
+    let asked =
+        format!("(user={}, verb={verb}, resource=nodes, subresource(s)=[{}])", user.name, subresources.join(" "));
     match gate.allowed(&user, verb, subresources).await {
         Ok(true) => next.run(request).await,
         Ok(false) => Refusal(StatusCode::FORBIDDEN, format!("Forbidden {asked}")).into_response(),

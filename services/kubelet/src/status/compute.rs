@@ -70,6 +70,13 @@ pub fn status(input: &Input<'_>) -> Value {
     addresses(input, &mut status);
     let start_time = pod.status["startTime"].as_str().unwrap_or(input.now);
     status.insert("startTime".into(), start_time.into());
+    // Of a pod that was turned away no container ever was.
+    let turned_away = input.failure.is_some() && *input.observed == Observed::default() && !has_history(pod);
+    if turned_away {
+        status.extend([("qosClass".to_owned(), pod.status["qosClass"].clone())]);
+        failure_fields(input, &mut status);
+        return Value::Object(status);
+    }
     if !init.is_empty() {
         status.insert("initContainerStatuses".into(), init.into());
     }
@@ -83,20 +90,32 @@ pub fn status(input: &Input<'_>) -> Value {
         QosClass::BestEffort => "BestEffort",
     };
     status.insert("qosClass".into(), pod.status["qosClass"].as_str().unwrap_or(qos).into());
-    if let Some(failure) = input.failure {
-        status.insert("reason".into(), failure.reason.as_str().into());
-        status.insert("message".into(), failure.message.as_str().into());
-    } else {
-        for field in ["reason", "message"] {
-            if let Some(text) = pod.status[field].as_str() {
-                status.insert(field.into(), text.into());
-            }
-        }
-    }
+    failure_fields(input, &mut status);
     if pod.metadata.generation > 0 {
         status.insert("observedGeneration".into(), pod.metadata.generation.into());
     }
     Value::Object(status)
+}
+
+/// Why the pod ended: what the kubelet decided, or what others wrote before.
+fn failure_fields(input: &Input<'_>, status: &mut Map<String, Value>) {
+    if let Some(failure) = input.failure {
+        status.insert("reason".into(), failure.reason.as_str().into());
+        status.insert("message".into(), failure.message.as_str().into());
+        return;
+    }
+    for field in ["reason", "message"] {
+        if let Some(text) = input.pod.status[field].as_str() {
+            status.insert(field.into(), text.into());
+        }
+    }
+}
+
+/// Whether any container of the pod was published with an id.
+fn has_history(pod: &Pod) -> bool {
+    let all =
+        pod.status["containerStatuses"].as_array().into_iter().chain(pod.status["initContainerStatuses"].as_array());
+    all.flatten().any(|s| s["containerID"].as_str().is_some_and(|id| !id.is_empty()))
 }
 
 fn addresses(input: &Input<'_>, status: &mut Map<String, Value>) {

@@ -274,5 +274,6 @@ fn what_the_kubelet_ended_for_its_own_sake_is_a_disruption() {
         now: "2026-01-01T00:00:00Z",
     });
     assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Evicted")));
+    assert!(status.get("containerStatuses").is_none(), "nothing of it ever was");
     assert_eq!(condition_status(&status, "DisruptionTarget"), "True");
 }

@@ -23,8 +23,15 @@ pub fn is_ours(condition: &Value) -> bool {
 }
 
 /// Fields that the kubelet removes when they no longer apply.
-const REMOVED: &[&str] =
-    &["podIP", "podIPs", "reason", "message", "initContainerStatuses", "ephemeralContainerStatuses"];
+const REMOVED: &[&str] = &[
+    "podIP",
+    "podIPs",
+    "reason",
+    "message",
+    "initContainerStatuses",
+    "ephemeralContainerStatuses",
+    "containerStatuses",
+];
 
 /// The patch, bound to the pod's uid; nothing if nothing changes.
 pub fn build(base: &Value, wanted: &Value, uid: &str) -> Option<Value> {

@@ -32,6 +32,8 @@ pub struct Parts<'a> {
     pub security: &'a security::NodeSecurity,
     /// The container whose processes an ephemeral one joins.
     pub target: Option<&'a str>,
+    /// Whether the runtime mounts read-only recursively.
+    pub recursive_read_only: bool,
     /// Folder for the mounts of subPaths.
     pub sub_paths: &'a Path,
 }
@@ -110,6 +112,7 @@ fn mounts(
             .ok_or_else(|| format!("volumeMount {:?}: the pod has no such volume", mount.name))?;
         let sub =
             if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { resolved(&mount.sub_path_expr, get)? };
+        let recursive = recursive(mount, parts.recursive_read_only)?;
         list.push(match volume {
             Source::Path(path) => {
                 let host = if sub.is_empty() {
@@ -118,7 +121,8 @@ fn mounts(
                     let target = parts.sub_paths.join(&mount.name).join(&container.name).join(index.to_string());
                     sub_path::bind(path, &sub, &target)?
                 };
-                v1::Mount { host_path: host.to_string_lossy().into_owned(), ..one_mount(pod, mount) }
+                let host_path = host.to_string_lossy().into_owned();
+                v1::Mount { host_path, recursive_read_only: recursive, ..one_mount(pod, mount) }
             }
             Source::Image(id) => v1::Mount {
                 image: Some(v1::ImageSpec { image: id.clone(), ..Default::default() }),
@@ -138,6 +142,19 @@ fn mounts(
     Ok(list)
 }
 
+/// Whether everything below the mount is to be read-only too (KEP-3857).
+fn recursive(mount: &VolumeMount, possible: bool) -> Result<bool, String> {
+    match mount.recursive_read_only.as_deref() {
+        Some("Enabled") if !possible => Err(format!(
+            "volumeMount {:?}: recursiveReadOnly: the runtime does not support recursive read-only mounts",
+            mount.name
+        )),
+        Some("Enabled") => Ok(true),
+        Some("IfPossible") => Ok(possible),
+        _ => Ok(false),
+    }
+}
+
 /// A mount but for its source.
 fn one_mount(pod: &Pod, mount: &VolumeMount) -> v1::Mount {
     let absolute =
@@ -150,7 +167,6 @@ fn one_mount(pod: &Pod, mount: &VolumeMount) -> v1::Mount {
     v1::Mount {
         container_path: absolute,
         readonly: mount.read_only || read_only(pod, &mount.name),
-        recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
         propagation: propagation.into(),
         ..Default::default()
     }
@@ -232,6 +248,7 @@ mod tests {
             node: resources::NodeFacts::default(),
             security: &security::NodeSecurity::default(),
             target: None,
+            recursive_read_only: false,
             sub_paths: Path::new("/p/subpaths"),
         };
         config(&pod, &pod.spec.containers[0], &parts)
@@ -277,5 +294,12 @@ mod tests {
             ("/dev/vdb", "/dev/x")
         );
         assert!(build(json!({"name": "c", "volumeMounts": [{"name": "b", "mountPath": "/b"}]})).is_err());
+        let recursive =
+            |how: &str| json!([{"name": "e", "mountPath": "/e", "readOnly": true, "recursiveReadOnly": how}]);
+        assert!(build(json!({"name": "c", "volumeMounts": recursive("Enabled")})).unwrap_err().contains("recursive"));
+        assert!(
+            !build(json!({"name": "c", "volumeMounts": recursive("IfPossible")})).unwrap().mounts[0]
+                .recursive_read_only
+        );
     }
 }

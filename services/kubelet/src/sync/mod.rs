@@ -60,10 +60,12 @@ impl PodSync {
     /// Nothing known yet.
     pub fn new(shared: Arc<Shared>, wake: Wake) -> Self {
         let probes = Probes::new(Arc::clone(&shared), wake);
+        let longest = shared.config.crash_loop_back_off.max_container_restart_period;
+        let longest = longest.and_then(|p| i64::try_from(p.0.as_nanos()).ok()).unwrap_or(crate::backoff::LIMIT);
         PodSync {
             shared,
             probes,
-            backoffs: Backoffs::default(),
+            backoffs: Backoffs::up_to(longest),
             waiting: HashMap::new(),
             messages: HashMap::new(),
             mounted: None,
@@ -122,7 +124,8 @@ impl PodSync {
         if observed.sandboxes.is_empty() && observed.containers.is_empty() {
             let node = self.shared.node_view(pod)?;
             if let Err(failure) = self.shared.admitted.admit(pod, &self.shared.pods.list(), &node) {
-                self.shared.event(pod, true, "Rejected", failure.message.clone());
+                let message = failure.message.replacen("Pod was rejected: ", "", 1);
+                self.shared.event(pod, true, failure.reason.clone(), message);
                 self.failure = Some(failure);
                 return Ok(());
             }

@@ -195,6 +195,7 @@ impl PodSync {
                 node: self.shared.node_facts(),
                 security: &self.shared.node_security(),
                 target: start.target.as_deref(),
+                recursive_read_only: self.shared.recursive_read_only(),
                 sub_paths: &volumes::pod_folder(&self.shared.root, &pod.metadata.uid).join("volume-subpaths"),
             },
         )

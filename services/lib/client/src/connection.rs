@@ -1,6 +1,7 @@
 //! The pooled HTTPS connection behind a client.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::RwLock;
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,11 +25,20 @@ use crate::kubeconfig::Access;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+/// Requests that this process has sent to API servers.
+pub fn requests_sent() -> u64 {
+    REQUESTS.load(Ordering::Relaxed)
+}
+
 /// A server and the credentials for it.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    access: Access,
     server: String,
-    authorization: Option<HeaderValue>,
+    authorization: RwLock<Option<HeaderValue>>,
+    agent: HeaderValue,
     http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -51,13 +62,21 @@ impl Connection {
             .http2_keep_alive_timeout(KEEP_ALIVE)
             .http2_adaptive_window(true)
             .build(https);
-        let authorization = access
-            .token
-            .as_ref()
-            .map(|token| HeaderValue::from_str(&format!("Bearer {token}")))
-            .transpose()
-            .map_err(|e| Error::Request(format!("token: {e}")))?;
-        Ok(Connection { server: access.server.trim_end_matches('/').to_owned(), authorization, http })
+        let authorization = RwLock::new(access.token.as_deref().map(bearer).transpose()?);
+        let server = access.server.trim_end_matches('/').to_owned();
+        Ok(Connection { access: access.clone(), server, authorization, agent: agent(), http })
+    }
+
+    /// A connection to the same server with a token instead of every other credential.
+    pub fn with_token(&self, token: &str) -> Result<Self, Error> {
+        let access = Access { certificate: None, token: Some(token.to_owned()), ..self.access.clone() };
+        Connection::new(&access)
+    }
+
+    /// Replaces the token; requests that are under way keep the old one.
+    pub fn set_token(&self, token: &str) -> Result<(), Error> {
+        *self.authorization.write() = Some(bearer(token)?);
+        Ok(())
     }
 
     /// Sends one request and waits for the head of the answer.
@@ -71,13 +90,14 @@ impl Connection {
             .method(method)
             .uri(format!("{}{path}", self.server))
             .header(ACCEPT, "application/json")
-            .header(USER_AGENT, concat!("corten/", env!("CARGO_PKG_VERSION")));
-        if let Some(value) = &self.authorization {
+            .header(USER_AGENT, self.agent.clone());
+        if let Some(value) = self.authorization.read().clone() {
             builder = builder.header(AUTHORIZATION, value);
         }
         if let Some((content_type, _)) = &body {
             builder = builder.header(CONTENT_TYPE, *content_type);
         }
+        REQUESTS.fetch_add(1, Ordering::Relaxed);
         let bytes = body.map(|(_, bytes)| bytes).unwrap_or_default();
         let request = builder.body(Full::new(bytes)).map_err(|e| Error::Request(e.to_string()))?;
         self.http
@@ -85,6 +105,18 @@ impl Connection {
             .await
             .map_err(|error| Error::Connection { server: self.server.clone(), reason: with_causes(&error) })
     }
+}
+
+/// `kubelet/0.1.0`: the server records writes for the program that made them.
+fn agent() -> HeaderValue {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = program.as_deref().and_then(|p| p.file_name()).map_or_else(|| "corten".into(), |n| n.to_string_lossy());
+    HeaderValue::from_str(&format!("{name}/{}", env!("CARGO_PKG_VERSION")))
+        .unwrap_or(HeaderValue::from_static(concat!("corten/", env!("CARGO_PKG_VERSION"))))
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| Error::Request(format!("token: {e}")))
 }
 
 fn tls_config(access: &Access) -> Result<rustls::ClientConfig, Error> {

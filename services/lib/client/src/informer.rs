@@ -24,6 +24,8 @@ use crate::resource::Resource;
 const PAGE_SIZE: u32 = 500;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LIMIT: Duration = Duration::from_secs(5);
+/// A kind that the server does not have may come with its next version, or with a custom resource definition.
+const ABSENT_RETRY_LIMIT: Duration = Duration::from_secs(120);
 
 /// Which part of a resource an informer keeps.
 #[derive(Clone, Debug, Default)]
@@ -202,6 +204,11 @@ impl Feeder {
                 Err(error) if error.is_gone() => {
                     debug!(resource = %self.resource.plural, "watch expired, listing again")
                 }
+                Err(error) if error.is_not_found() => {
+                    debug!(resource = %self.resource.plural, "the server does not have it");
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(ABSENT_RETRY_LIMIT);
+                }
                 Err(error) => {
                     warn!(resource = %self.resource.plural, %error, "list or watch failed");
                     tokio::time::sleep(delay).await;
@@ -321,9 +328,18 @@ impl Cache {
         }
         self.objects.insert(key, Arc::clone(&new));
         let same = old.as_ref().is_some_and(|old| version(old) == version(&new) && !version(&new).is_empty());
-        if !same {
-            self.publish(&Change::Applied { old, new });
+        if same {
+            return;
         }
+        // A name that was deleted and created again between two looks is two objects to everyone who cares about uids.
+        let old = match old {
+            Some(old) if uid(&old) != uid(&new) => {
+                self.publish(&Change::Deleted(old));
+                None
+            }
+            old => old,
+        };
+        self.publish(&Change::Applied { old, new });
     }
 
     fn take(&mut self, key: &Key) -> Option<Arc<Value>> {
@@ -351,6 +367,10 @@ fn key(object: &Value) -> Key {
 
 fn version(object: &Value) -> &str {
     object["metadata"]["resourceVersion"].as_str().unwrap_or_default()
+}
+
+fn uid(object: &Value) -> &str {
+    object["metadata"]["uid"].as_str().unwrap_or_default()
 }
 
 fn owner_uids(object: &Value) -> impl Iterator<Item = &str> {
@@ -381,6 +401,26 @@ mod tests {
         let cache = shared.0.read();
         assert_eq!(cache.by_owner["x"].len(), 1);
         assert_eq!(cache.by_owner["y"].len(), 1);
+    }
+
+    #[test]
+    fn a_name_taken_by_another_object_is_a_deletion_and_a_creation() {
+        let shared = Shared::default();
+        let with_uid = |version: &str, uid: &str| {
+            let mut object = object("a", version, "x");
+            object["metadata"]["uid"] = uid.into();
+            object
+        };
+        shared.apply(with_uid("1", "first"));
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        shared.0.write().subscribers.push(sender);
+        shared.apply(with_uid("2", "first"));
+        assert!(matches!(changes.try_recv(), Ok(Change::Applied { old: Some(_), .. })));
+        shared.apply(with_uid("4", "second"));
+        assert!(matches!(changes.try_recv(), Ok(Change::Deleted(o)) if o["metadata"]["uid"] == "first"));
+        assert!(
+            matches!(changes.try_recv(), Ok(Change::Applied { old: None, new }) if new["metadata"]["uid"] == "second")
+        );
     }
 
     #[test]

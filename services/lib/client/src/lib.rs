@@ -7,6 +7,7 @@
 mod connection;
 mod error;
 pub mod events;
+pub mod follow;
 pub mod informer;
 mod kubeconfig;
 pub mod leader;
@@ -16,6 +17,7 @@ pub mod resource;
 mod watch;
 pub mod workqueue;
 
+pub use connection::requests_sent;
 pub use error::{Error, Status};
 pub use events::EventRecorder;
 pub use informer::{Change, Informer, InformerParams};

@@ -84,13 +84,13 @@ impl Patch {
 
 /// A page of objects.
 #[derive(Clone, Debug)]
-pub struct List {
+pub struct List<T = Value> {
     /// The version the page was read at.
     pub resource_version: String,
     /// Token for the next page; empty on the last.
     pub continue_token: String,
-    /// The objects, each with `apiVersion` and `kind` filled in.
-    pub items: Vec<Value>,
+    /// The objects, each with `apiVersion` and `kind` filled in where they are whole.
+    pub items: Vec<T>,
 }
 
 /// What happened to a watched object.
@@ -108,9 +108,9 @@ pub enum WatchKind {
 
 /// One event of a watch.
 #[derive(Clone, Debug)]
-pub struct WatchEvent {
+pub struct WatchEvent<T = Value> {
     /// What happened.
     pub kind: WatchKind,
     /// The object afterwards; for a bookmark only its version means something.
-    pub object: Value,
+    pub object: T,
 }

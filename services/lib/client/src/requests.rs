@@ -10,6 +10,8 @@ use futures_util::Stream;
 use http::{Method, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::connection::Connection;
@@ -40,6 +42,22 @@ impl Client {
         Ok(Client(Arc::new(Connection::new(&kubeconfig::load(path)?)?)))
     }
 
+    /// A client of the same server that identifies itself with a token only.
+    ///
+    /// # Errors
+    /// The token cannot stand in a header.
+    pub fn with_token(&self, token: &str) -> Result<Client, Error> {
+        Ok(Client(Arc::new(self.0.with_token(token)?)))
+    }
+
+    /// Replaces the token of this client and its clones.
+    ///
+    /// # Errors
+    /// The token cannot stand in a header.
+    pub fn set_token(&self, token: &str) -> Result<(), Error> {
+        self.0.set_token(token)
+    }
+
     /// Reads one object.
     ///
     /// # Errors
@@ -55,15 +73,7 @@ impl Client {
         namespace: Option<&str>,
         params: &ListParams,
     ) -> Result<List, Error> {
-        let mut query = Query::default();
-        query.add("labelSelector", &params.label_selector);
-        query.add("fieldSelector", &params.field_selector);
-        query.add("continue", &params.continue_token);
-        query.add("resourceVersion", &params.resource_version);
-        if params.limit > 0 {
-            query.add("limit", &params.limit.to_string());
-        }
-        let path = query.append_to(resource.path(namespace, None, None));
+        let path = list_path(resource, namespace, params);
         let mut answer = self.json(Method::GET, &path, None).await?;
         let Value::Array(mut items) = answer["items"].take() else {
             return Err(Error::Answer { request: path, reason: "a list without items".to_owned() });
@@ -79,6 +89,21 @@ impl Client {
             continue_token: text(&answer["metadata"]["continue"]),
             items,
         })
+    }
+
+    /// As [`Client::list`], reading of each object only what `T` asks for.
+    pub async fn list_as<T: DeserializeOwned>(
+        &self,
+        resource: Resource<'_>,
+        namespace: Option<&str>,
+        params: &ListParams,
+    ) -> Result<List<T>, Error> {
+        let path = list_path(resource, namespace, params);
+        let bytes = self.bytes(Method::GET, &path, None).await?;
+        let page: Page<T> =
+            serde_json::from_slice(&bytes).map_err(|e| Error::Answer { request: path, reason: e.to_string() })?;
+        let Page { metadata: PageMeta { resource_version, continue_token }, items } = page;
+        Ok(List { resource_version, continue_token, items })
     }
 
     /// Creates an object.
@@ -172,6 +197,16 @@ impl Client {
         namespace: Option<&str>,
         params: &WatchParams,
     ) -> Result<impl Stream<Item = Result<WatchEvent, Error>> + Send + Unpin + use<>, Error> {
+        self.watch_as::<Value>(resource, namespace, params).await
+    }
+
+    /// As [`Client::watch`], reading of each object only what `T` asks for.
+    pub async fn watch_as<T: DeserializeOwned + Send>(
+        &self,
+        resource: Resource<'_>,
+        namespace: Option<&str>,
+        params: &WatchParams,
+    ) -> Result<impl Stream<Item = Result<WatchEvent<T>, Error>> + Send + Unpin + use<T>, Error> {
         let mut query = Query::default();
         query.add("watch", "true");
         query.add("allowWatchBookmarks", "true");
@@ -231,6 +266,33 @@ impl Client {
         }
         Err(Error::Api(Box::new(status)))
     }
+}
+
+fn list_path(resource: Resource<'_>, namespace: Option<&str>, params: &ListParams) -> String {
+    let mut query = Query::default();
+    query.add("labelSelector", &params.label_selector);
+    query.add("fieldSelector", &params.field_selector);
+    query.add("continue", &params.continue_token);
+    query.add("resourceVersion", &params.resource_version);
+    if params.limit > 0 {
+        query.add("limit", &params.limit.to_string());
+    }
+    query.append_to(resource.path(namespace, None, None))
+}
+
+/// The wire form of a [`List`].
+#[derive(Deserialize)]
+struct Page<T> {
+    metadata: PageMeta,
+    items: Vec<T>,
+}
+
+#[derive(Deserialize)]
+struct PageMeta {
+    #[serde(rename = "resourceVersion", default)]
+    resource_version: String,
+    #[serde(rename = "continue", default)]
+    continue_token: String,
 }
 
 async fn collect(answer: Response<Incoming>, request: &str) -> Result<Bytes, Error> {

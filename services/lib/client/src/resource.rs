@@ -71,6 +71,10 @@ pub const SECRETS: Resource = core("secrets", "Secret", true);
 pub const SERVICEACCOUNTS: Resource = core("serviceaccounts", "ServiceAccount", true);
 /// core/v1 Event.
 pub const EVENTS: Resource = core("events", "Event", true);
+/// core/v1 PersistentVolume.
+pub const PERSISTENTVOLUMES: Resource = core("persistentvolumes", "PersistentVolume", false);
+/// core/v1 PersistentVolumeClaim.
+pub const PERSISTENTVOLUMECLAIMS: Resource = core("persistentvolumeclaims", "PersistentVolumeClaim", true);
 /// discovery.k8s.io/v1 EndpointSlice.
 pub const ENDPOINTSLICES: Resource = Resource::new("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true);
 /// coordination.k8s.io/v1 Lease.

@@ -5,7 +5,8 @@ use futures_util::{Stream, stream};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use crate::error::{Error, Status};
 use crate::params::{WatchEvent, WatchKind};
@@ -14,10 +15,11 @@ use crate::params::{WatchEvent, WatchKind};
 const LINE_LIMIT_BYTES: usize = 16 << 20;
 
 #[derive(Deserialize)]
-struct Line {
+struct Line<'a> {
     #[serde(rename = "type")]
     kind: String,
-    object: Value,
+    #[serde(borrow)]
+    object: &'a RawValue,
 }
 
 struct State {
@@ -28,7 +30,10 @@ struct State {
 }
 
 /// Turns a watch body into events; ends after the first error.
-pub(crate) fn events(path: String, body: Incoming) -> impl Stream<Item = Result<WatchEvent, Error>> + Send + Unpin {
+pub(crate) fn events<T: DeserializeOwned + Send>(
+    path: String,
+    body: Incoming,
+) -> impl Stream<Item = Result<WatchEvent<T>, Error>> + Send + Unpin {
     let state = State { path, body, buffer: BytesMut::new(), ended: false };
     Box::pin(stream::unfold(state, |mut state| async move {
         if state.ended {
@@ -41,7 +46,7 @@ pub(crate) fn events(path: String, body: Incoming) -> impl Stream<Item = Result<
 }
 
 impl State {
-    async fn next(&mut self) -> Option<Result<WatchEvent, Error>> {
+    async fn next<T: DeserializeOwned>(&mut self) -> Option<Result<WatchEvent<T>, Error>> {
         let mut scanned = 0;
         loop {
             if let Some(end) = self.buffer[scanned..].iter().position(|b| *b == b'\n') {
@@ -77,7 +82,7 @@ impl State {
         Error::Answer { request: format!("watch {}", self.path), reason: reason.to_owned() }
     }
 
-    fn parse(&self, line: &[u8]) -> Result<WatchEvent, Error> {
+    fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<WatchEvent<T>, Error> {
         parse(line).map_err(|error| match error {
             ParseError::Status(status) => Error::Api(status),
             ParseError::Malformed(reason) => self.error(&reason),
@@ -90,25 +95,32 @@ enum ParseError {
     Malformed(String),
 }
 
-fn parse(line: &[u8]) -> Result<WatchEvent, ParseError> {
-    let line: Line = serde_json::from_slice(line).map_err(|e| ParseError::Malformed(e.to_string()))?;
+fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>, ParseError> {
+    let malformed = |e: serde_json::Error| ParseError::Malformed(e.to_string());
+    let line: Line<'_> = serde_json::from_slice(line).map_err(malformed)?;
     let kind = match line.kind.as_str() {
         "ADDED" => WatchKind::Added,
         "MODIFIED" => WatchKind::Modified,
         "DELETED" => WatchKind::Deleted,
         "BOOKMARK" => WatchKind::Bookmark,
         "ERROR" => {
-            let status = Status::deserialize(&line.object).unwrap_or_default();
+            let status = serde_json::from_str(line.object.get()).unwrap_or_default();
             return Err(ParseError::Status(Box::new(status)));
         }
         other => return Err(ParseError::Malformed(format!("event type {other:?}"))),
     };
-    Ok(WatchEvent { kind, object: line.object })
+    Ok(WatchEvent { kind, object: serde_json::from_str(line.object.get()).map_err(malformed)? })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+
+    fn parse(line: &[u8]) -> Result<WatchEvent, ParseError> {
+        super::parse::<Value>(line)
+    }
 
     #[test]
     fn lines_become_events_and_errors_become_statuses() {

@@ -102,6 +102,10 @@ impl Ca {
         &self.key_pem
     }
 
+    pub(crate) fn issuer(&self) -> &Issuer<'static, rcgen::KeyPair> {
+        &self.issuer
+    }
+
     /// Makes a key and a certificate for it.
     pub fn issue(&self, request: IssueRequest) -> Result<Issued, Error> {
         let key = rcgen::KeyPair::generate()?;
@@ -157,7 +161,7 @@ fn subject(common_name: &str, organizations: &[String]) -> Result<DistinguishedN
     Ok(name)
 }
 
-fn set_validity(params: &mut CertificateParams, from: i64, until: i64) -> Result<(), Error> {
+pub(crate) fn set_validity(params: &mut CertificateParams, from: i64, until: i64) -> Result<(), Error> {
     let time = |seconds| {
         ASN1Time::from_timestamp(seconds).map(|t| t.to_datetime()).map_err(|e| Error::Certificate(e.to_string()))
     };
@@ -166,7 +170,7 @@ fn set_validity(params: &mut CertificateParams, from: i64, until: i64) -> Result
     Ok(())
 }
 
-fn serial() -> SerialNumber {
+pub(crate) fn serial() -> SerialNumber {
     let mut bytes = [0u8; 16];
     rand::rng().fill_bytes(&mut bytes);
     // A serial number is a positive integer of stable length.

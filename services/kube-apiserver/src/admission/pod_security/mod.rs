@@ -15,10 +15,11 @@ use std::collections::BTreeMap;
 use apimachinery::meta;
 use serde_json::Value;
 
+use super::config::Configuration;
 use super::{AdmissionRequest, Operation, Plugin, Verdict, all, find};
 use crate::errors::{ApiError, FieldError};
 use crate::registry::Context;
-use crate::registry::strategy::tree::{at, same};
+use crate::registry::strategy::tree::{at, same, str_at};
 use policy::{Finding, Level, Policy, Version, evaluate, words};
 
 const LABEL: &str = "pod-security.kubernetes.io/";
@@ -40,27 +41,48 @@ impl Plugin for PodSecurity {
                 return namespace(cx, request).await;
             }
             let Some((metadata, spec, real)) = subject(request) else { return Ok(()) };
+            if exempt(cx, request, spec) {
+                return Ok(());
+            }
             let Some(found) = find(cx, "", "namespaces", "", request.namespace).await? else { return Ok(()) };
-            let policies = Policies::of(&found.object()).unwrap_or(Policies::OPEN);
+            let defaults = Policies::defaults(&cx.state.admission);
+            let policies = Policies::of(&found.object(), defaults).unwrap_or(defaults);
             judge(cx, request, &policies, metadata, spec, real)
         })
     }
 }
 
+/// Those the administrator has excepted, by user, namespace or runtime class.
+fn exempt(cx: &Context<'_>, request: &AdmissionRequest<'_>, spec: &Value) -> bool {
+    let list = &cx.state.admission.exempt;
+    let named = |names: &[String], name: &str| !name.is_empty() && names.iter().any(|n| n == name);
+    named(&list.namespaces, request.namespace)
+        || named(&list.usernames, &cx.user.name)
+        || named(&list.runtime_classes, str_at(spec, &["runtimeClassName"]))
+}
+
 /// What a namespace asks for.
+#[derive(Clone, Copy)]
 struct Policies {
     enforce: Policy,
     warn: Policy,
 }
 
 impl Policies {
-    const OPEN: Policies = Policies { enforce: Policy::OPEN, warn: Policy::OPEN };
+    /// What applies where labels say nothing.
+    fn defaults(configuration: &Configuration) -> Self {
+        Self { enforce: configuration.enforce, warn: configuration.warn }
+    }
 
     /// From the labels; what is wrong with them otherwise.
-    fn of(namespace: &Value) -> Result<Self, Vec<FieldError>> {
+    fn of(namespace: &Value, defaults: Self) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let mut read = |mode: &str| {
-            let mut policy = Policy::OPEN;
+            let mut policy = match mode {
+                "enforce" => defaults.enforce,
+                "warn" => defaults.warn,
+                _ => Policy::OPEN,
+            };
             let path = |key: &str| format!("metadata.labels[{key}]");
             let level = format!("{LABEL}{mode}");
             if let Some(text) = label(namespace, &level) {
@@ -156,14 +178,15 @@ async fn namespace(cx: &Context<'_>, request: &AdmissionRequest<'_>) -> Result<(
         return Ok(());
     }
     let invalid = |errors: Vec<FieldError>| ApiError::invalid("", "Namespace", request.name, &errors);
-    let new = match (Policies::of(request.object), request.old.map(Policies::of)) {
+    let defaults = Policies::defaults(&cx.state.admission);
+    let new = match (Policies::of(request.object, defaults), request.old.map(|o| Policies::of(o, defaults))) {
         (Ok(new), _) => new,
         // What was wrong before may stay wrong.
         (Err(errors), Some(Err(before))) if errors == before => return Ok(()),
         (Err(errors), _) => return Err(invalid(errors)),
     };
     let Some(old) = request.old else { return Ok(()) };
-    let before = Policies::of(old).unwrap_or(Policies::OPEN);
+    let before = Policies::of(old, defaults).unwrap_or(defaults);
     if new.enforce == before.enforce
         || new.enforce.level < before.enforce.level
         || new.enforce.level == Level::Privileged

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::policy::{Level, Policy, Version, evaluate, words};
-use super::{Policies, matters};
+use super::{Configuration, Policies, matters};
 
 fn said(level: Level, version: Version, spec: Value) -> String {
     words(&evaluate(Policy { level, version }, &json!({}), &spec))
@@ -111,18 +111,16 @@ fn rules_are_those_of_the_version() {
 #[test]
 fn labels_are_read_or_refused() {
     let namespace = |labels: Value| json!({"metadata": {"labels": labels}});
-    let both = Policies::of(&namespace(
-        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30",
-        "pod-security.kubernetes.io/warn": "restricted"}),
-    ))
-    .ok()
-    .expect("valid");
+    let open = Policies::defaults(&Configuration::default());
+    let labels = json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30",
+        "pod-security.kubernetes.io/warn": "restricted"});
+    let both = Policies::of(&namespace(labels), open).ok().expect("valid");
     assert_eq!(
         (both.enforce.to_string().as_str(), both.warn.to_string().as_str()),
         ("baseline:v1.30", "restricted:latest")
     );
     let errors =
-        Policies::of(&namespace(json!({"pod-security.kubernetes.io/enforce": "tight"}))).err().expect("refused");
+        Policies::of(&namespace(json!({"pod-security.kubernetes.io/enforce": "tight"})), open).err().expect("refused");
     assert_eq!(
         errors[0].to_string(),
         "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"tight\": must be one of privileged, baseline, restricted"

@@ -21,7 +21,6 @@ pub fn user(claims: &Value, flags: &OidcFlags, now: i64) -> Result<UserInfo, Str
         return Err(format!("oidc: the audience is not {client:?}"));
     }
     match claims["exp"].as_f64() {
-        #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
         Some(exp) if now < exp as i64 => {}
         _ => return Err("oidc: token is expired".into()),
     }

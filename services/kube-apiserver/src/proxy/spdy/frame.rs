@@ -142,7 +142,7 @@ struct Rest {
 
 impl Decoder {
     /// The next frame; `None` until more bytes have come.
-    pub fn next(&mut self) -> Result<Option<Frame>, Error> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Error> {
         if let Some(rest) = self.rest {
             return Ok(self.data(rest));
         }
@@ -218,7 +218,7 @@ mod tests {
         let mut frames = Vec::new();
         for piece in bytes.chunks(step) {
             decoder.input.extend_from_slice(piece);
-            while let Some(frame) = decoder.next()? {
+            while let Some(frame) = decoder.next_frame()? {
                 frames.push(frame);
             }
         }

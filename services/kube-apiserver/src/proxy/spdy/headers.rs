@@ -91,6 +91,9 @@ charset=utf-8charset=iso-8859-1,utf-,*,enq=0.";
 const DICTIONARY_ID: [u8; 4] = [0xe3, 0xc6, 0xa7, 0xc2];
 /// RFC 1950: deflate with a window of 32 KiB, fastest level, a dictionary follows.
 const ZLIB_HEADER: [u8; 2] = [0x78, 0x20];
+/// An empty block, as zlib's Z_SYNC_FLUSH writes it. Go's decompressor hands out what it has when it meets one, and takes the end of
+/// the frame for a broken stream without it.
+const FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];
 const HAS_DICTIONARY: u8 = 0x20;
 
 fn dictionary() -> Vec<u8> {
@@ -140,6 +143,7 @@ impl Writer {
             put(&mut plain, value);
         }
         stored(out, &plain);
+        out.extend_from_slice(&FLUSH);
     }
 }
 
@@ -265,6 +269,7 @@ mod tests {
             writer.write(headers, &mut out);
             let want: Headers = headers.iter().map(|(n, v)| (n.to_lowercase(), (*v).to_owned())).collect();
             assert_eq!(reader.read(&out), Ok(want));
+            assert!(out.ends_with(&FLUSH), "Go waits for it");
         }
     }
 

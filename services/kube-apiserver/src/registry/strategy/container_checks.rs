@@ -5,44 +5,73 @@ use std::collections::BTreeSet;
 use apimachinery::quantity::Quantity;
 use serde_json::Value;
 
-use super::checks::{dns_label, env_var_name, named, non_negative, one_of, port, port_name, required_one_of};
-use super::tree::{at, bool_at, has, int_at, items, map_at, str_at};
+use super::checks::{
+    config_key, dns_label, dns_subdomain, env_var_name, named, one_of, optional_named, port, port_name, qualified_name,
+    required_named, required_one_of,
+};
+use super::probe_checks::{handler, probe};
+use super::tree::{at, bool_at, has, int_at, items, str_at};
+use super::volume_checks::{Volumes, mounts};
 use crate::errors::FieldError;
 
-/// Names that must be unique over all containers of the pod, and the volumes they may mount.
+/// What a container is judged by besides itself.
 pub struct Scope<'a> {
-    /// Volume names of the pod.
-    pub volumes: &'a BTreeSet<&'a str>,
+    /// Volumes of the pod.
+    pub volumes: &'a Volumes<'a>,
     /// The pod uses the host's network, so host ports must equal container ports.
     pub host_network: bool,
+    /// How long the pod has to stop, seconds.
+    pub grace: i64,
+    /// Resource claims of the pod by name.
+    pub claims: &'a BTreeSet<&'a str>,
 }
 
 /// One container of any of the three lists.
 pub fn container(errors: &mut Vec<FieldError>, path: &str, c: &Value, list: &str, scope: &Scope<'_>) {
-    let name = str_at(c, &["name"]);
-    if name.is_empty() {
-        errors.push(FieldError::required(format!("{path}.name"), ""));
-    } else {
-        named(errors, &format!("{path}.name"), name, dns_label);
-    }
+    required_named(errors, &format!("{path}.name"), str_at(c, &["name"]), dns_label);
     image(errors, path, str_at(c, &["image"]));
-    required_one_of(
-        errors,
-        &format!("{path}.imagePullPolicy"),
-        str_at(c, &["imagePullPolicy"]),
-        &["Always", "IfNotPresent", "Never"],
-    );
-    required_one_of(
-        errors,
-        &format!("{path}.terminationMessagePolicy"),
-        str_at(c, &["terminationMessagePolicy"]),
-        &["FallbackToLogsOnError", "File"],
-    );
+    let pull = ["Always", "IfNotPresent", "Never"];
+    required_one_of(errors, &format!("{path}.imagePullPolicy"), str_at(c, &["imagePullPolicy"]), &pull);
+    let message = str_at(c, &["terminationMessagePolicy"]);
+    required_one_of(errors, &format!("{path}.terminationMessagePolicy"), message, &["FallbackToLogsOnError", "File"]);
     ports(errors, path, c, scope.host_network);
     environment(errors, path, c);
     mounts(errors, path, c, scope.volumes);
     resources(errors, &format!("{path}.resources"), at(c, &["resources"]).unwrap_or(&Value::Null));
-    life(errors, path, c, list);
+    claims(errors, path, c, scope.claims);
+    resize_policy(errors, path, c);
+    if let Some(context) = at(c, &["securityContext"]) {
+        super::security_checks::container(errors, &format!("{path}.securityContext"), context);
+    }
+    life(errors, path, c, list, scope.grace);
+}
+
+fn claims(errors: &mut Vec<FieldError>, path: &str, c: &Value, known: &BTreeSet<&str>) {
+    let list = items(c, &["resources", "claims"]);
+    for (i, claim) in list.iter().enumerate() {
+        let path = format!("{path}.resources.claims[{i}]");
+        let name = str_at(claim, &["name"]);
+        if name.is_empty() {
+            errors.push(FieldError::required(path, ""));
+        } else if list[..i].contains(claim) {
+            errors.push(FieldError::duplicate(path, name));
+        } else if !known.contains(name) {
+            errors.push(FieldError::not_found(path, name));
+        }
+    }
+}
+
+fn resize_policy(errors: &mut Vec<FieldError>, path: &str, c: &Value) {
+    let list = items(c, &["resizePolicy"]);
+    for (i, p) in list.iter().enumerate() {
+        let path = format!("{path}.resizePolicy");
+        let name = str_at(p, &["resourceName"]);
+        one_of(errors, &path, name, &["cpu", "memory"]);
+        if list[..i].iter().any(|o| str_at(o, &["resourceName"]) == name) {
+            errors.push(FieldError::duplicate(path.clone(), name));
+        }
+        one_of(errors, &path, str_at(p, &["restartPolicy"]), &["NotRequired", "RestartContainer"]);
+    }
 }
 
 fn image(errors: &mut Vec<FieldError>, path: &str, image: &str) {
@@ -89,33 +118,89 @@ fn ports(errors: &mut Vec<FieldError>, path: &str, c: &Value, host_network: bool
 fn environment(errors: &mut Vec<FieldError>, path: &str, c: &Value) {
     for (i, e) in items(c, &["env"]).iter().enumerate() {
         let path = format!("{path}.env[{i}]");
-        let name = str_at(e, &["name"]);
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), ""));
-        } else {
-            named(errors, &format!("{path}.name"), name, env_var_name);
+        required_named(errors, &format!("{path}.name"), str_at(e, &["name"]), env_var_name);
+        if let Some(from) = at(e, &["valueFrom"]) {
+            let plain = !str_at(e, &["value"]).is_empty();
+            value_from(errors, &format!("{path}.valueFrom"), from, plain);
         }
-        let Some(from) = map_at(e, &["valueFrom"]) else { continue };
-        let path = format!("{path}.valueFrom");
-        let sources = from.values().filter(|v| !v.is_null()).count();
-        if sources == 0 {
-            errors.push(FieldError::invalid(path.clone(), "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"));
-        } else if sources > 1 {
-            errors.push(FieldError::invalid(path.clone(), "", "may not have more than one field specified at a time"));
-        }
-        if !str_at(e, &["value"]).is_empty() && sources > 0 {
-            errors.push(FieldError::invalid(path.clone(), "", "may not be specified when `value` is not empty"));
-        }
-        for source in ["configMapKeyRef", "secretKeyRef"] {
-            if let Some(r) = from.get(source).filter(|r| r.is_object())
-                && str_at(r, &["key"]).is_empty()
-            {
-                errors.push(FieldError::required(format!("{path}.{source}.key"), ""));
+    }
+    for (i, e) in items(c, &["envFrom"]).iter().enumerate() {
+        let path = format!("{path}.envFrom[{i}]");
+        optional_named(errors, &format!("{path}.prefix"), str_at(e, &["prefix"]), env_var_name);
+        let given: Vec<&str> = ["configMapRef", "secretRef"].into_iter().filter(|k| has(e, k)).collect();
+        match given.as_slice() {
+            [] => errors.push(FieldError::invalid(path, "", "must specify one of: `configMapRef` or `secretRef`")),
+            [one] => {
+                let name = str_at(e, &[one, "name"]);
+                required_named(errors, &format!("{path}.{one}.name"), name, dns_subdomain);
             }
+            _ => errors.push(FieldError::invalid(path, "", "may not have more than one field specified at a time")),
         }
-        if let Some(r) = from.get("fieldRef").filter(|r| r.is_object()) {
-            field_ref(errors, &format!("{path}.fieldRef.fieldPath"), str_at(r, &["fieldPath"]), &ENV_FIELDS);
+    }
+}
+
+fn value_from(errors: &mut Vec<FieldError>, path: &str, from: &Value, plain: bool) {
+    let sources = from.as_object().map_or(0, |m| m.values().filter(|v| !v.is_null()).count());
+    let problem = match sources {
+        0 => "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        _ if plain => "may not be specified when `value` is not empty",
+        1 => "",
+        _ => "may not have more than one field specified at a time",
+    };
+    if !problem.is_empty() {
+        errors.push(FieldError::invalid(path, "", problem));
+    }
+    for source in ["configMapKeyRef", "secretKeyRef"] {
+        if let Some(r) = at(from, &[source]) {
+            optional_named(errors, &format!("{path}.{source}.name"), str_at(r, &["name"]), dns_subdomain);
+            required_named(errors, &format!("{path}.{source}.key"), str_at(r, &["key"]), config_key);
         }
+    }
+    if let Some(r) = at(from, &["fieldRef"]) {
+        field_ref(errors, &format!("{path}.fieldRef.fieldPath"), str_at(r, &["fieldPath"]), &ENV_FIELDS);
+    }
+    if let Some(r) = at(from, &["resourceFieldRef"]) {
+        resource_ref(errors, &format!("{path}.resourceFieldRef"), r);
+    }
+}
+
+/// The resources of a container that it can be told about.
+const TOLD: [&str; 6] = [
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
+
+/// A reference to a container's own resources.
+pub fn resource_ref(errors: &mut Vec<FieldError>, path: &str, r: &Value) {
+    let name = str_at(r, &["resource"]);
+    if name.is_empty() {
+        errors.push(FieldError::required(format!("{path}.resource"), ""));
+        return;
+    }
+    let huge = ["limits.hugepages-", "requests.hugepages-"].iter().any(|p| name.starts_with(p));
+    if !huge {
+        one_of(errors, &format!("{path}.resource"), name, &TOLD);
+    }
+    let divisor = str_at(r, &["divisor"]);
+    let allowed: &[&str] = match name.split_once('.').map(|(_, n)| n) {
+        Some("cpu") => &["", "0", "1m", "1"],
+        _ => &["", "0", "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"],
+    };
+    if !allowed.contains(&divisor) {
+        let words = match name.split_once('.').map(|(_, n)| n) {
+            Some("cpu") => "only divisor's values 1m and 1 are supported with the cpu resource",
+            Some("memory") => {
+                "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the memory resource"
+            }
+            _ => {
+                "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the local ephemeral storage resource"
+            }
+        };
+        errors.push(FieldError::invalid(format!("{path}.divisor"), divisor, words));
     }
 }
 
@@ -141,36 +226,6 @@ pub fn field_ref(errors: &mut Vec<FieldError>, path: &str, field: &str, allowed:
         ["metadata.labels['", "metadata.annotations['"].iter().any(|p| field.starts_with(p)) && field.ends_with("']");
     if !subscript && !allowed.contains(&field) {
         errors.push(FieldError::not_supported(path, field, allowed));
-    }
-}
-
-fn mounts(errors: &mut Vec<FieldError>, path: &str, c: &Value, volumes: &BTreeSet<&str>) {
-    let mut seen = BTreeSet::new();
-    for (i, m) in items(c, &["volumeMounts"]).iter().enumerate() {
-        let path = format!("{path}.volumeMounts[{i}]");
-        let name = str_at(m, &["name"]);
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), ""));
-        } else if !volumes.contains(name) {
-            errors.push(FieldError::not_found(format!("{path}.name"), name));
-        }
-        let mount = str_at(m, &["mountPath"]);
-        if mount.is_empty() {
-            errors.push(FieldError::required(format!("{path}.mountPath"), ""));
-        } else if !seen.insert(mount) {
-            errors.push(FieldError::invalid(format!("{path}.mountPath"), mount, "must be unique"));
-        }
-        let (sub, expr) = (str_at(m, &["subPath"]), str_at(m, &["subPathExpr"]));
-        if !sub.is_empty() && !expr.is_empty() {
-            errors.push(FieldError::invalid(
-                format!("{path}.subPathExpr"),
-                expr,
-                "subPathExpr and subPath are mutually exclusive",
-            ));
-        }
-        for (field, value) in [("subPath", sub), ("subPathExpr", expr)] {
-            local_path(errors, &format!("{path}.{field}"), value);
-        }
     }
 }
 
@@ -216,9 +271,21 @@ fn overcommits(resource: &str) -> bool {
     native && !resource.starts_with("hugepages-")
 }
 
+/// Standard resources by name, everything else with a domain before it.
+fn resource_name(errors: &mut Vec<FieldError>, path: &str, name: &str) {
+    named(errors, path, name, qualified_name);
+    let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    if !name.contains('/') && !standard {
+        let detail = "must be a standard resource type or fully qualified";
+        errors.push(FieldError::invalid(path, name, detail));
+        errors.push(FieldError::invalid(path, name, "must be a standard resource for containers"));
+    }
+}
+
 fn quantities(errors: &mut Vec<FieldError>, path: &str, list: Option<&Value>) -> Vec<(String, i128, String)> {
     let mut out = Vec::new();
     for (name, value) in list.and_then(Value::as_object).into_iter().flatten() {
+        resource_name(errors, &format!("{path}[{name}]"), name);
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match Quantity::parse(&text) {
             Ok(q) if q.milli() < 0 => {
@@ -235,14 +302,12 @@ fn quantities(errors: &mut Vec<FieldError>, path: &str, list: Option<&Value>) ->
     out
 }
 
-fn life(errors: &mut Vec<FieldError>, path: &str, c: &Value, list: &str) {
+fn life(errors: &mut Vec<FieldError>, path: &str, c: &Value, list: &str, grace: i64) {
     let restart = str_at(c, &["restartPolicy"]);
     let sidecar = list == "initContainers" && restart == "Always";
-    if list == "initContainers" && !restart.is_empty() {
-        one_of(errors, &format!("{path}.restartPolicy"), restart, &["Always", "Never", "OnFailure"]);
-    }
+    restart_rules(errors, path, c, list);
     let runs_on = list == "containers" || sidecar;
-    for name in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+    for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(value) = at(c, &[name]) else { continue };
         let path = format!("{path}.{name}");
         if !runs_on {
@@ -254,54 +319,49 @@ fn life(errors: &mut Vec<FieldError>, path: &str, c: &Value, list: &str) {
         } else if name == "lifecycle" {
             for hook in ["postStart", "preStop"] {
                 if let Some(h) = at(value, &[hook]) {
-                    handler(errors, &format!("{path}.{hook}"), h, &["exec", "httpGet", "tcpSocket", "sleep"]);
+                    let kinds = ["exec", "httpGet", "tcpSocket", "sleep"];
+                    handler(errors, &format!("{path}.{hook}"), h, &kinds, grace);
                 }
             }
         } else {
-            probe(errors, &path, value, name);
+            probe(errors, &path, value, name, grace);
+        }
+    }
+    if list == "ephemeralContainers" {
+        for field in ["ports", "resources", "resizePolicy"] {
+            let set = at(c, &[field]).is_some_and(|v| {
+                v.as_array().map_or_else(|| v.as_object().is_some_and(|m| !m.is_empty()), |l| !l.is_empty())
+            });
+            if set {
+                errors
+                    .push(FieldError::forbidden(format!("{path}.{field}"), "cannot be set for an Ephemeral Container"));
+            }
         }
     }
 }
 
-fn probe(errors: &mut Vec<FieldError>, path: &str, p: &Value, name: &str) {
-    handler(errors, path, p, &["exec", "httpGet", "tcpSocket", "grpc"]);
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
-        non_negative(errors, &format!("{path}.{field}"), p.get(field));
+/// A container's own restart policy, and exit codes that make exceptions.
+fn restart_rules(errors: &mut Vec<FieldError>, path: &str, c: &Value, list: &str) {
+    let restart = str_at(c, &["restartPolicy"]);
+    let rules = items(c, &["restartPolicyRules"]);
+    if list == "ephemeralContainers" && !restart.is_empty() {
+        errors.push(FieldError::forbidden(format!("{path}.restartPolicy"), "cannot be set for an Ephemeral Container"));
+    } else if !restart.is_empty() {
+        one_of(errors, &format!("{path}.restartPolicy"), restart, &["Always", "Never", "OnFailure"]);
     }
-    if name != "readinessProbe" && int_at(p, &["successThreshold"]).is_some_and(|n| n != 1) {
-        errors.push(FieldError::invalid(
-            format!("{path}.successThreshold"),
-            p["successThreshold"].clone(),
-            "must be 1",
-        ));
+    if !rules.is_empty() && restart.is_empty() {
+        let detail = "must specify restartPolicy when restart rules are used";
+        errors.push(FieldError::required(format!("{path}.restartPolicy"), detail));
     }
-    if let Some(n) = int_at(p, &["terminationGracePeriodSeconds"]).filter(|n| *n <= 0) {
-        errors.push(FieldError::invalid(format!("{path}.terminationGracePeriodSeconds"), n, "must be greater than 0"));
-    }
-}
-
-fn handler(errors: &mut Vec<FieldError>, path: &str, h: &Value, kinds: &[&str]) {
-    let set: Vec<&&str> = kinds.iter().filter(|k| has(h, k)).collect();
-    match set.len() {
-        0 => errors.push(FieldError::required(path, "must specify a handler type")),
-        1 => {}
-        _ => {
-            errors.push(FieldError::forbidden(format!("{path}.{}", set[1]), "may not specify more than 1 handler type"))
+    for (i, rule) in rules.iter().enumerate() {
+        let path = format!("{path}.restartPolicyRules[{i}]");
+        one_of(errors, &format!("{path}.action"), str_at(rule, &["action"]), &["Restart", "RestartAllContainers"]);
+        match at(rule, &["exitCodes"]) {
+            None => errors.push(FieldError::required(format!("{path}.exitCodes"), "must be specified")),
+            Some(codes) => {
+                one_of(errors, &format!("{path}.exitCodes.operator"), str_at(codes, &["operator"]), &["In", "NotIn"]);
+            }
         }
-    }
-    if has(h, "exec") && items(h, &["exec", "command"]).is_empty() {
-        errors.push(FieldError::required(format!("{path}.exec.command"), ""));
-    }
-    for kind in ["httpGet", "tcpSocket"] {
-        if let Some(target) = at(h, &[kind]) {
-            port_or_name(errors, &format!("{path}.{kind}.port"), target.get("port"));
-        }
-    }
-    if has(h, "httpGet") {
-        one_of(errors, &format!("{path}.httpGet.scheme"), str_at(h, &["httpGet", "scheme"]), &["HTTP", "HTTPS"]);
-    }
-    if let Some(n) = int_at(h, &["grpc", "port"]) {
-        port(errors, &format!("{path}.grpc.port"), n);
     }
 }
 

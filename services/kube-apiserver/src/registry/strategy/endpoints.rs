@@ -5,12 +5,10 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::checks::{dns_label, immutable, named, one_of, port, required_one_of};
+use super::checks::{IP, dns_label, immutable, named, one_of, port, required_one_of};
 use super::kind::Kind;
 use super::tree::{default, each, has, int_at, items, set, str_at};
 use crate::errors::FieldError;
-
-const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 /// Endpoints.
 pub static ENDPOINTS: Kind = Kind {
@@ -68,25 +66,27 @@ fn check_endpoints(errors: &mut Vec<FieldError>, e: &Value) {
     }
 }
 
-fn address(errors: &mut Vec<FieldError>, path: &str, ip: &str) {
-    match ip.parse::<IpAddr>() {
-        Err(_) => errors.push(FieldError::invalid(path, ip, IP)),
-        Ok(a) if a.is_unspecified() => {
-            errors.push(FieldError::invalid(path, ip, "may not be unspecified (0.0.0.0 or ::)"))
-        }
-        Ok(a) if a.is_loopback() => {
-            errors.push(FieldError::invalid(path, ip, "may not be in the loopback range (127.0.0.0/8, ::1/128)"))
-        }
-        Ok(IpAddr::V4(a)) if a.is_link_local() => {
-            errors.push(FieldError::invalid(path, ip, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"))
-        }
-        Ok(a) if a.is_multicast() => errors.push(FieldError::invalid(
-            path,
-            ip,
-            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
-        )),
-        Ok(_) => {}
+fn address(errors: &mut Vec<FieldError>, path: &str, text: &str) {
+    match text.parse::<IpAddr>() {
+        Err(_) => errors.push(FieldError::invalid(path, text, IP)),
+        Ok(ip) => usable(errors, path, text, ip),
     }
+}
+
+/// Addresses that lead nowhere in particular, or back to the asker, are no places for traffic.
+pub fn usable(errors: &mut Vec<FieldError>, path: &str, text: &str, ip: IpAddr) {
+    let local = match ip {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    let detail = match ip {
+        a if a.is_unspecified() => "may not be unspecified (0.0.0.0 or ::)",
+        a if a.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        _ if local => "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        a if a.is_multicast() => "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        _ => return,
+    };
+    errors.push(FieldError::invalid(path, text, detail));
 }
 
 fn check_slice(errors: &mut Vec<FieldError>, e: &Value) {

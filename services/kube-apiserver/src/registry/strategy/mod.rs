@@ -1,7 +1,7 @@
 //! What each kind does differently. A kind is one [`Kind`]: data and a few functions; nothing here knows HTTP or the store.
 //!
-//! Start at [`kind`] (what every kind gets), then [`pod`] for the richest one. [`pod_defaults`], [`pod_checks`] and
-//! [`container_checks`] are shared by pods and everything that carries a pod template.
+//! Start at [`kind`] (what every kind gets), then [`pod`] for the richest one. [`pod_defaults`] and [`pod_checks`] are shared by pods and
+//! everything that carries a pod template.
 
 pub mod autoscaling;
 pub mod batch;
@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod checks;
 pub mod config;
 pub mod container_checks;
+pub mod cron;
 pub mod csi;
 pub mod device;
 pub mod endpoints;
@@ -23,14 +24,22 @@ pub mod plain;
 pub mod pod;
 pub mod pod_checks;
 pub mod pod_defaults;
+pub mod probe_checks;
 pub mod quota;
 pub mod rbac;
+pub mod scheduling_checks;
+pub mod security_checks;
 pub mod service;
 pub mod serviceaccount;
 pub mod tree;
 pub mod volume;
+pub mod volume_checks;
 pub mod workload;
 
+#[cfg(test)]
+mod cluster_kind_tests;
+#[cfg(test)]
+mod kind_tests;
 #[cfg(test)]
 mod tests;
 

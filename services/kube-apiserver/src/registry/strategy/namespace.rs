@@ -61,10 +61,7 @@ fn check(errors: &mut Vec<FieldError>, ns: &Value) {
 }
 
 fn fields(ns: &Value) -> Fields {
-    vec![
-        ("status.phase", str_at(ns, &["status", "phase"]).to_owned()),
-        ("name", str_at(ns, &["metadata", "name"]).to_owned()),
-    ]
+    vec![("status.phase", str_at(ns, &["status", "phase"]).to_owned())]
 }
 
 /// Content first: as long as a finalizer stands in the spec, deletion only marks the namespace.

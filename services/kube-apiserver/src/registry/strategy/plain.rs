@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::checks::{dns_label, immutable, label_selector, labels, named, non_negative, one_of};
 use super::kind::Kind;
-use super::pod_checks::tolerations;
+use super::scheduling_checks::tolerations;
 use super::tree::{at, default, int_at, map_at, str_at};
 use super::workload::zero_status;
 use crate::errors::FieldError;

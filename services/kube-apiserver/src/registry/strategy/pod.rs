@@ -6,7 +6,7 @@ use super::checks::immutable;
 use super::kind::{Fields, Kind};
 use super::pod_checks;
 use super::pod_defaults;
-use super::tree::{at, bool_at, has, int_at, items, keep, remove, same, set, str_at};
+use super::tree::{at, bool_at, each, has, int_at, items, keep, map_at, remove, same, set, str_at};
 use crate::errors::{ApiError, FieldError};
 use crate::registry::Context;
 
@@ -47,10 +47,31 @@ fn update(_: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> R
             keep(new, old, "status");
             pod_defaults::pod(new);
         }
+        Some("resize") => resized(new, old),
         None => keep(&mut new["spec"], &old["spec"], "ephemeralContainers"),
         _ => {}
     }
     Ok(())
+}
+
+/// A resize changes what containers ask for, and nothing else.
+fn resized(new: &mut Value, old: &Value) {
+    let mut spec = old["spec"].clone();
+    for list in ["containers", "initContainers"] {
+        let wanted = items(new, &["spec", list]).to_vec();
+        each(&mut spec, list, |c| {
+            let name = str_at(c, &["name"]).to_owned();
+            if let Some(w) = wanted.iter().find(|w| str_at(w, &["name"]) == name) {
+                for field in ["resources", "resizePolicy"] {
+                    keep(c, w, field);
+                }
+            }
+        });
+    }
+    set(new, "spec", spec);
+    keep(new, old, "status");
+    keep(&mut new["metadata"], &old["metadata"], "labels");
+    keep(&mut new["metadata"], &old["metadata"], "annotations");
 }
 
 fn check(errors: &mut Vec<FieldError>, pod: &Value) {
@@ -65,7 +86,43 @@ fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, ol
             immutable(errors, "status.qosClass", new["status"].get("qosClass"), old["status"].get("qosClass"));
         }
         Some("ephemeralcontainers") => ephemeral(errors, new, old),
+        Some("resize") => resize(errors, new, old),
         _ => {}
+    }
+}
+
+fn resize(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    check(errors, new);
+    if apimachinery::meta::annotation(old, "kubernetes.io/config.mirror").is_some() {
+        errors.push(FieldError::forbidden("", "static pods cannot be resized"));
+    }
+    if pod_defaults::qos_class(new) != str_at(old, &["status", "qosClass"]) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid("spec", pod_defaults::qos_class(new), detail));
+    }
+    for list in ["containers", "initContainers"] {
+        let (mine, theirs) = (items(new, &["spec", list]), items(old, &["spec", list]));
+        for (i, (n, o)) in mine.iter().zip(theirs).enumerate() {
+            let path = format!("spec.{list}[{i}].resources");
+            for kind in ["limits", "requests"] {
+                let names = |c: &Value| -> Vec<String> {
+                    map_at(c, &["resources", kind]).into_iter().flatten().map(|(k, _)| k.clone()).collect()
+                };
+                for name in names(o) {
+                    let (is, was) = (at(n, &["resources", kind, &name]), at(o, &["resources", kind, &name]));
+                    let resizable = matches!(name.as_str(), "cpu" | "memory");
+                    if resizable && is.is_none() {
+                        let detail = format!("resource {kind} cannot be removed");
+                        errors.push(FieldError::forbidden(format!("{path}.{kind}"), detail));
+                    } else if !resizable && is != was {
+                        errors.push(FieldError::forbidden(path.clone(), "only cpu and memory resources are mutable"));
+                    }
+                }
+                if names(n).iter().any(|k| !matches!(k.as_str(), "cpu" | "memory") && !names(o).contains(k)) {
+                    errors.push(FieldError::forbidden(path.clone(), "only cpu and memory resources are mutable"));
+                }
+            }
+        }
     }
 }
 
@@ -97,6 +154,9 @@ fn frozen(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
     if int_at(before, &["terminationGracePeriodSeconds"]).is_some_and(|n| n < 0) {
         keep(&mut rest, before, "terminationGracePeriodSeconds");
     }
+    if !items(before, &["schedulingGates"]).is_empty() {
+        narrowed(errors, &mut rest, before);
+    }
     let gates = items(&rest, &["schedulingGates"]);
     if gates.iter().all(|g| items(before, &["schedulingGates"]).contains(g)) {
         keep(&mut rest, before, "schedulingGates");
@@ -108,6 +168,36 @@ fn frozen(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
     }
     if !same(Some(&rest), Some(before)) {
         errors.push(FieldError::forbidden("spec", FROZEN));
+    }
+}
+
+/// While a gate keeps a pod from being scheduled, the choice of its nodes may become narrower.
+fn narrowed(errors: &mut Vec<FieldError>, rest: &mut Value, before: &Value) {
+    let (is, was) = (map_at(rest, &["nodeSelector"]).cloned().unwrap_or_default(), map_at(before, &["nodeSelector"]));
+    let kept = was.into_iter().flatten().all(|(k, v)| is.get(k) == Some(v));
+    if kept {
+        keep(rest, before, "nodeSelector");
+    } else {
+        let detail = "only additions are allowed to an existing nodeSelector";
+        errors.push(FieldError::invalid("spec.nodeSelector", Value::Object(is), detail));
+    }
+    let terms = ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
+    let (mine, theirs) = (items(rest, &terms), items(before, &terms));
+    let narrower = |n: &Value, o: &Value| {
+        ["matchExpressions", "matchFields"].iter().all(|f| items(n, &[f]).starts_with(items(o, &[f])))
+    };
+    let fits =
+        theirs.is_empty() || (mine.len() == theirs.len() && mine.iter().zip(theirs).all(|(n, o)| narrower(n, o)));
+    if !fits {
+        let path = format!("spec.{}", terms.join("."));
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(FieldError::invalid(path, mine.to_vec(), detail));
+    } else if !mine.is_empty() {
+        let required = at(before, &terms[..3]).cloned();
+        match required {
+            Some(r) => set(&mut rest["affinity"]["nodeAffinity"], terms[2], r),
+            None => keep(rest, before, "affinity"),
+        }
     }
 }
 

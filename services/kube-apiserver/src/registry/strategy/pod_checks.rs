@@ -1,415 +1,204 @@
 //! What makes a pod spec well formed, in pods and in templates.
+//!
+//! [`super::container_checks`], [`super::probe_checks`], [`super::volume_checks`], [`super::scheduling_checks`] and
+//! [`super::security_checks`] have the parts.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use serde_json::Value;
 
 use super::checks::{
-    Rule, dns_label, dns_subdomain, label_selector, label_value, labels, named, non_negative, one_of, qualified_name,
-    required_one_of,
+    Rule, dns_label, dns_subdomain, ip, labels, named, optional_named, optional_one_of, path_segment, qualified_name,
+    required_named, required_one_of,
 };
-use super::container_checks::{Scope, container, field_ref, host_network, local_path};
-use super::tree::{at, has, int_at, items, map_at, str_at};
+use super::container_checks::{Scope, container, host_network};
+use super::tree::{at, has, int_at, items, str_at};
+use super::volume_checks::{Volumes, volumes};
+use super::{scheduling_checks, security_checks};
 use crate::errors::FieldError;
 
-const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+const DNS_POLICIES: [&str; 4] = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+const MAX_NAMESERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_CHARACTERS: usize = 2048;
 
 /// A whole pod spec.
 pub fn pod_spec(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
-    let volumes = volumes(errors, &format!("{path}.volumes"), spec);
-    containers(errors, path, spec, &volumes);
-    required_one_of(
-        errors,
-        &format!("{path}.restartPolicy"),
-        str_at(spec, &["restartPolicy"]),
-        &["Always", "OnFailure", "Never"],
-    );
-    required_one_of(errors, &format!("{path}.dnsPolicy"), str_at(spec, &["dnsPolicy"]), &DNS_POLICIES);
-    if str_at(spec, &["dnsPolicy"]) == "None" && items(spec, &["dnsConfig", "nameservers"]).is_empty() {
-        errors.push(FieldError::required(
-            format!("{path}.dnsConfig.nameservers"),
-            "must provide at least one DNS nameserver when `dnsPolicy` is None",
-        ));
-    }
+    let known = volumes(errors, &format!("{path}.volumes"), spec);
+    containers(errors, path, spec, &known);
+    let restart = str_at(spec, &["restartPolicy"]);
+    required_one_of(errors, &format!("{path}.restartPolicy"), restart, &["Always", "OnFailure", "Never"]);
+    dns(errors, path, spec);
     labels(errors, &format!("{path}.nodeSelector"), at(spec, &["nodeSelector"]));
-    non_negative(errors, &format!("{path}.terminationGracePeriodSeconds"), spec.get("terminationGracePeriodSeconds"));
-    if let Some(n) = int_at(spec, &["activeDeadlineSeconds"]).filter(|n| !(1..=i64::from(i32::MAX)).contains(n)) {
-        errors.push(FieldError::invalid(
-            format!("{path}.activeDeadlineSeconds"),
-            n,
-            "must be between 1 and 2147483647, inclusive",
-        ));
+    times(errors, path, spec);
+    names(errors, path, spec);
+    scheduling_checks::tolerations(errors, &format!("{path}.tolerations"), spec);
+    scheduling_checks::spreading(errors, path, spec);
+    scheduling_checks::affinity(errors, &format!("{path}.affinity"), spec);
+    gates(errors, path, spec);
+    security_checks::pod(errors, path, spec);
+    let preemption = str_at(spec, &["preemptionPolicy"]);
+    optional_one_of(errors, &format!("{path}.preemptionPolicy"), preemption, &["Never", "PreemptLowerPriority"]);
+    if let Some(os) = at(spec, &["os"]) {
+        required_one_of(errors, &format!("{path}.os.name"), str_at(os, &["name"]), &["linux", "windows"]);
     }
-    let names: [(&str, Rule); 5] = [
+    for (i, alias) in items(spec, &["hostAliases"]).iter().enumerate() {
+        let path = format!("{path}.hostAliases[{i}]");
+        ip(errors, &format!("{path}.ip"), str_at(alias, &["ip"]));
+        for (j, name) in items(alias, &["hostnames"]).iter().enumerate() {
+            named(errors, &format!("{path}.hostnames[{j}]"), name.as_str().unwrap_or_default(), dns_subdomain);
+        }
+    }
+}
+
+fn times(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
+    super::checks::non_negative(
+        errors,
+        &format!("{path}.terminationGracePeriodSeconds"),
+        spec.get("terminationGracePeriodSeconds"),
+    );
+    if let Some(n) = int_at(spec, &["activeDeadlineSeconds"]).filter(|n| !(1..=i64::from(i32::MAX)).contains(n)) {
+        let detail = "must be between 1 and 2147483647, inclusive";
+        errors.push(FieldError::invalid(format!("{path}.activeDeadlineSeconds"), n, detail));
+    }
+}
+
+fn names(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
+    let rules: [(&str, Rule); 7] = [
         ("nodeName", dns_subdomain),
         ("serviceAccountName", dns_subdomain),
         ("hostname", dns_label),
         ("subdomain", dns_label),
         ("priorityClassName", dns_subdomain),
+        ("runtimeClassName", dns_subdomain),
+        ("schedulerName", path_segment),
     ];
-    for (field, rule) in names {
-        let value = str_at(spec, &[field]);
-        if !value.is_empty() {
-            named(errors, &format!("{path}.{field}"), value, rule);
-        }
+    for (field, rule) in rules {
+        optional_named(errors, &format!("{path}.{field}"), str_at(spec, &[field]), rule);
     }
-    tolerations(errors, &format!("{path}.tolerations"), spec);
-    spreading(errors, path, spec);
-    affinity(errors, &format!("{path}.affinity"), spec);
-    security(errors, path, spec);
-    for (i, alias) in items(spec, &["hostAliases"]).iter().enumerate() {
-        let ip = str_at(alias, &["ip"]);
-        if ip.parse::<IpAddr>().is_err() {
-            errors.push(FieldError::invalid(
-                format!("{path}.hostAliases[{i}].ip"),
-                ip,
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            ));
+}
+
+fn dns(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
+    let policy = str_at(spec, &["dnsPolicy"]);
+    required_one_of(errors, &format!("{path}.dnsPolicy"), policy, &DNS_POLICIES);
+    let path = format!("{path}.dnsConfig");
+    let servers = items(spec, &["dnsConfig", "nameservers"]);
+    if policy == "None" && servers.is_empty() {
+        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        errors.push(FieldError::required(format!("{path}.nameservers"), detail));
+    }
+    if servers.len() > MAX_NAMESERVERS {
+        let detail = format!("must not have more than {MAX_NAMESERVERS} nameservers");
+        errors.push(FieldError::invalid(format!("{path}.nameservers"), servers.to_vec(), detail));
+    }
+    for (i, server) in servers.iter().enumerate() {
+        ip(errors, &format!("{path}.nameservers[{i}]"), server.as_str().unwrap_or_default());
+    }
+    let searches: Vec<&str> = items(spec, &["dnsConfig", "searches"]).iter().filter_map(Value::as_str).collect();
+    if searches.len() > MAX_SEARCHES {
+        let detail = format!("must not have more than {MAX_SEARCHES} search paths");
+        errors.push(FieldError::invalid(format!("{path}.searches"), searches.clone(), detail));
+    }
+    if searches.join(" ").len() > MAX_SEARCH_CHARACTERS {
+        let detail =
+            format!("must not have more than {MAX_SEARCH_CHARACTERS} characters (including spaces) in the search list");
+        errors.push(FieldError::invalid(format!("{path}.searches"), searches.clone(), detail));
+    }
+    for (i, search) in searches.iter().enumerate().filter(|(_, s)| **s != ".") {
+        // A trailing dot means the name is complete, and host labels may begin with an underscore here.
+        let plain = search.trim_end_matches('.').replace('_', "a");
+        let problems = dns_subdomain(&plain);
+        errors.extend(problems.into_iter().map(|d| FieldError::invalid(format!("{path}.searches[{i}]"), *search, d)));
+    }
+    for (i, option) in items(spec, &["dnsConfig", "options"]).iter().enumerate() {
+        if str_at(option, &["name"]).is_empty() {
+            errors.push(FieldError::required(format!("{path}.options[{i}]"), "must not be empty"));
         }
     }
 }
 
-fn containers(errors: &mut Vec<FieldError>, path: &str, spec: &Value, volumes: &BTreeSet<&str>) {
+fn gates(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
+    for (i, gate) in items(spec, &["readinessGates"]).iter().enumerate() {
+        let kind = str_at(gate, &["conditionType"]);
+        named(errors, &format!("{path}.readinessGates[{i}].conditionType"), kind, qualified_name);
+    }
+    let list = items(spec, &["schedulingGates"]);
+    for (i, gate) in list.iter().enumerate() {
+        let path = format!("{path}.schedulingGates[{i}]");
+        let name = str_at(gate, &["name"]);
+        required_named(errors, &path, name, qualified_name);
+        if list[..i].iter().any(|o| str_at(o, &["name"]) == name) {
+            errors.push(FieldError::duplicate(path, name));
+        }
+    }
+}
+
+fn containers(errors: &mut Vec<FieldError>, path: &str, spec: &Value, known: &Volumes<'_>) {
     if items(spec, &["containers"]).is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
-    let scope = Scope { volumes, host_network: host_network(spec) };
-    let mut names = BTreeSet::new();
+    let claims = claims(errors, path, spec);
+    let grace = int_at(spec, &["terminationGracePeriodSeconds"]).unwrap_or(30);
+    let scope = Scope { volumes: known, host_network: host_network(spec), grace, claims: &claims };
+    let mut seen = BTreeSet::new();
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         for (i, c) in items(spec, &[list]).iter().enumerate() {
             let path = format!("{path}.{list}[{i}]");
             container(errors, &path, c, list, &scope);
             let name = str_at(c, &["name"]);
-            if !name.is_empty() && !names.insert(name) {
+            if !name.is_empty() && !seen.insert(name) {
                 errors.push(FieldError::duplicate(format!("{path}.name"), name));
             }
-        }
-    }
-    let mut host_ports = BTreeSet::new();
-    for (i, c) in items(spec, &["containers"]).iter().enumerate() {
-        for (j, p) in items(c, &["ports"]).iter().enumerate() {
-            let Some(host) = int_at(p, &["hostPort"]).filter(|n| *n != 0) else { continue };
-            let key = format!("{}/{}/{host}", str_at(p, &["protocol"]), str_at(p, &["hostIP"]));
-            if !host_ports.insert(key.clone()) {
-                errors.push(FieldError::duplicate(format!("{path}.containers[{i}].ports[{j}].hostPort"), key));
+            let target = str_at(c, &["targetContainerName"]);
+            let others = ["containers", "initContainers"];
+            let exists = others.iter().any(|l| items(spec, &[l]).iter().any(|o| str_at(o, &["name"]) == target));
+            if list == "ephemeralContainers" && !target.is_empty() && !exists {
+                errors.push(FieldError::not_found(format!("{path}.targetContainerName"), target));
             }
         }
     }
+    host_ports(errors, path, spec);
 }
 
-fn volumes<'a>(errors: &mut Vec<FieldError>, path: &str, spec: &'a Value) -> BTreeSet<&'a str> {
-    let mut names = BTreeSet::new();
-    for (i, v) in items(spec, &["volumes"]).iter().enumerate() {
-        let path = format!("{path}[{i}]");
-        let name = str_at(v, &["name"]);
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), ""));
-        } else {
-            named(errors, &format!("{path}.name"), name, dns_label);
-            if !names.insert(name) {
-                errors.push(FieldError::duplicate(format!("{path}.name"), name));
-            }
-        }
-        let sources: Vec<&String> =
-            v.as_object().into_iter().flatten().filter(|(k, x)| *k != "name" && !x.is_null()).map(|(k, _)| k).collect();
-        match sources.as_slice() {
-            [] => errors.push(FieldError::required(path.clone(), "must specify a volume type")),
-            [one] => volume_source(errors, &format!("{path}.{one}"), one, &v[one.as_str()]),
-            [_, second, ..] => errors
-                .push(FieldError::forbidden(format!("{path}.{second}"), "may not specify more than 1 volume type")),
-        }
-    }
-    names
-}
-
-fn volume_source(errors: &mut Vec<FieldError>, path: &str, kind: &str, source: &Value) {
-    let required = match kind {
-        "configMap" => Some("name"),
-        "secret" => Some("secretName"),
-        "hostPath" => Some("path"),
-        "persistentVolumeClaim" => Some("claimName"),
-        "csi" => Some("driver"),
-        "nfs" => Some("server"),
-        _ => None,
-    };
-    if let Some(field) = required
-        && str_at(source, &[field]).is_empty()
-    {
-        errors.push(FieldError::required(format!("{path}.{field}"), ""));
-    }
-    mode(errors, &format!("{path}.defaultMode"), source.get("defaultMode"));
-    key_paths(errors, path, source);
-    if kind == "downwardAPI" {
-        downward(errors, path, source);
-    }
-    for (i, s) in items(source, &["sources"]).iter().enumerate() {
-        projection(errors, &format!("{path}.sources[{i}]"), s);
-    }
-}
-
-fn projection(errors: &mut Vec<FieldError>, path: &str, s: &Value) {
-    let kinds: Vec<&String> =
-        s.as_object().into_iter().flatten().filter(|(_, x)| !x.is_null()).map(|(k, _)| k).collect();
-    if kinds.len() > 1 {
-        errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
-    }
-    for kind in ["configMap", "secret"] {
-        if let Some(inner) = at(s, &[kind]) {
-            if str_at(inner, &["name"]).is_empty() {
-                errors.push(FieldError::required(format!("{path}.{kind}.name"), ""));
-            }
-            key_paths(errors, &format!("{path}.{kind}"), inner);
-        }
-    }
-    if let Some(inner) = at(s, &["downwardAPI"]) {
-        downward(errors, &format!("{path}.downwardAPI"), inner);
-    }
-    if let Some(token) = at(s, &["serviceAccountToken"]) {
-        let path = format!("{path}.serviceAccountToken");
-        let seconds = int_at(token, &["expirationSeconds"]).unwrap_or(3600);
-        if seconds < 600 {
-            errors.push(FieldError::invalid(
-                format!("{path}.expirationSeconds"),
-                seconds,
-                "may not specify a duration less than 10 minutes",
-            ));
-        }
-        if seconds > 1 << 32 {
-            errors.push(FieldError::invalid(
-                format!("{path}.expirationSeconds"),
-                seconds,
-                "may not specify a duration larger than 2^32 seconds",
-            ));
-        }
-        if str_at(token, &["path"]).is_empty() {
-            errors.push(FieldError::required(format!("{path}.path"), ""));
-        }
-    }
-}
-
-fn key_paths(errors: &mut Vec<FieldError>, path: &str, source: &Value) {
-    for (i, item) in items(source, &["items"]).iter().enumerate() {
-        let path = format!("{path}.items[{i}]");
-        if has(item, "key") && str_at(item, &["key"]).is_empty() {
-            errors.push(FieldError::required(format!("{path}.key"), ""));
-        }
-        match str_at(item, &["path"]) {
-            "" => errors.push(FieldError::required(format!("{path}.path"), "")),
-            p => local_path(errors, &format!("{path}.path"), p),
-        }
-        mode(errors, &format!("{path}.mode"), item.get("mode"));
-    }
-}
-
-fn downward(errors: &mut Vec<FieldError>, path: &str, source: &Value) {
-    let fields = ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
-    for (i, item) in items(source, &["items"]).iter().enumerate() {
-        if let Some(r) = at(item, &["fieldRef"]) {
-            field_ref(errors, &format!("{path}.items[{i}].fieldRef.fieldPath"), str_at(r, &["fieldPath"]), &fields);
-        }
-    }
-}
-
-fn mode(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) {
-    if let Some(n) = v.and_then(Value::as_i64).filter(|n| !(0..=0o777).contains(n)) {
-        errors.push(FieldError::invalid(path, n, "must be a number between 0 and 0777 (octal), both inclusive"));
-    }
-}
-
-/// Tolerations; also of what a pod update adds.
-pub fn tolerations(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
-    for (i, t) in items(spec, &["tolerations"]).iter().enumerate() {
-        let path = format!("{path}[{i}]");
-        let (key, operator, effect) = (str_at(t, &["key"]), str_at(t, &["operator"]), str_at(t, &["effect"]));
-        if !key.is_empty() {
-            named(errors, &format!("{path}.key"), key, qualified_name);
-        } else if operator != "Exists" {
-            errors.push(FieldError::invalid(
-                format!("{path}.operator"),
-                operator,
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-            ));
-        }
-        match operator {
-            "" | "Equal" => named(errors, &format!("{path}.value"), str_at(t, &["value"]), label_value),
-            "Exists" if !str_at(t, &["value"]).is_empty() => {
-                errors.push(FieldError::invalid(
-                    format!("{path}.operator"),
-                    operator,
-                    "value must be empty when `operator` is 'Exists'",
-                ));
-            }
-            "Exists" => {}
-            other => errors.push(FieldError::not_supported(format!("{path}.operator"), other, &["Equal", "Exists"])),
-        }
-        if has(t, "tolerationSeconds") && effect != "NoExecute" {
-            errors.push(FieldError::invalid(
-                format!("{path}.effect"),
-                effect,
-                "effect must be 'NoExecute' when `tolerationSeconds` is set",
-            ));
-        }
-        if !effect.is_empty() {
-            one_of(errors, &format!("{path}.effect"), effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
-        }
-    }
-}
-
-fn spreading(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
-    for (i, c) in items(spec, &["topologySpreadConstraints"]).iter().enumerate() {
-        let path = format!("{path}.topologySpreadConstraints[{i}]");
-        let skew = int_at(c, &["maxSkew"]).unwrap_or(0);
-        if skew <= 0 {
-            errors.push(FieldError::invalid(format!("{path}.maxSkew"), skew, "must be greater than zero"));
-        }
-        match str_at(c, &["topologyKey"]) {
-            "" => errors.push(FieldError::required(format!("{path}.topologyKey"), "can not be empty")),
-            key => named(errors, &format!("{path}.topologyKey"), key, qualified_name),
-        }
-        one_of(
-            errors,
-            &format!("{path}.whenUnsatisfiable"),
-            str_at(c, &["whenUnsatisfiable"]),
-            &["DoNotSchedule", "ScheduleAnyway"],
-        );
-        if let Some(s) = at(c, &["labelSelector"]) {
-            label_selector(errors, &format!("{path}.labelSelector"), s);
-        }
-    }
-}
-
-fn affinity(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
-    if let Some(required) = at(spec, &["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"]) {
-        let path = format!("{path}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
-        let terms = items(required, &["nodeSelectorTerms"]);
-        if terms.is_empty() {
-            errors.push(FieldError::required(path.clone(), "must have at least one node selector term"));
-        }
-        for (i, term) in terms.iter().enumerate() {
-            node_term(errors, &format!("{path}[{i}]"), term);
-        }
-    }
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        let field = "requiredDuringSchedulingIgnoredDuringExecution";
-        for (i, term) in items(spec, &["affinity", kind, field]).iter().enumerate() {
-            let path = format!("{path}.{kind}.{field}[{i}]");
-            if str_at(term, &["topologyKey"]).is_empty() {
-                errors.push(FieldError::required(format!("{path}.topologyKey"), "can not be empty"));
-            }
-            if let Some(s) = at(term, &["labelSelector"]) {
-                label_selector(errors, &format!("{path}.labelSelector"), s);
-            }
-        }
-    }
-}
-
-/// One alternative of a node selector.
-pub fn node_term(errors: &mut Vec<FieldError>, path: &str, term: &Value) {
-    for (j, e) in items(term, &["matchExpressions"]).iter().enumerate() {
-        node_requirement(errors, &format!("{path}.matchExpressions[{j}]"), e);
-    }
-    for (j, e) in items(term, &["matchFields"]).iter().enumerate() {
-        node_field(errors, &format!("{path}.matchFields[{j}]"), e);
-    }
-}
-
-/// The one field there is to select nodes by is their name.
-fn node_field(errors: &mut Vec<FieldError>, path: &str, e: &Value) {
-    let values = items(e, &["values"]);
-    match str_at(e, &["operator"]) {
-        "In" | "NotIn" if values.len() != 1 => {
-            let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
-            errors.push(FieldError::required(format!("{path}.values"), detail));
-        }
-        "In" | "NotIn" => {}
-        other => errors.push(FieldError::invalid(format!("{path}.operator"), other, "not a valid selector operator")),
-    }
-    match str_at(e, &["key"]) {
-        "metadata.name" => {
-            for (i, v) in values.iter().enumerate() {
-                named(errors, &format!("{path}.values[{i}]"), v.as_str().unwrap_or_default(), dns_subdomain);
-            }
-        }
-        other => errors.push(FieldError::invalid(format!("{path}.key"), other, "not a valid field selector key")),
-    }
-}
-
-fn node_requirement(errors: &mut Vec<FieldError>, path: &str, e: &Value) {
-    named(errors, &format!("{path}.key"), str_at(e, &["key"]), qualified_name);
-    let count = items(e, &["values"]).len();
-    match str_at(e, &["operator"]) {
-        "In" | "NotIn" if count == 0 => {
-            errors.push(FieldError::required(
-                format!("{path}.values"),
-                "must be specified when `operator` is 'In' or 'NotIn'",
-            ));
-        }
-        "Exists" | "DoesNotExist" if count > 0 => {
-            errors.push(FieldError::forbidden(
-                format!("{path}.values"),
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            ));
-        }
-        "Gt" | "Lt" if count != 1 => {
-            errors.push(FieldError::required(
-                format!("{path}.values"),
-                "must be specified single value when `operator` is 'Lt' or 'Gt'",
-            ));
-        }
-        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-        other => errors.push(FieldError::invalid(format!("{path}.operator"), other, "not a valid selector operator")),
-    }
-}
-
-fn security(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
-    let context = format!("{path}.securityContext");
-    ids(errors, &context, at(spec, &["securityContext"]).unwrap_or(&Value::Null));
-    let mut seen = BTreeSet::new();
-    for (i, s) in items(spec, &["securityContext", "sysctls"]).iter().enumerate() {
-        let path = format!("{context}.sysctls[{i}].name");
-        let name = str_at(s, &["name"]);
-        let good = |part: &str| {
-            let b = part.as_bytes();
-            b.first().is_some_and(u8::is_ascii_alphanumeric)
-                && b.last().is_some_and(u8::is_ascii_alphanumeric)
-                && b.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_".contains(c))
-        };
-        if name.is_empty() {
-            errors.push(FieldError::required(path, ""));
-        } else if !name.split(['.', '/']).all(good) {
-            let detail = r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
-            errors.push(FieldError::invalid(path, name, detail));
-        } else if !seen.insert(name) {
-            errors.push(FieldError::duplicate(path, name));
-        }
-    }
+fn host_ports(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
+    let mut taken = BTreeSet::new();
     for list in ["containers", "initContainers"] {
-        for (i, c) in items(spec, &[list]).iter().enumerate() {
-            let path = format!("{path}.{list}[{i}].securityContext");
-            let Some(sc) = at(c, &["securityContext"]) else { continue };
-            ids(errors, &path, sc);
-            let privileged = sc.get("privileged").and_then(Value::as_bool) == Some(true);
-            let escalate = sc.get("allowPrivilegeEscalation").and_then(Value::as_bool);
-            if privileged && escalate == Some(false) {
-                errors.push(FieldError::invalid(
-                    path,
-                    Value::Object(map_at(c, &["securityContext"]).cloned().unwrap_or_default()),
-                    "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-                ));
+        // Init containers run one after the other; only those that stay may not share a port with anyone.
+        let stays = |c: &Value| list == "containers" || str_at(c, &["restartPolicy"]) == "Always";
+        for (i, c) in items(spec, &[list]).iter().enumerate().filter(|(_, c)| stays(c)) {
+            for (j, p) in items(c, &["ports"]).iter().enumerate() {
+                let Some(host) = int_at(p, &["hostPort"]).filter(|n| *n != 0) else { continue };
+                let key = format!("{}/{}/{host}", str_at(p, &["protocol"]), str_at(p, &["hostIP"]));
+                if !taken.insert(key.clone()) {
+                    errors.push(FieldError::duplicate(format!("{path}.{list}[{i}].ports[{j}].hostPort"), key));
+                }
             }
         }
     }
 }
 
-fn ids(errors: &mut Vec<FieldError>, path: &str, sc: &Value) {
-    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
-        if let Some(n) = int_at(sc, &[field]).filter(|n| !(0..=i64::from(i32::MAX)).contains(n)) {
-            errors.push(FieldError::invalid(
-                format!("{path}.{field}"),
-                n,
-                "must be between 0 and 2147483647, inclusive",
-            ));
+/// The pod's resource claims by name.
+fn claims<'a>(errors: &mut Vec<FieldError>, path: &str, spec: &'a Value) -> BTreeSet<&'a str> {
+    let mut known = BTreeSet::new();
+    for (i, claim) in items(spec, &["resourceClaims"]).iter().enumerate() {
+        let path = format!("{path}.resourceClaims[{i}]");
+        let name = str_at(claim, &["name"]);
+        required_named(errors, &format!("{path}.name"), name, dns_label);
+        if !known.insert(name) {
+            errors.push(FieldError::duplicate(format!("{path}.name"), name));
+        }
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"];
+        match sources.iter().filter(|s| has(claim, s)).count() {
+            0 => {
+                let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+                errors.push(FieldError::invalid(path, claim.clone(), detail));
+            }
+            1 => {}
+            _ => {
+                let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                errors.push(FieldError::invalid(path, claim.clone(), detail));
+            }
         }
     }
+    known
 }

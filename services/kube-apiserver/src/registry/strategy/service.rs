@@ -6,7 +6,10 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::checks::{dns_1035_label, dns_label, dns_subdomain, labels, named, one_of, port, required_one_of};
+use super::checks::{
+    IP, cidr, dns_1035_label, dns_label, dns_subdomain, labels, named, one_of, optional_named, optional_one_of, port,
+    qualified_name, required_one_of,
+};
 use super::container_checks::port_or_name;
 use super::kind::{Fields, Kind};
 use super::tree::{at, default, each, has, int_at, items, map_at, object, remove, same, set, str_at};
@@ -185,16 +188,7 @@ fn check(errors: &mut Vec<FieldError>, svc: &Value) {
             one_of(errors, &format!("spec.{field}"), value, &allowed);
         }
     }
-    for (i, ip) in items(spec, &["externalIPs"]).iter().enumerate() {
-        let text = ip.as_str().unwrap_or_default();
-        if text.parse::<IpAddr>().is_err() {
-            errors.push(FieldError::invalid(
-                format!("spec.externalIPs[{i}]"),
-                text,
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            ));
-        }
-    }
+    exposure(errors, svc, spec);
     if let Some(n) =
         int_at(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).filter(|n| !(1..=86400).contains(n))
     {
@@ -204,6 +198,44 @@ fn check(errors: &mut Vec<FieldError>, svc: &Value) {
             "must be greater than 0 and less than 86400",
         ));
     }
+}
+
+/// How the Service is reached from outside; most of it is about load balancers.
+fn exposure(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
+    for (i, address) in items(spec, &["externalIPs"]).iter().enumerate() {
+        let (path, text) = (format!("spec.externalIPs[{i}]"), address.as_str().unwrap_or_default());
+        match text.parse::<IpAddr>() {
+            Err(_) => errors.push(FieldError::invalid(path, text, IP)),
+            Ok(ip) => super::endpoints::usable(errors, &path, text, ip),
+        }
+    }
+    let balancer = kind(svc) == "LoadBalancer";
+    for field in ["loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        let set = at(spec, &[field]).is_some_and(|v| v.as_array().is_none_or(|l| !l.is_empty()));
+        if set && !balancer {
+            let detail = "may only be used when `type` is 'LoadBalancer'";
+            errors.push(FieldError::forbidden(format!("spec.{field}"), detail));
+        }
+    }
+    for (i, range) in items(spec, &["loadBalancerSourceRanges"]).iter().enumerate() {
+        cidr(errors, &format!("spec.loadBalancerSourceRanges[{i}]"), range.as_str().unwrap_or_default().trim());
+    }
+    let class = str_at(spec, &["loadBalancerClass"]);
+    optional_named(errors, "spec.loadBalancerClass", class, qualified_name);
+    let reachable = matches!(kind(svc), "NodePort" | "LoadBalancer") || !items(spec, &["externalIPs"]).is_empty();
+    let policy = str_at(spec, &["externalTrafficPolicy"]);
+    if !policy.is_empty() && !reachable {
+        let detail = "may only be set for externally-accessible services";
+        errors.push(FieldError::invalid("spec.externalTrafficPolicy", policy, detail));
+    }
+    let health = int_at(spec, &["healthCheckNodePort"]).unwrap_or(0);
+    if health != 0 && !(balancer && policy == "Local") {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(FieldError::invalid("spec.healthCheckNodePort", health, detail));
+    }
+    let distribution = str_at(spec, &["trafficDistribution"]);
+    let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    optional_one_of(errors, "spec.trafficDistribution", distribution, &known);
 }
 
 fn addresses(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
@@ -242,11 +274,7 @@ fn addresses(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
                 ));
             }
         } else if text.parse::<IpAddr>().is_err() {
-            errors.push(FieldError::invalid(
-                path,
-                text,
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            ));
+            errors.push(FieldError::invalid(path, text, IP));
         }
     }
 }
@@ -272,6 +300,7 @@ fn ports(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
         }
         let number = int_at(p, &["port"]).unwrap_or(0);
         port(errors, &format!("{path}.port"), number);
+        optional_named(errors, &format!("{path}.appProtocol"), str_at(p, &["appProtocol"]), qualified_name);
         let protocol = str_at(p, &["protocol"]);
         required_one_of(errors, &format!("{path}.protocol"), protocol, &PROTOCOLS);
         if !is_headless(svc) || has(p, "targetPort") {
@@ -294,6 +323,15 @@ fn ports(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
 }
 
 fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
+    if sub == Some("status") {
+        ingress_points(errors, new);
+    }
+    let balancer = |svc: &Value| kind(svc) == "LoadBalancer";
+    let class = |svc: &Value| at(svc, &["spec", "loadBalancerClass"]).cloned();
+    if sub.is_none() && balancer(new) && balancer(old) && !same(class(new).as_ref(), class(old).as_ref()) {
+        let value = class(new).unwrap_or(Value::Null);
+        errors.push(FieldError::invalid("spec.loadBalancerClass", value, "may not change once set"));
+    }
     if sub.is_some() || !wants_cluster_ip(new) || !wants_cluster_ip(old) {
         return;
     }
@@ -304,6 +342,28 @@ fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, ol
             is.first().cloned().unwrap_or(Value::Null),
             "may not change once set",
         ));
+    }
+}
+
+/// What a load balancer says about where it is.
+fn ingress_points(errors: &mut Vec<FieldError>, svc: &Value) {
+    let list = items(svc, &["status", "loadBalancer", "ingress"]);
+    if !list.is_empty() && kind(svc) != "LoadBalancer" {
+        let detail = "may only be used when `spec.type` is \"LoadBalancer\"";
+        errors.push(FieldError::forbidden("status.loadBalancer.ingress", detail));
+    }
+    for (i, point) in list.iter().enumerate() {
+        let path = format!("status.loadBalancer.ingress[{i}]");
+        let (ip, host) = (str_at(point, &["ip"]), str_at(point, &["hostname"]));
+        if !ip.is_empty() {
+            super::checks::ip(errors, &format!("{path}.ip"), ip);
+        }
+        let mode = str_at(point, &["ipMode"]);
+        optional_one_of(errors, &format!("{path}.ipMode"), mode, &["Proxy", "VIP"]);
+        if ip.is_empty() && !mode.is_empty() {
+            errors.push(FieldError::forbidden(format!("{path}.ipMode"), "may not be specified when `ip` is not set"));
+        }
+        optional_named(errors, &format!("{path}.hostname"), host, dns_subdomain);
     }
 }
 

@@ -7,7 +7,7 @@ use super::checks::{
     IMMUTABLE, dns_subdomain, immutable, label_selector, named, one_of, optional_named, qualified_name,
 };
 use super::kind::Kind;
-use super::pod_checks::node_term;
+use super::scheduling_checks::node_term;
 use super::tree::{at, default, each, has, items, keep, map_at, object, same, set, str_at, within};
 use crate::errors::FieldError;
 

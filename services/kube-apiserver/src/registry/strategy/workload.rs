@@ -1,10 +1,12 @@
 //! Workloads that keep a number of pods: Deployment, ReplicaSet, DaemonSet, StatefulSet, ReplicationController, and their helpers.
 
-use apimachinery::intstr::percent;
 use apimachinery::selector::LabelSelector;
 use serde_json::Value;
 
-use super::checks::{immutable, label_selector, labels, non_negative, one_of, required_one_of};
+use super::checks::{
+    at_most_all, dns_label, immutable, int_or_percent, label_selector, labels, non_negative, one_of, optional_named,
+    required_one_of,
+};
 use super::kind::Kind;
 use super::pod_checks::pod_spec;
 use super::pod_defaults;
@@ -13,8 +15,12 @@ use super::volume::claim_templates;
 use crate::errors::FieldError;
 
 /// Deployment.
-pub static DEPLOYMENT: Kind =
-    Kind { defaults: deployment_defaults, check: check_deployment, check_update: selector_fixed, ..Kind::SPEC_STATUS };
+pub static DEPLOYMENT: Kind = Kind {
+    defaults: deployment_defaults,
+    check: check_deployment,
+    check_update: selector_and_counters,
+    ..Kind::SPEC_STATUS
+};
 
 /// ReplicaSet.
 pub static REPLICA_SET: Kind = Kind {
@@ -28,7 +34,7 @@ pub static REPLICA_SET: Kind = Kind {
         selector(errors, spec, "invalid label value");
         template(errors, spec, &["Always"], "ReplicaSet");
     },
-    check_update: selector_fixed,
+    check_update: selector_and_counters,
     ..Kind::SPEC_STATUS
 };
 
@@ -57,10 +63,28 @@ pub static DAEMON_SET: Kind = Kind {
             str_at(spec, &["updateStrategy", "type"]),
             &["RollingUpdate", "OnDelete"],
         );
+        if let Some(rolling) = at(spec, &["updateStrategy", "rollingUpdate"]) {
+            daemon_rolling(errors, rolling);
+        }
         non_negative(errors, "spec.minReadySeconds", spec.get("minReadySeconds"));
         non_negative(errors, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"));
     },
-    check_update: selector_fixed,
+    check_update: |errors, sub, new, old| {
+        selector_fixed(errors, sub, new, old);
+        if sub == Some("status") {
+            let fields = [
+                "currentNumberScheduled",
+                "numberMisscheduled",
+                "desiredNumberScheduled",
+                "numberReady",
+                "observedGeneration",
+                "updatedNumberScheduled",
+                "numberAvailable",
+                "numberUnavailable",
+            ];
+            counters(errors, new, &fields);
+        }
+    },
     ..Kind::SPEC_STATUS
 };
 
@@ -84,6 +108,7 @@ pub static STATEFUL_SET: Kind = Kind {
             str_at(spec, &["updateStrategy", "type"]),
             &["RollingUpdate", "OnDelete"],
         );
+        stateful_rest(errors, spec);
     },
     check_update: stateful_fixed,
     ..Kind::SPEC_STATUS
@@ -203,22 +228,9 @@ fn check_deployment(errors: &mut Vec<FieldError>, d: &Value) {
 fn rolling_update(errors: &mut Vec<FieldError>, r: &Value) {
     let path = "spec.strategy.rollingUpdate";
     for field in ["maxUnavailable", "maxSurge"] {
-        let value = &r[field];
-        let path = format!("{path}.{field}");
-        match value {
-            Value::Number(_) => non_negative(errors, &path, Some(value)),
-            Value::String(s) => match percent(value) {
-                Ok(n) if field == "maxUnavailable" && n > 100 => {
-                    errors.push(FieldError::invalid(path, s.as_str(), "must not be greater than 100%"))
-                }
-                Ok(_) => {}
-                Err(_) => {
-                    errors.push(FieldError::invalid(path, s.as_str(), "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"));
-                }
-            },
-            _ => {}
-        }
+        int_or_percent(errors, &format!("{path}.{field}"), r.get(field));
     }
+    at_most_all(errors, &format!("{path}.maxUnavailable"), r.get("maxUnavailable"));
     let zero = |v: &Value| v == 0 || v == "0%";
     if zero(&r["maxUnavailable"]) && zero(&r["maxSurge"]) {
         errors.push(FieldError::invalid(
@@ -226,6 +238,58 @@ fn rolling_update(errors: &mut Vec<FieldError>, r: &Value) {
             r["maxUnavailable"].clone(),
             "may not be 0 when `maxSurge` is 0",
         ));
+    }
+}
+
+/// Counters in a status; none is negative.
+fn counters(errors: &mut Vec<FieldError>, new: &Value, fields: &[&str]) {
+    for field in fields {
+        non_negative(errors, &format!("status.{field}"), at(new, &["status", field]));
+    }
+}
+
+/// As [`counters`], and no part is larger than all replicas.
+fn replica_counters(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value) {
+    if sub != Some("status") {
+        return;
+    }
+    let fields = ["replicas", "fullyLabeledReplicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
+    counters(errors, new, &fields);
+    counters(errors, new, &["unavailableReplicas", "observedGeneration"]);
+    let count = |field: &str| int_at(new, &["status", field]).unwrap_or(0);
+    for field in &fields[1..] {
+        if count(field) > count("replicas") {
+            let path = format!("status.{field}");
+            errors.push(FieldError::invalid(path, count(field), "cannot be greater than status.replicas"));
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        let detail = "cannot be greater than readyReplicas";
+        errors.push(FieldError::invalid("status.availableReplicas", count("availableReplicas"), detail));
+    }
+}
+
+fn selector_and_counters(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
+    selector_fixed(errors, sub, new, old);
+    replica_counters(errors, sub, new);
+}
+
+fn daemon_rolling(errors: &mut Vec<FieldError>, r: &Value) {
+    let path = "spec.updateStrategy.rollingUpdate";
+    for field in ["maxUnavailable", "maxSurge"] {
+        int_or_percent(errors, &format!("{path}.{field}"), r.get(field));
+        at_most_all(errors, &format!("{path}.{field}"), r.get(field));
+    }
+    let some = |v: &Value| !v.is_null() && v != 0 && v != "0%";
+    match (some(&r["maxUnavailable"]), some(&r["maxSurge"])) {
+        (true, true) => {
+            let detail = "may not be set when maxUnavailable is non-zero";
+            errors.push(FieldError::invalid(format!("{path}.maxSurge"), r["maxSurge"].clone(), detail));
+        }
+        (false, false) => {
+            errors.push(FieldError::required(format!("{path}.maxUnavailable"), "cannot be 0 when maxSurge is 0"));
+        }
+        _ => {}
     }
 }
 
@@ -262,21 +326,23 @@ fn selector(errors: &mut Vec<FieldError>, spec: &Value, empty: &str) {
 
 /// The template of a workload whose pods may restart only in these ways.
 pub fn template(errors: &mut Vec<FieldError>, spec: &Value, restart: &[&str], kind: &str) {
-    labels(errors, "spec.template.labels", at(spec, &["template", "metadata", "labels"]));
+    template_at(errors, "spec.template", spec, restart, kind);
+}
+
+/// As [`template`], wherever it stands.
+pub fn template_at(errors: &mut Vec<FieldError>, path: &str, spec: &Value, restart: &[&str], kind: &str) {
+    labels(errors, &format!("{path}.labels"), at(spec, &["template", "metadata", "labels"]));
     let pod = at(spec, &["template", "spec"]).unwrap_or(&Value::Null);
-    pod_spec(errors, "spec.template.spec", pod);
-    one_of(errors, "spec.template.spec.restartPolicy", str_at(pod, &["restartPolicy"]), restart);
+    let path = format!("{path}.spec");
+    pod_spec(errors, &path, pod);
+    one_of(errors, &format!("{path}.restartPolicy"), str_at(pod, &["restartPolicy"]), restart);
     if kind != "Job" && has(pod, "activeDeadlineSeconds") {
-        errors.push(FieldError::forbidden(
-            "spec.template.spec.activeDeadlineSeconds",
-            format!("activeDeadlineSeconds in {kind} is not Supported"),
-        ));
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(FieldError::forbidden(format!("{path}.activeDeadlineSeconds"), detail));
     }
     if !items(pod, &["ephemeralContainers"]).is_empty() {
-        errors.push(FieldError::forbidden(
-            "spec.template.spec.ephemeralContainers",
-            "ephemeral containers not allowed in pod template",
-        ));
+        let detail = "ephemeral containers not allowed in pod template";
+        errors.push(FieldError::forbidden(format!("{path}.ephemeralContainers"), detail));
     }
 }
 
@@ -303,6 +369,32 @@ fn stateful_defaults(ss: &mut Value) {
     zero_status(ss, &["replicas", "availableReplicas"]);
 }
 
+fn stateful_rest(errors: &mut Vec<FieldError>, spec: &Value) {
+    let rolling = ["updateStrategy", "rollingUpdate"];
+    if str_at(spec, &["updateStrategy", "type"]) == "OnDelete" && at(spec, &rolling).is_some() {
+        let detail = "only allowed for updateStrategy 'RollingUpdate'";
+        let value = at(spec, &rolling).cloned().unwrap_or(Value::Null);
+        errors.push(FieldError::invalid("spec.updateStrategy.rollingUpdate", value, detail));
+    }
+    let path = "spec.updateStrategy.rollingUpdate";
+    non_negative(errors, &format!("{path}.partition"), at(spec, &["updateStrategy", "rollingUpdate", "partition"]));
+    let most = at(spec, &["updateStrategy", "rollingUpdate", "maxUnavailable"]);
+    int_or_percent(errors, &format!("{path}.maxUnavailable"), most);
+    at_most_all(errors, &format!("{path}.maxUnavailable"), most);
+    non_negative(errors, "spec.ordinals.start", at(spec, &["ordinals", "start"]));
+    non_negative(errors, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"));
+    optional_named(errors, "spec.serviceName", str_at(spec, &["serviceName"]), dns_label);
+    for field in ["whenDeleted", "whenScaled"] {
+        let policy = str_at(spec, &["persistentVolumeClaimRetentionPolicy", field]);
+        let path = format!("spec.persistentVolumeClaimRetentionPolicy.{field}");
+        one_of(errors, &path, policy, &["Delete", "Retain"]);
+    }
+    for (i, claim) in items(spec, &["volumeClaimTemplates"]).iter().enumerate() {
+        let path = format!("spec.volumeClaimTemplates[{i}]");
+        super::volume::claim_spec(errors, &format!("{path}.spec"), at(claim, &["spec"]).unwrap_or(&Value::Null));
+    }
+}
+
 const STATEFUL_MUTABLE: [&str; 7] = [
     "replicas",
     "ordinals",
@@ -314,6 +406,15 @@ const STATEFUL_MUTABLE: [&str; 7] = [
 ];
 
 fn stateful_fixed(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
+    if sub == Some("status") {
+        let fields = ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+        counters(errors, new, &fields);
+        let count = |field: &str| int_at(new, &["status", field]).unwrap_or(0);
+        for field in fields[1..].iter().filter(|f| count(f) > count("replicas")) {
+            let detail = "cannot be greater than status.replicas";
+            errors.push(FieldError::invalid(format!("status.{field}"), count(field), detail));
+        }
+    }
     if sub.is_some() {
         return;
     }

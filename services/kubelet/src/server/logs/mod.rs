@@ -2,7 +2,6 @@
 
 mod follow;
 pub mod line;
-pub mod rotate;
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ pub async fn serve(State(shared): State<Arc<Shared>>) -> Result<Page, Refusal> {
 /// A family that every cgroup has a sample of: name, kind, help, how to read it.
 type Family = (&'static str, Kind, &'static str, fn(&Usage) -> Option<f64>);
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus has only floating point")]
+/// Prometheus has only floating point.
 fn number(value: Option<u64>) -> Option<f64> {
     value.map(|v| v as f64)
 }

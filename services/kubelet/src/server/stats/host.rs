@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::sys::statvfs::statvfs;
 
 use super::Interface;
+use crate::node_status::machine::available_memory;
 
 /// A file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,9 +61,10 @@ impl Host {
         let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (stat, memory, vm) = (file("/proc/stat"), file("/proc/meminfo"), file("/proc/vmstat"));
         let kib = |name: &str| field(&memory, &format!("{name}:")) * 1024;
+        let available = available_memory().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
         Host {
             cpu: processor_time(&stat),
-            memory: [kib("MemTotal"), kib("MemFree"), kib("MemAvailable"), kib("AnonPages")],
+            memory: [kib("MemTotal"), kib("MemFree"), available, kib("AnonPages")],
             swap: (kib("SwapTotal"), kib("SwapFree")),
             faults: (field(&vm, "pgfault"), field(&vm, "pgmajfault")),
             tasks: (tasks(&file("/proc/loadavg")), file("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(0)),

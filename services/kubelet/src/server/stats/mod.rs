@@ -117,8 +117,14 @@ pub struct PodUse {
 /// The runtime does not answer.
 pub async fn pods(shared: &Arc<Shared>) -> Result<Vec<PodUse>, Refusal> {
     let call = shared.cri.0.runtime.clone().list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest::default()).await;
-    let stats = call.map_err(|e| Refusal::internal(e.message()))?.into_inner().stats;
-    let mut pods: Vec<PodUse> = stats.into_iter().filter_map(pod).collect();
+    let mut pods: Vec<PodUse> = match call {
+        Ok(answer) => answer.into_inner().stats.into_iter().filter_map(pod).collect(),
+        // A runtime that cannot count a single pod as a whole, as when pods have no cgroup of their own, refuses for all.
+        Err(error) => {
+            tracing::debug!(error = error.message(), "the runtime counts no pods, only containers");
+            by_pod(shared.cri.stats().await.map_err(Refusal::internal)?)
+        }
+    };
     pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     for pod in &mut pods {
         if let Some(object) = shared.pods.get(&pod.namespace, &pod.name) {
@@ -172,6 +178,23 @@ fn pod(stats: v1::PodSandboxStats) -> Option<PodUse> {
         containers: linux.containers.into_iter().filter_map(container).collect(),
         ..PodUse::default()
     })
+}
+
+/// Containers put together by the pods they say they belong to.
+fn by_pod(stats: Vec<v1::ContainerStats>) -> Vec<PodUse> {
+    let mut pods: HashMap<String, PodUse> = HashMap::new();
+    for one in stats {
+        let Some(attributes) = &one.attributes else { continue };
+        let label = |name: &str| attributes.labels.get(name).cloned().unwrap_or_default();
+        let pod = pods.entry(label(labels::POD_UID)).or_insert_with(|| PodUse {
+            name: label(labels::POD_NAME),
+            namespace: label(labels::POD_NAMESPACE),
+            uid: label(labels::POD_UID),
+            ..PodUse::default()
+        });
+        pod.containers.extend(container(one));
+    }
+    pods.into_values().collect()
 }
 
 fn interface(i: v1::NetworkInterfaceUsage) -> Interface {
@@ -282,5 +305,19 @@ mod tests {
         assert_eq!(container.usage.time, 5);
         let volumes: Vec<_> = pod.volumes.iter().map(|v| (v.name.as_str(), v.ephemeral)).collect();
         assert_eq!(volumes, [("e", true), ("d", false)]);
+    }
+
+    #[test]
+    fn containers_find_their_pods() {
+        let of = |pod: &str, name: &str| {
+            let pairs = [(labels::POD_UID, pod), (labels::POD_NAME, pod), (labels::CONTAINER_NAME, name)];
+            let labels = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let attributes = Some(v1::ContainerAttributes { labels, ..Default::default() });
+            v1::ContainerStats { attributes, ..Default::default() }
+        };
+        let mut pods = by_pod(vec![of("a", "x"), of("b", "y"), of("a", "z")]);
+        pods.sort_by_key(|p| p.name.clone());
+        let names: Vec<_> = pods.iter().map(|p| (p.name.as_str(), p.containers.len())).collect();
+        assert_eq!(names, [("a", 2), ("b", 1)]);
     }
 }

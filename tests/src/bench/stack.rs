@@ -1,0 +1,199 @@
+//! Store, API server and scheduler as processes of this host, with certificates of their own and nothing else: what a
+//! benchmark measures when it is not pointed at a cluster.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use client::Client;
+use pki::{Ca, IssueRequest, Usage};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The running processes; they end with it.
+pub struct Stack {
+    folder: TempDir,
+    children: Vec<(&'static str, Child)>,
+    api_port: u16,
+    /// Where the scheduler serves its metrics.
+    metrics_port: u16,
+}
+
+impl Stack {
+    /// Starts everything and waits until the API server is ready. `corten` is the multi-call binary.
+    pub async fn start(corten: &Path) -> Result<Stack> {
+        ensure!(corten.exists(), "{} is not built; run cargo build --workspace --bins", corten.display());
+        let folder = tempfile::tempdir().context("a folder for the processes")?;
+        let ports = [free_port()?, free_port()?, free_port()?, free_port()?];
+        let [store, peer, api_port, metrics_port] = ports;
+        let mut stack = Stack { folder, children: Vec::new(), api_port, metrics_port };
+        stack.write_credentials()?;
+        stack.spawn(
+            corten,
+            "store",
+            &[
+                format!("--data-dir={}", stack.path("store").display()),
+                format!("--listen-client-urls=http://127.0.0.1:{store}"),
+                format!("--advertise-client-urls=http://127.0.0.1:{store}"),
+                format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
+                format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
+                format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
+            ],
+        )?;
+        let file = |name: &str| stack.path(name).display().to_string();
+        let arguments = [
+            format!("--etcd-servers=http://127.0.0.1:{store}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=192.0.2.1".to_owned(),
+            format!("--secure-port={api_port}"),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--client-ca-file={}", file("ca.crt")),
+            format!("--service-account-key-file={}", file("sa.pub")),
+            format!("--service-account-signing-key-file={}", file("sa.key")),
+        ];
+        stack.spawn(corten, "kube-apiserver", &arguments)?;
+        stack.ready(&stack.client()?).await?;
+        let file = |name: &str| stack.path(name).display().to_string();
+        let arguments = [
+            format!("--kubeconfig={}", file("scheduler.conf")),
+            "--leader-elect=false".to_owned(),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={metrics_port}"),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--client-ca-file={}", file("ca.crt")),
+        ];
+        stack.spawn(corten, "kube-scheduler", &arguments)?;
+        stack.ready(&stack.scheduler()?).await?;
+        Ok(stack)
+    }
+
+    /// The administrator's client; each call opens connections of its own.
+    pub fn client(&self) -> Result<Client> {
+        self.client_of(self.api_port, "admin.conf")
+    }
+
+    /// A client of the scheduler's own endpoints.
+    pub fn scheduler(&self) -> Result<Client> {
+        self.client_of(self.metrics_port, "metrics.conf")
+    }
+
+    /// Resident memory of each process in MiB.
+    pub fn memory(&self) -> Vec<(&'static str, u64)> {
+        self.children.iter().map(|(name, child)| (*name, resident_mib(child.id()))).collect()
+    }
+
+    /// Processor seconds that each process has used.
+    pub fn processor(&self) -> Vec<(&'static str, f64)> {
+        self.children.iter().map(|(name, child)| (*name, processor_seconds(child.id()))).collect()
+    }
+
+    fn client_of(&self, port: u16, name: &str) -> Result<Client> {
+        let path = self.path(name);
+        fs::write(&path, kubeconfig(port, "admin"))?;
+        Client::from_kubeconfig(&path).with_context(|| path.display().to_string())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_credentials(&self) -> Result<()> {
+        let ca = Ca::generate("bench")?;
+        fs::write(self.path("ca.crt"), ca.cert_pem())?;
+        let who = [
+            ("server", "kube-apiserver", None, Usage::Server),
+            ("admin", "bench", Some("system:masters"), Usage::Client),
+            ("scheduler", "system:kube-scheduler", None, Usage::Client),
+        ];
+        for (file, name, group, usage) in who {
+            let issued = ca.issue(IssueRequest {
+                common_name: name.to_owned(),
+                organizations: group.map(str::to_owned).into_iter().collect(),
+                ips: vec![LOOPBACK],
+                usage,
+                valid_for_days: 2,
+                ..IssueRequest::default()
+            })?;
+            fs::write(self.path(&format!("{file}.crt")), issued.cert_pem)?;
+            fs::write(self.path(&format!("{file}.key")), issued.key_pem)?;
+        }
+        let key = pki::service_account_key()?;
+        fs::write(self.path("sa.key"), key.private_pem())?;
+        fs::write(self.path("sa.pub"), key.public_pem())?;
+        fs::write(self.path("scheduler.conf"), kubeconfig(self.api_port, "scheduler"))?;
+        Ok(())
+    }
+
+    fn spawn(&mut self, corten: &Path, name: &'static str, arguments: &[String]) -> Result<()> {
+        let log = File::create(self.path(&format!("{name}.log")))?;
+        let child = Command::new(corten)
+            .arg(name)
+            .args(arguments)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{} {name}", corten.display()))?;
+        self.children.push((name, child));
+        Ok(())
+    }
+
+    /// Waits for /readyz; the end of a log says why it never comes.
+    async fn ready(&self, client: &Client) -> Result<()> {
+        let waiting = async {
+            while client.get_text("/readyz").await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_ok() {
+            return Ok(());
+        }
+        let name = self.children.last().map_or("", |(name, _)| *name);
+        let log = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+        anyhow::bail!("{name} is not ready: {}", log.lines().last().unwrap_or("its log is empty"))
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        for (_, child) in self.children.iter_mut().rev() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn kubeconfig(port: u16, user: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: bench\ncontexts:\n- name: bench\n  context: {{cluster: bench, user: {user}}}\n\
+         clusters:\n- name: bench\n  cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: ca.crt}}\n\
+         users:\n- name: {user}\n  user: {{client-certificate: {user}.crt, client-key: {user}.key}}\n"
+    )
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((LOOPBACK, 0))?.local_addr()?.port())
+}
+
+/// Resident memory of a process in MiB; 0 if it is gone.
+pub fn resident_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+/// Processor seconds that a process has used; 0 if it is gone.
+fn processor_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    // utime and stime, in hundredths of a second on every Linux that runs this.
+    let ticks: f64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}

@@ -1,0 +1,123 @@
+//! Drives any Kubernetes API server, this one or upstream's, by its URL and a token or certificate, and prints rates and latencies.
+//!
+//!     apibench --server https://127.0.0.1:6443 --ca ca.crt --token T --pid $(pidof kube-apiserver)
+//!
+//! It makes namespaces of its own and removes what it put in them. Figures of two servers may be compared only if both were taken in the same hour on the same machine.
+
+mod connection;
+mod load;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use connection::{Access, Connection};
+use http::Method;
+use load::{Figures, Job};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What to drive and how hard.
+#[derive(Parser)]
+struct Arguments {
+    /// The server: https://HOST:PORT.
+    #[arg(long)]
+    server: String,
+    /// The authority that signed its certificate.
+    #[arg(long)]
+    ca: PathBuf,
+    /// A bearer token.
+    #[arg(long, default_value = "")]
+    token: String,
+    /// A client certificate, instead of a token.
+    #[arg(long, requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// The server's process, to print its resident memory.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Connections for everything but lists.
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// Objects to create, then to replace and patch; lists are of 100 and of this many.
+    #[arg(long, default_value_t = 10_000)]
+    objects: usize,
+    /// Reads of one object.
+    #[arg(long, default_value_t = 20_000)]
+    reads: usize,
+    /// Lists of each size.
+    #[arg(long, default_value_t = 40)]
+    lists: usize,
+    /// Watchers of one namespace.
+    #[arg(long, default_value_t = 200)]
+    watchers: usize,
+    /// Objects created while they watch.
+    #[arg(long, default_value_t = 200)]
+    watched: usize,
+}
+
+const LIST_CONNECTIONS: usize = 4;
+const SMALL: usize = 100;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    daemon::tls::install_provider();
+    let identity = arguments.cert.as_deref().zip(arguments.key.as_deref());
+    let access = Arc::new(Access::new(&arguments.server, &arguments.ca, identity, &arguments.token)?);
+    let mark = std::process::id();
+    let (large, small, watched) =
+        (format!("bench-{mark}-large"), format!("bench-{mark}-small"), format!("bench-{mark}-watch"));
+    let mut first = Connection::open(&access).await?;
+    for name in [&large, &small, &watched] {
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string();
+        first.call(Method::POST, "/api/v1/namespaces", "application/json", body).await.context("namespace")?;
+    }
+    println!("{:<28}{:>12}{:>12}{:>12}{:>12}", "", "rate/s", "p50 ms", "p99 ms", "MB/s");
+    let outcome = measure(&arguments, &access, &large, &small, &watched).await;
+    for name in [&large, &small, &watched] {
+        first
+            .call(Method::DELETE, &format!("/api/v1/namespaces/{name}/configmaps"), "application/json", String::new())
+            .await?;
+        first.call(Method::DELETE, &format!("/api/v1/namespaces/{name}"), "application/json", String::new()).await?;
+    }
+    outcome
+}
+
+async fn measure(arguments: &Arguments, access: &Arc<Access>, large: &str, small: &str, watched: &str) -> Result<()> {
+    let (many, objects) = (arguments.connections, arguments.objects);
+    load::run(access, many, SMALL, Arc::new(load::create(small))).await?;
+    for (name, job) in [("POST", load::create(large)), ("PUT", load::replace(large)), ("PATCH", load::patch(large))] {
+        show(name, &load::run(access, many, objects, Arc::new(job)).await?);
+    }
+    show("GET", &load::run(access, many, arguments.reads, Arc::new(load::read(large))).await?);
+    for (count, namespace) in [(SMALL, small), (objects, large)] {
+        let job: Job = load::list(namespace);
+        let figures = load::run(access, LIST_CONNECTIONS, arguments.lists, Arc::new(job)).await?;
+        show(&format!("LIST {count}"), &figures);
+    }
+    memory(arguments.pid, "after the lists");
+    let figures = load::fan_out(access, watched, arguments.watchers, arguments.watched).await?;
+    show(&format!("{} watchers, events", arguments.watchers), &figures);
+    memory(arguments.pid, "after the watches");
+    Ok(())
+}
+
+fn show(name: &str, figures: &Figures) {
+    println!(
+        "{name:<28}{:>12.0}{:>12.2}{:>12.2}{:>12.1}",
+        figures.rate(),
+        figures.percentile(50),
+        figures.percentile(99),
+        figures.megabytes_per_second()
+    );
+}
+
+/// Resident memory, as Linux accounts it.
+fn memory(pid: Option<u32>, when: &str) {
+    let Some(pid) = pid else { return };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or(" unknown");
+    println!("resident {when}: {}", resident.trim());
+}
