@@ -189,9 +189,9 @@ impl Volumes {
             selector => LabelSelector::from_object(selector).unwrap_or_else(|_| LabelSelector::nothing()),
         };
         let or_filesystem = |mode: &str| if mode.is_empty() { "Filesystem".to_owned() } else { mode.to_owned() };
-        let fits = |(name, volume): &(&Box<str>, &Volume)| {
+        let fits = |(name, volume): &(&str, &Volume)| {
             let spec = &volume.object.spec;
-            !taken.contains(&***name)
+            !taken.contains(*name)
                 && spec.storage_class_name == claim.spec.storage_class_name
                 && or_filesystem(&spec.volume_mode) == or_filesystem(&claim.spec.volume_mode)
                 && claim.spec.access_modes.iter().all(|mode| spec.access_modes.contains(mode))
@@ -201,9 +201,9 @@ impl Volumes {
                 && self.is_free_for(name, volume, claim)
                 && selector.matches(Some(&volume.object.metadata.labels))
         };
-        let free = self.volumes.iter().filter(fits);
-        free.min_by_key(|(name, v)| (v.object.spec.claim_ref.is_none(), v.capacity(), (*name).clone()))
-            .map(|(name, _)| &**name)
+        let free = self.volumes.iter().map(|(name, volume)| (&**name, volume)).filter(fits);
+        free.min_by_key(|(name, v)| (v.object.spec.claim_ref.is_none(), v.capacity(), *name))
+            .map(|(name, _)| name)
     }
 
     fn is_free_for(&self, name: &str, volume: &Volume, claim: &ClaimObject) -> bool {
@@ -286,7 +286,7 @@ pub fn in_zone(volume: &Labels, node: &Labels) -> bool {
         let Some(zones) = label(volume, key) else { return true };
         label(node, key).is_some_and(|zone| zones.split("__").any(|z| z == zone))
     };
-    without || ZONES.iter().all(|key| allowed(&key))
+    without || ZONES.iter().all(allowed)
 }
 
 #[cfg(test)]

@@ -215,8 +215,8 @@ mod tests {
     #[test]
     fn all_pods_together_leave_what_is_reserved() {
         let capacity = Map::from([("cpu".into(), "2".into()), ("memory".into(), "1048576Ki".into())]);
-        let mut config = KubeletConfiguration::default();
-        config.system_reserved = Map::from([("cpu".into(), "1".into()), ("memory".into(), "24Mi".into())]);
+        let system_reserved = Map::from([("cpu".into(), "1".into()), ("memory".into(), "24Mi".into())]);
+        let mut config = KubeletConfiguration { system_reserved, ..KubeletConfiguration::default() };
         assert_eq!(pairs(node_settings(&config, &capacity)), ["cpu.weight=39", "memory.max=1048576000"]);
         config.enforce_node_allocatable = vec!["none".into()];
         assert!(node_settings(&config, &capacity).is_empty());

@@ -7,23 +7,16 @@ use crate::files::Entry;
 
 const PKI: &str = "/etc/kubernetes/pki";
 
-/// What the node gets from the machine below it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Host {
-    /// The kernel offers version 2 alone; with version 1 (in the namespace driver) pods have no groups of their own.
-    pub(crate) cgroup_v2: bool,
-    /// The data disk is this node's; in the namespace driver it is the host's, and how full that is is not ours to judge.
-    pub(crate) own_disk: bool,
-}
-
 /// The files with each service's arguments, one per line, and the kubelet's configuration.
-pub(crate) fn files(config: &Config, node: &Node, host: Host) -> Vec<Entry> {
+///
+/// `cgroup_v2` says whether the kernel offers version 2 alone; with version 1 (in the namespace driver) pods have no groups of their own.
+pub(crate) fn files(config: &Config, node: &Node, cgroup_v2: bool) -> Vec<Entry> {
     let mut files = vec![
         arguments("kubelet", kubelet(config, node)),
         arguments("kube-proxy", kube_proxy(config, node)),
         arguments("pod-network", pod_network(config, node)),
         arguments("cluster-dns", cluster_dns(config)),
-        Entry::public("/etc/kubernetes/kubelet.yaml", kubelet_configuration(config, host)),
+        Entry::public("/etc/kubernetes/kubelet.yaml", kubelet_configuration(config, cgroup_v2)),
     ];
     if matches!(config.role, Role::ControlPlane(_)) {
         files.push(arguments("store", store(node)));
@@ -144,19 +137,14 @@ fn cluster_dns(config: &Config) -> Vec<String> {
     ]
 }
 
-fn kubelet_configuration(config: &Config, host: Host) -> String {
+fn kubelet_configuration(config: &Config, cgroup_v2: bool) -> String {
     let cgroups =
-        if host.cgroup_v2 { "" } else { "failCgroupV1: false\ncgroupsPerQOS: false\nenforceNodeAllocatable: []\n" };
-    let eviction = if host.own_disk {
-        ""
-    } else {
-        "evictionHard: {memory.available: 100Mi, nodefs.available: 256Mi, imagefs.available: 256Mi}\n"
-    };
+        if cgroup_v2 { "" } else { "failCgroupV1: false\ncgroupsPerQOS: false\nenforceNodeAllocatable: []\n" };
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
          authentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: {PKI}/ca.crt\n\
          authorization:\n  mode: Webhook\n\
-         cgroupDriver: cgroupfs\n{cgroups}{eviction}\
+         cgroupDriver: cgroupfs\n{cgroups}\
          clusterDNS: [{dns}]\nclusterDomain: {domain}\n\
          containerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n\
          failSwapOn: false\n\

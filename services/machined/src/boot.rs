@@ -100,8 +100,7 @@ async fn configured(machine: Arc<Machine>, config: Config, id: &str, shutdown: S
         Role::Worker => credentials::node_files(&config, &join::certificates(&machine, &config, &node).await),
     };
     machine.stages.done("pki", format!("{} files", entries.len()));
-    let host = args::Host { cgroup_v2: machine.paths.at(CGROUP_V2).exists(), own_disk: !config::in_namespace() };
-    entries.extend(args::files(&config, &node, host));
+    entries.extend(args::files(&config, &node, machine.paths.at(CGROUP_V2).exists()));
     files::write_all(&machine.paths, &entries)?;
     machine.stages.done("services", format!("{} files", entries.len()));
     serve(machine, config, node, shutdown).await

@@ -82,14 +82,9 @@ pub(crate) fn argument(command_line: &str) -> Option<&str> {
         .filter(|p| !p.is_empty())
 }
 
-/// The node is a set of namespaces on a host whose kernel and disk it shares.
-pub(crate) fn in_namespace() -> bool {
-    std::env::var("CORTEN_DRIVER").is_ok_and(|driver| driver == "namespace")
-}
-
 /// The kernel's command line, or what stands for it where there is no kernel of our own.
 pub(crate) fn command_line() -> String {
-    if in_namespace() {
+    if std::env::var("CORTEN_DRIVER").is_ok_and(|d| d == "namespace") {
         return std::env::var("CORTEN_CMDLINE").unwrap_or_default();
     }
     std::fs::read_to_string(Path::new("/proc/cmdline")).unwrap_or_default()

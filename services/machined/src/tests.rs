@@ -59,7 +59,7 @@ fn keys(config: &Config) -> &machine_config::ControlPlane {
 fn all_files(config: &Config) -> BTreeMap<String, String> {
     let mut entries = credentials::node_files(config, &credentials::issue_own(config, keys(config), &node()).unwrap());
     entries.extend(credentials::control_plane_files(config, keys(config), &node()).unwrap());
-    entries.extend(args::files(config, &node(), args::Host { cgroup_v2: true, own_disk: true }));
+    entries.extend(args::files(config, &node(), true));
     for entry in &entries {
         assert_eq!(
             entry.secret,

@@ -119,7 +119,8 @@ mod tests {
         let sums = |list: &[(u64, u32, i64)]| -> BTreeMap<u64, Sum> {
             list.iter().map(|(id, hash, compacted)| (*id, Sum { hash: *hash, compacted: *compacted })).collect()
         };
-        let cases: [(&[(u64, u32, i64)], &[u64]); 6] = [
+        type Case<'a> = (&'a [(u64, u32, i64)], &'a [u64]);
+        let cases: [Case; 6] = [
             (&[(1, 7, 0), (2, 7, 0), (3, 7, 0)], &[]),
             (&[(1, 7, 0), (2, 7, 0), (3, 8, 0)], &[3]),
             (&[(1, 8, 0), (2, 7, 0), (3, 7, 0)], &[1]),

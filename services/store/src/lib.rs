@@ -4,7 +4,9 @@
 //! quorum, serve a damaged record, or go on after a failed write or sync.
 //!
 //! Start reading at [`run`], then [`member`] (what a member consists of), [`raft`] (the way of a write) and [`mvcc`] (what
-//! a write does). Byte layouts are in [`schema`] and [`wal`] only.
+//! a write does). Byte layouts are in [`schema`] and [`wal`] only. Other members are in [`raft::transport`] (who speaks to whom),
+//! [`raft::membership`] (who is one) and [`raft::transfer`] (the way of one that is far behind); what an administrator does
+//! with a snapshot file is in `offline`, the comparison of the members' contents in `corruption`.
 
 pub mod command;
 pub mod compactor;

@@ -136,9 +136,8 @@ fn unpack(file: &Path, folder: &Path, unchecked: bool) -> Result<[u8; 32], Offli
     }
     let content = if signed { length - DIGEST as u64 } else { length };
     let mut hashing = Hashing { source: io::Read::by_ref(&mut source).take(content), digest: Sha256::new() };
-    let mut archive = tar::Archive::new(&mut hashing);
-    archive.unpack(folder).map_err(|e| file_error(file, format!("not a snapshot of this store: {e}")))?;
-    drop(archive);
+    let unpacked = tar::Archive::new(&mut hashing).unpack(folder);
+    unpacked.map_err(|e| file_error(file, format!("not a snapshot of this store: {e}")))?;
     // What is behind the archive's end mark counts as well.
     io::copy(&mut hashing, &mut io::sink()).map_err(failed)?;
     let digest: [u8; 32] = hashing.digest.finalize().into();

@@ -112,8 +112,8 @@ fn stateful_set(context: &Context) -> Result<()> {
     let first = context.get("pod db-0")?;
     let second = context.get("pod db-1")?;
     let ready = first["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "Ready");
-    let ready = ready.context("db-0 has no Ready condition")?["lastTransitionTime"].to_string();
-    ensure!(second["metadata"]["creationTimestamp"].to_string() >= ready, "db-1 did not wait for db-0");
+    let ready = ready.context("db-0 has no Ready condition")?["lastTransitionTime"].as_str();
+    ensure!(second["metadata"]["creationTimestamp"].as_str() >= ready, "db-1 did not wait for db-0");
     let resolved = context.kubectl("exec db-0 -- /test-web resolve db-1.db")?;
     ensure!(second["status"]["podIP"] == resolved.trim(), "db-1.db resolves to {resolved:?}");
 

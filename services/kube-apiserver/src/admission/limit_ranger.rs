@@ -34,11 +34,12 @@ impl Plugin for LimitRanger {
     fn validate<'a>(&'a self, cx: &'a Context<'_>, request: &'a AdmissionRequest<'_>) -> Verdict<'a> {
         Box::pin(async move {
             let row = request.resource;
-            let judged = match (row.group, row.plural, request.subresource, request.operation) {
-                ("", "pods", None, Operation::Create) | ("", "pods", Some("resize"), Operation::Update) => true,
-                ("", "persistentvolumeclaims", None, Operation::Create | Operation::Update) => true,
-                _ => false,
-            };
+            let judged = matches!(
+                (row.group, row.plural, request.subresource, request.operation),
+                ("", "pods", None, Operation::Create)
+                    | ("", "pods", Some("resize"), Operation::Update)
+                    | ("", "persistentvolumeclaims", None, Operation::Create | Operation::Update)
+            );
             if !judged {
                 return Ok(());
             }

@@ -137,10 +137,9 @@ impl Authorizer {
         }
         if self.node
             && let Some(node) = user.node_name()
+            && node::allows(node, attributes, self)
         {
-            if node::allows(node, attributes, self) {
-                return Decision::Allow(String::new());
-            }
+            return Decision::Allow(String::new());
         }
         let rules = self.rules();
         match rules.1.find(user, attributes) {

@@ -50,7 +50,8 @@ pub async fn apply(call: &Call, target: &Target, text: &[u8]) -> Result<Response
         match create::make(call, res, &target.namespace, new, change.dry_run, &Tracking::Done).await {
             // Someone else was faster: apply to theirs.
             Err(error) if error.reason() == "AlreadyExists" => {}
-            made => return encode::one(call, res, 201, &made?, &warnings),
+            Err(error) => return Err(error),
+            Ok(stored) => return encode::one(call, res, 201, &stored, &warnings),
         }
     }
 }

@@ -45,12 +45,14 @@ pub async fn put(call: &Call, target: &Target, request: Request) -> Result<Respo
     loop {
         match change.apply(|_| Ok(object.clone())).await {
             Err(error) if error.reason() == "NotFound" && creates(target, &object) => {}
-            result => return encode::one(call, res, 200, &result?, &decoded.warnings),
+            Err(error) => return Err(error),
+            Ok(stored) => return encode::one(call, res, 200, &stored, &decoded.warnings),
         }
         apply::may_create(call)?;
         match create::make(call, res, &target.namespace, object.clone(), dry_run, &change.tracking).await {
             Err(error) if error.reason() == "AlreadyExists" => {}
-            made => return encode::one(call, res, 201, &made?, &decoded.warnings),
+            Err(error) => return Err(error),
+            Ok(stored) => return encode::one(call, res, 201, &stored, &decoded.warnings),
         }
     }
 }

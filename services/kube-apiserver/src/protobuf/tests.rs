@@ -109,7 +109,7 @@ fn sample(shape: Shape<'_>, depth: usize) -> Option<Value> {
         Shape::Int64 => json!(1_i64 << 40),
         Shape::Double => json!(0.5),
         Shape::Quantity => json!("100m"),
-        Shape::IntOrString if depth % 2 == 0 => json!("50%"),
+        Shape::IntOrString if depth.is_multiple_of(2) => json!("50%"),
         Shape::IntOrString => json!(3),
         Shape::Any(Some(ty)) if ty.name().contains("JSONSchemaProps") => return None,
         Shape::Any(_) | Shape::Object(_) => json!({"free": [1, {"a": null}]}),

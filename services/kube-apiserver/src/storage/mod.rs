@@ -64,10 +64,12 @@ pub enum Swap {
     Lost(Option<Arc<Stored>>),
 }
 
+/// Group, version and place: two groups or versions may serve the same objects in their own shape.
+type CacheKey = (&'static str, &'static str, &'static str);
+
 struct Inner {
     store: Store,
-    /// By group, version and place: two groups or versions may serve the same objects in their own shape.
-    caches: Mutex<HashMap<(&'static str, &'static str, &'static str), Arc<Cacher>>>,
+    caches: Mutex<HashMap<CacheKey, Arc<Cacher>>>,
     event_ttl: i64,
 }
 

@@ -87,7 +87,10 @@ fn status_follows_the_objects_and_undoes_what_users_write() {
     let found: Vec<String> = kinds(&quota).iter().map(|(group, plural)| format!("{group}/{plural}")).collect();
     assert_eq!(found, ["/configmaps", "/pods", "/services", "apps/deployments"]);
     let of = |group: &str, plural: &str, count: usize| {
-        ((group.to_owned(), plural.to_owned()), vec![Arc::new(json!({})); count])
+        (
+            (group.to_owned(), plural.to_owned()),
+            std::iter::repeat_with(|| Arc::new(json!({}))).take(count).collect::<Vec<_>>(),
+        )
     };
     let objects = [of("", "pods", 2), of("apps", "deployments", 1), of("", "configmaps", 1)];
     let first = status(&quota, &objects).unwrap();

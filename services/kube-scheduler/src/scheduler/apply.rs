@@ -92,7 +92,7 @@ impl Scheduler {
         // A node that was cleared in here a moment ago is not in old news yet; that it was taken back is.
         let said_nothing = |known: &Arc<Pod>| known.nominated().is_empty();
         if !pod.nominated().is_empty() || !self.queue.get(&pod.uid).is_some_and(said_nothing) {
-            self.cache.nominate(&pod, &pod.nominated().to_owned());
+            self.cache.nominate(&pod, pod.nominated());
         }
         self.queue.set(pod, Instant::now());
     }

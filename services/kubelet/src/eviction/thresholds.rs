@@ -181,8 +181,8 @@ mod tests {
 
     #[test]
     fn soft_thresholds_need_their_grace_and_names_must_be_known() {
-        let mut config = KubeletConfiguration::default();
-        config.eviction_soft = map(&[("nodefs.available", "20%")]);
+        let eviction_soft = map(&[("nodefs.available", "20%")]);
+        let mut config = KubeletConfiguration { eviction_soft, ..KubeletConfiguration::default() };
         assert!(parse(&config).unwrap_err().starts_with("evictionSoftGracePeriod.nodefs.available"));
         config.eviction_soft_grace_period = map(&[("nodefs.available", "90s")]);
         config.eviction_minimum_reclaim = map(&[("nodefs.available", "1Gi")]);

@@ -209,7 +209,7 @@ impl Inner {
         let namespace = self.entries.lock().get(uid).map(|e| e.namespace.clone());
         let found = self.client.get(resource::PODS, namespace.as_deref(), name).await;
         match found {
-            Ok(found) if found["metadata"]["uid"] == object => Err(error),
+            Ok(found) if found["metadata"]["uid"] == object => return Err(error),
             Ok(_) => {}
             Err(other) if other.is_not_found() => {}
             Err(other) => return Err(other),

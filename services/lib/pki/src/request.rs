@@ -104,13 +104,11 @@ impl Ca {
     pub fn sign_as_requested(&self, csr_pem: &str, uses: Uses, until: i64) -> Result<String, Error> {
         let mut request = parse(csr_pem)?;
         let params = &mut request.params;
-        let chosen = |all: &[(bool, KeyUsagePurpose)]| {
-            all.iter().filter(|(wanted, _)| *wanted).map(|(_, purpose)| *purpose).collect::<Vec<_>>()
-        };
-        params.key_usages = chosen(&[
+        let known = [
             (uses.digital_signature, KeyUsagePurpose::DigitalSignature),
             (uses.key_encipherment, KeyUsagePurpose::KeyEncipherment),
-        ]);
+        ];
+        params.key_usages = known.into_iter().filter(|(wanted, _)| *wanted).map(|(_, purpose)| purpose).collect();
         params.extended_key_usages.clear();
         if uses.server_auth {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);

@@ -89,6 +89,7 @@ impl Cluster {
     pub async fn prepare(first: usize, later: usize, flags: &[&str]) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         let network = Network::new(first + later);
+        let scheme = if flags.iter().any(|flag| flag.starts_with("--peer-cert-file")) { "https" } else { "http" };
         let mut nodes = Vec::new();
         for member in 0..first + later {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -98,8 +99,8 @@ impl Cluster {
                 name: format!("m{member}"),
                 folder: folder.path().join(format!("m{member}")),
                 client_url: format!("http://127.0.0.1:{}", free_port()),
-                peer_url: format!("http://127.0.0.1:{proxy}"),
-                listen: format!("http://127.0.0.1:{port}"),
+                peer_url: format!("{scheme}://127.0.0.1:{proxy}"),
+                listen: format!("{scheme}://127.0.0.1:{port}"),
                 flags: Vec::new(),
                 child: None,
             });
@@ -175,10 +176,10 @@ impl Cluster {
     /// Waits for the process's own end and returns whether it succeeded.
     pub async fn ended(&mut self, member: usize) -> bool {
         let mut child = self.nodes[member].child.take().expect("a running member");
-        self.network.process(member, None);
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(status) = child.try_wait().unwrap() {
+                self.network.process(member, None);
                 return status.success();
             }
             assert!(Instant::now() < deadline, "{} does not end:\n{}", self.nodes[member].name, self.log(member));

@@ -225,3 +225,37 @@ async fn leases_outlive_their_leader_and_still_end() {
     assert_eq!(clients.kv.range(prefix("/l")).await.unwrap().into_inner().count, 1);
     cluster.kill(leader);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_know_each_other_by_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let ca = pki::Ca::generate("etcd").unwrap();
+    let member = pki::IssueRequest {
+        common_name: "member".into(),
+        ips: vec!["127.0.0.1".parse().unwrap()],
+        usage: pki::Usage::Both,
+        valid_for_days: 1,
+        ..pki::IssueRequest::default()
+    };
+    let issued = ca.issue(member).unwrap();
+    let flags = [
+        format!("--peer-cert-file={}", write("crt", &issued.cert_pem)),
+        format!("--peer-key-file={}", write("key", &issued.key_pem)),
+        format!("--peer-trusted-ca-file={}", write("ca", ca.cert_pem())),
+        "--peer-client-cert-auth".to_owned(),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let cluster = Cluster::start(3, 0, &flags).await;
+    for member in 0..3 {
+        write_somewhere(&cluster, &[member], &format!("/k{member}")).await;
+    }
+    cluster.agree().await;
+    for member in 0..3 {
+        assert!(!cluster.log(member).contains("handshake refused"), "{}", cluster.log(member));
+    }
+}

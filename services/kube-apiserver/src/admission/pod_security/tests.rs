@@ -114,7 +114,7 @@ fn labels_are_read_or_refused() {
     let open = Policies::defaults(&Configuration::default());
     let labels = json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30",
         "pod-security.kubernetes.io/warn": "restricted"});
-    let both = Policies::of(&namespace(labels), open).ok().expect("valid");
+    let Ok(both) = Policies::of(&namespace(labels), open) else { panic!("these labels are valid") };
     assert_eq!(
         (both.enforce.to_string().as_str(), both.warn.to_string().as_str()),
         ("baseline:v1.30", "restricted:latest")

@@ -7,7 +7,7 @@ use super::{autoscaling, certificate, csi, device, extension, flow, network, pla
 use crate::registry::Strategy;
 
 #[test]
-fn volumes_and_claims() {
+fn volumes() {
     let pv = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}});
     check(
         &volume::PERSISTENT_VOLUME,
@@ -50,6 +50,10 @@ fn volumes_and_claims() {
             ("/spec/persistentVolumeReclaimPolicy", json!("Delete"), ""),
         ],
     );
+}
+
+#[test]
+fn claims() {
     let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
         "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
     check(
@@ -80,6 +84,10 @@ fn volumes_and_claims() {
             ("/spec/volumeName", json!("v"), ""),
         ],
     );
+}
+
+#[test]
+fn storage_classes_and_drivers() {
     let class = json!({"metadata": {"name": "c"}, "provisioner": "example.com/p"});
     changes(
         &volume::STORAGE_CLASS,
@@ -110,7 +118,7 @@ fn volumes_and_claims() {
 }
 
 #[test]
-fn networks() {
+fn ingresses() {
     let ingress = json!({"metadata": {"name": "i"}, "spec": {"rules": [{"host": "a.example.com", "http": {"paths": [
         {"path": "/x", "pathType": "Prefix", "backend": {"service": {"name": "s", "port": {"number": 80}}}}]}}]}});
     let (path, backend) = ("/spec/rules/0/http/paths/0/path", "/spec/rules/0/http/paths/0/backend");
@@ -148,6 +156,10 @@ fn networks() {
     both["spec"]["ingressClassName"] = json!("y");
     assert_eq!(network::INGRESS.validate(&made(&network::INGRESS, both.clone())).len(), 1, "on creation");
     assert_eq!(network::INGRESS.validate_update(None, &both, &both), [], "not later");
+}
+
+#[test]
+fn policies_and_ranges() {
     let policy = json!({"metadata": {"name": "p"}, "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": 80}], "from": [{"podSelector": {}}]}]}});
     let (port, peer) = ("/spec/ingress/0/ports/0/endPort", "/spec/ingress/0/from/0");
     check(
@@ -312,7 +324,7 @@ fn certificates() {
 }
 
 #[test]
-fn extensions() {
+fn webhooks() {
     let hook = json!({"metadata": {"name": "w"}, "webhooks": [{"name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
         "clientConfig": {"service": {"name": "s", "namespace": "n"}}, "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}]});
     let w = made(&extension::MUTATING_WEBHOOKS, hook.clone());
@@ -355,6 +367,10 @@ fn extensions() {
             ),
         ],
     );
+}
+
+#[test]
+fn definitions_and_api_services() {
     let definition = json!({"metadata": {"name": "dogs.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "dogs", "kind": "Dog"},
         "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
     let d = made(&extension::CUSTOM_RESOURCE_DEFINITION, definition.clone());
@@ -398,7 +414,7 @@ fn extensions() {
 }
 
 #[test]
-fn fairness_devices_and_classes() {
+fn fairness_and_devices() {
     let schema = json!({"metadata": {"name": "f"}, "spec": {"priorityLevelConfiguration": {"name": "p"}}});
     check(
         &flow::FLOW_SCHEMA,
@@ -440,6 +456,10 @@ fn fairness_devices_and_classes() {
             "spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required",
         )],
     );
+}
+
+#[test]
+fn priorities_and_budgets() {
     let class = json!({"metadata": {"name": "high"}, "value": 5});
     check(
         &plain::PRIORITY_CLASS,

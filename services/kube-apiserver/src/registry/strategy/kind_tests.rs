@@ -48,13 +48,17 @@ fn template() -> Value {
     json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
 }
 
-#[test]
-fn pods() {
-    let pod = json!({"metadata": {"name": "p"}, "spec": {
+/// A pod with something of everything.
+fn full_pod() -> Value {
+    json!({"metadata": {"name": "p"}, "spec": {
         "volumes": [{"name": "e", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/x"}}],
         "containers": [{"name": "c", "image": "i", "env": [{"name": "E", "value": "v"}], "securityContext": {}, "ports": [{"containerPort": 80}],
             "volumeMounts": [{"name": "e", "mountPath": "/e"}], "readinessProbe": {"httpGet": {"port": 80}}, "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}],
-        "affinity": {"nodeAffinity": {}}, "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]}});
+        "affinity": {"nodeAffinity": {}}, "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]}})
+}
+
+#[test]
+fn pods() {
     let (env, mount) = ("/spec/containers/0/env/0", "/spec/containers/0/volumeMounts/0");
     let (probe, port) =
         ("/spec/containers/0/readinessProbe/terminationGracePeriodSeconds", "/spec/containers/0/ports/0/hostPort");
@@ -62,7 +66,7 @@ fn pods() {
     let sleep = "/spec/containers/0/lifecycle/preStop/sleep/seconds";
     check(
         &pod::POD,
-        pod,
+        full_pod(),
         vec![
             (
                 env,
@@ -119,6 +123,16 @@ fn pods() {
                 json!(31),
                 "spec.containers[0].lifecycle.preStop.sleep.seconds: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30). Enable AllowPodLifecycleSleepActionZeroValue feature gate for zero sleep.",
             ),
+        ],
+    );
+}
+
+#[test]
+fn pod_specs() {
+    check(
+        &pod::POD,
+        full_pod(),
+        vec![
             (
                 "/spec/volumes/1/hostPath/path",
                 json!("/x/../y"),
@@ -332,6 +346,12 @@ fn jobs() {
         None,
         vec![("/spec/completions", json!(5), &format!("spec.completions: Invalid value: 5: {detail}"))],
     );
+}
+
+#[test]
+fn cron_jobs() {
+    let mut pods = template();
+    pods["spec"]["restartPolicy"] = json!("Never");
     let cron = json!({"metadata": {"name": "c"}, "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": pods}}}});
     check(
         &batch::CRON_JOB,

@@ -45,10 +45,13 @@ const USAGE: &[Family] = &[
     }),
 ];
 
+/// Takes a container's labels, its usage and what it is.
+type Visit<'a> = &'a mut dyn FnMut(&[(&str, &str)], &Usage, &ContainerUse);
+
 fn containers(page: &mut Page, pods: &[PodUse]) {
     let none = ContainerUse::default();
     // A pod's own cgroup is the container without a name.
-    let each = |visit: &mut dyn FnMut(&[(&str, &str)], &Usage, &ContainerUse)| {
+    let each = |visit: Visit| {
         for pod in pods {
             let whole = (&none, &pod.usage, &pod.sandbox);
             for (container, usage, id) in

@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn additions() {
         let new = url("http://10.0.0.9:1");
-        let cases: [(&[&str], &[String], bool, Result<(), Refusal>); 8] = [
+        type Case<'a> = (&'a [&'a str], &'a [String], bool, Result<(), Refusal>);
+        let cases: [Case; 8] = [
             (&["vsa"], &new, false, Ok(())),
             (&["vsa", "v"], &new, false, Err(Refusal::NotEnoughStarted)),
             (&["vsa", "vsa", "v"], &new, false, Err(Refusal::NotEnoughStarted)),

@@ -22,7 +22,7 @@ use crate::proxy::Rule;
 
 const ROUNDS_PER_RUN: usize = 10;
 const CLIENTS: usize = 6;
-const PACE: Duration = Duration::from_millis(15);
+const PACE: Duration = Duration::from_millis(4);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -184,7 +184,9 @@ async fn last_write(cluster: &Cluster) -> i64 {
 fn check(record: &Record, end: i64, seed: u64) {
     let started = Instant::now();
     let (watches, operations) = (record.watches.lock(), record.operations.lock());
-    let mut history = guarantees::merge(&watches).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    // Who watches a single key sees only a part of a revision that changes several.
+    let collectors: Vec<_> = watches.iter().filter(|watch| watch.prefix.is_empty()).cloned().collect();
+    let mut history = guarantees::merge(&collectors).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     let missing: Vec<i64> = (2..=end).filter(|revision| !history.contains_key(revision)).collect();
     assert!(missing.is_empty(), "seed {seed}: nobody saw revisions {missing:?} of {end}");
     for watch in watches.iter() {
