@@ -202,8 +202,7 @@ impl Volumes {
                 && selector.matches(Some(&volume.object.metadata.labels))
         };
         let free = self.volumes.iter().map(|(name, volume)| (&**name, volume)).filter(fits);
-        free.min_by_key(|(name, v)| (v.object.spec.claim_ref.is_none(), v.capacity(), *name))
-            .map(|(name, _)| name)
+        free.min_by_key(|(name, v)| (v.object.spec.claim_ref.is_none(), v.capacity(), *name)).map(|(name, _)| name)
     }
 
     fn is_free_for(&self, name: &str, volume: &Volume, claim: &ClaimObject) -> bool {

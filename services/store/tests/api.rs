@@ -371,13 +371,14 @@ async fn the_quota_stops_puts_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let (port, (trigger, shutdown)) = (free_port(), Shutdown::pair());
     let mut args = arguments(folder.path(), port);
-    args.push("--quota-backend-bytes=400000".into());
+    // Above what empty memory tables take, or an empty store would be full.
+    args.push("--quota-backend-bytes=24000000".into());
     let task = tokio::spawn(store::run(args, shutdown));
     let channel = connect(&format!("http://127.0.0.1:{port}")).await;
     let mut kv = KvClient::new(channel.clone());
     let mut refused = None;
     for turn in 0..2000 {
-        if let Err(status) = kv.put(put(&format!("/q/{turn}"), &"x".repeat(1000))).await {
+        if let Err(status) = kv.put(put(&format!("/q/{turn}"), &noise(turn))).await {
             refused = Some(status);
             break;
         }
@@ -411,6 +412,16 @@ async fn the_quota_stops_puts_and_nothing_else() {
     tokio::time::timeout(LIMIT, async { while kv.put(put("/q/again", "1")).await.is_err() {} }).await.unwrap();
     trigger.trigger();
     task.await.unwrap().unwrap();
+}
+
+/// 64 KiB that no compression makes smaller than half.
+fn noise(seed: u64) -> String {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b' ' + u8::try_from((state >> 58) & 63).unwrap())
+    };
+    (0..64 << 10).map(|_| next()).collect()
 }
 
 /// What a plain HTTP client sees.

@@ -40,10 +40,10 @@ mod tests {
 
     #[test]
     fn keys_that_stand_twice() {
-        let (tree, complaints) = parse(b"\na: 1\nb:\n  c: x\n  c: y\n").expect("a tree");
+        let (tree, complaints) = parse(b"\na: 1\nb:\n  c: x\n  c: z\n").expect("a tree");
         assert_eq!(
             (tree, complaints),
-            (json!({"a": 1, "b": {"c": "y"}}), vec!["line 5: key \"c\" already set in map".to_string()])
+            (json!({"a": 1, "b": {"c": "z"}}), vec!["line 5: key \"c\" already set in map".to_string()])
         );
         assert!(parse(b"a: [").is_err());
     }

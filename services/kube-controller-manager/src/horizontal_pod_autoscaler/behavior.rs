@@ -101,67 +101,31 @@ impl History {
     ) -> (i64, (&'static str, &'static str, String)) {
         let most = object::int(hpa, "/spec/maxReplicas").unwrap_or(i64::MAX);
         let least = object::int(hpa, "/spec/minReplicas").unwrap_or(1);
-        let text = |t: &str| t.to_owned();
+        let limited = |replicas, reason, why: &str| (replicas, ("True", reason, why.to_owned()));
+        let too_many =
+            || limited(most, "TooManyReplicas", "the desired replica count is more than the maximum replica count");
+        let too_few =
+            || limited(least, "TooFewReplicas", "the desired replica count is less than the minimum replica count");
         if stable > current {
             let allowed = self.bound(up, current, true, now).max(current);
             if stable > allowed.min(most) {
-                return if allowed < most {
-                    (
-                        allowed,
-                        (
-                            "True",
-                            "ScaleUpLimit",
-                            text("the desired replica count is increasing faster than the maximum scale rate"),
-                        ),
-                    )
-                } else {
-                    (
-                        most,
-                        (
-                            "True",
-                            "TooManyReplicas",
-                            text("the desired replica count is more than the maximum replica count"),
-                        ),
-                    )
-                };
+                let why = "the desired replica count is increasing faster than the maximum scale rate";
+                return if allowed < most { limited(allowed, "ScaleUpLimit", why) } else { too_many() };
             }
         } else if stable < current {
             let allowed = self.bound(down, current, false, now).min(current);
             if stable < allowed.max(least) {
-                return if allowed > least {
-                    (
-                        allowed,
-                        (
-                            "True",
-                            "ScaleDownLimit",
-                            text("the desired replica count is decreasing faster than the maximum scale rate"),
-                        ),
-                    )
-                } else {
-                    (
-                        least,
-                        (
-                            "True",
-                            "TooFewReplicas",
-                            text("the desired replica count is less than the minimum replica count"),
-                        ),
-                    )
-                };
+                let why = "the desired replica count is decreasing faster than the maximum scale rate";
+                return if allowed > least { limited(allowed, "ScaleDownLimit", why) } else { too_few() };
             }
         }
         if stable > most {
-            return (
-                most,
-                ("True", "TooManyReplicas", text("the desired replica count is more than the maximum replica count")),
-            );
+            return too_many();
         }
         if stable < least {
-            return (
-                least,
-                ("True", "TooFewReplicas", text("the desired replica count is less than the minimum replica count")),
-            );
+            return too_few();
         }
-        (stable, ("False", "DesiredWithinRange", text("the desired count is within the acceptable range")))
+        (stable, ("False", "DesiredWithinRange", "the desired count is within the acceptable range".to_owned()))
     }
 
     /// The farthest that the policies allow to go from here.

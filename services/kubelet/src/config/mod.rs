@@ -226,8 +226,6 @@ pub struct Authorization {
 
 impl Default for KubeletConfiguration {
     fn default() -> Self {
-        let any = IpAddr::from([0, 0, 0, 0]);
-        let local = IpAddr::from([127, 0, 0, 1]);
         KubeletConfiguration {
             api_version: String::new(),
             kind: String::new(),
@@ -246,9 +244,9 @@ impl Default for KubeletConfiguration {
             tls_private_key_file: PathBuf::new(),
             static_pod_path: String::new(),
             resolv_conf: "/etc/resolv.conf".into(),
-            address: any,
+            address: IpAddr::from([0, 0, 0, 0]),
             port: 10250,
-            healthz_bind_address: local,
+            healthz_bind_address: IpAddr::from([127, 0, 0, 1]),
             healthz_port: 10248,
             read_only_port: 0,
             rotate_certificates: false,

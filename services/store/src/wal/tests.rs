@@ -139,7 +139,7 @@ fn damage_is_named_by_file_and_offset() {
     let mut starts = Vec::new();
     for index in 0..3 {
         starts.push(log.wal.offset);
-        log.wal.append(&[(index, vec![7; 3000])]).unwrap().sync().unwrap();
+        log.wal.append(&[(index, vec![7; 2000])]).unwrap().sync().unwrap();
     }
     let stored = log.wal.stored(1, 2).remove(0);
     drop(log);
@@ -166,7 +166,8 @@ fn damage_is_named_by_file_and_offset() {
     }
     fs::write(&file, &whole).unwrap();
     let refused = Wal::open(folder.path(), |index, _| if index == 2 { Err("unreadable".into()) } else { Ok(()) });
-    assert!(refused.unwrap_err().to_string().ends_with(&format!("at offset {}: unreadable", starts[2])));
+    let error = refused.unwrap_err().to_string();
+    assert!(error.ends_with(&format!("at offset {}: unreadable", starts[2])), "{error}");
 }
 
 #[test]

@@ -145,6 +145,8 @@ async fn different_contents_raise_the_alarm() {
     let victim = (cluster.leader().await + 1) % 3;
     let id = cluster.id(victim).await;
     cluster.agree().await;
+    // Until tables are written the record is in the log alone.
+    cluster.clients(victim).maintenance.defragment(pb::DefragmentRequest {}).await.unwrap();
     cluster.kill(victim);
     falsify(&cluster.nodes[victim].folder.join("member"));
     cluster.start_member(victim);
