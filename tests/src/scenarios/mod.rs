@@ -52,7 +52,6 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("restarts", restarts::run),
     everywhere("kills", kills::run),
     everywhere("leftovers", leftovers::run),
-    Scenario { name: "full_disk", drivers: QEMU, why_not: "the node's disk is this host's", run: full_disk::run },
     Scenario {
         name: "pair",
         drivers: NAMESPACE,
@@ -66,4 +65,6 @@ pub const SCENARIOS: &[Scenario] = &[
         run: orderly::run,
     },
     everywhere("power", power::run),
+    // Last: for five minutes afterwards the node takes no pods, as with upstream's kubelet (disk pressure).
+    Scenario { name: "full_disk", drivers: QEMU, why_not: "the node's disk is this host's", run: full_disk::run },
 ];
