@@ -321,10 +321,12 @@ impl Consensus {
         self.raft.current_leader().await
     }
 
-    /// The term in which this member leads, if it does.
+    /// The term in which this member leads, if it does; changes of it wake whoever awaits `server_metrics`, which openraft
+    /// writes before the metrics that hold everything: who asked those when woken would still see the time before.
     pub fn leading_term(&self) -> Option<u64> {
-        let metrics = self.metrics.borrow_watched();
-        metrics.state.is_leader().then_some(metrics.current_term)
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.state.is_leader().then_some(metrics.vote.leader_id.term)
     }
 
     /// Term, committed index and applied index.
