@@ -2,12 +2,15 @@
 //! terms and times. Left out where etcd is not installed (Debian: etcd-server, etcd-client).
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod ports;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use daemon::Shutdown;
+use ports::free_port;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PEER_URL: &str = "http://127.0.0.1:2380";
@@ -70,10 +73,6 @@ const COMMANDS: &[(&str, &str)] = &[
 
 fn installed(program: &str) -> bool {
     Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// etcd; killed at the end.

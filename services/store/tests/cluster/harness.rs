@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::client::Clients;
+use crate::ports::free_port;
 use crate::proxy::Network;
 
 /// How long anything may take on a busy machine.
@@ -66,10 +67,6 @@ pub struct Cluster {
     pub network: Network,
     flags: Vec<String>,
     folder: TempDir,
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Cluster {
