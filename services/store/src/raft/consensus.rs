@@ -311,6 +311,44 @@ impl Consensus {
         }
     }
 
+    /// Gives `call` up when another member leads: a leader that hangs never answers.
+    ///
+    /// # Errors
+    /// Given up, or the call's own error.
+    pub async fn while_led_by<T, F>(&self, leader: u64, call: F) -> Result<T, tonic::Status>
+    where
+        F: Future<Output = Result<T, tonic::Status>>,
+    {
+        let mut metrics = self.raft.server_metrics();
+        let other = async {
+            while metrics.borrow_watched().current_leader == Some(leader) && metrics.changed().await.is_ok() {}
+        };
+        tokio::select! {
+            answer = call => answer,
+            () = other => Err(Error::from(Refusal::LeaderFailed).into()),
+        }
+    }
+
+    /// Repeats what may happen twice while leaders change or do not answer, as etcd does for leases.
+    ///
+    /// # Errors
+    /// No leader in time, or the attempt's own error.
+    pub async fn again<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, tonic::Status>
+    where
+        F: Future<Output = Result<T, tonic::Status>>,
+    {
+        let deadline = Instant::now() + self.limit;
+        loop {
+            match attempt().await {
+                Err(status) if status.code() == tonic::Code::Unavailable => {
+                    tracing::debug!(%status, "no answer from a leader yet");
+                    self.pause(deadline).await?;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Whether this member leads.
     pub fn is_leader(&self) -> bool {
         self.raft.is_leader()

@@ -32,14 +32,14 @@ async fn keep_alive_here(member: &Member, id: i64) -> Result<pb::LeaseKeepAliveR
     Ok(pb::LeaseKeepAliveResponse { header: member.complete(None), id, ttl })
 }
 
-async fn keep_alive(member: &Member, id: i64, forwarded: bool) -> Result<pb::LeaseKeepAliveResponse, Status> {
-    if forwarded {
-        return Ok(keep_alive_here(member, id).await?);
-    }
-    let there = member.consensus.on_leader(async |_, channel| {
+async fn keep_alive(member: &Member, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    let there = member.consensus.on_leader(async |leader, channel| {
         let one = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
-        let mut answers = LeaseClient::new(channel).lease_keep_alive(super::forwarded(one)).await?.into_inner();
-        answers.message().await?.ok_or_else(|| Error::from(Refusal::NoLeader).into())
+        let answer = async {
+            let mut answers = LeaseClient::new(channel).lease_keep_alive(super::forwarded(one)).await?.into_inner();
+            answers.message().await?.ok_or_else(|| Error::from(Refusal::NoLeader).into())
+        };
+        member.consensus.while_led_by(leader, answer).await
     });
     match there.await? {
         Some(answer) => Ok(pb::LeaseKeepAliveResponse { header: member.complete(None), ..answer }),
@@ -85,7 +85,12 @@ impl lease_server::Lease for Lease {
         let (member, mut requests) = (self.0.clone(), request.into_inner());
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
-                let response = keep_alive(&member, request.id, forwarded).await;
+                let id = request.id;
+                let response = if forwarded {
+                    keep_alive_here(&member, id).await.map_err(Status::from)
+                } else {
+                    member.consensus.again(|| keep_alive(&member, id)).await
+                };
                 let failed = response.is_err();
                 if out.send(response).await.is_err() || failed {
                     return;
