@@ -19,7 +19,7 @@ use super::state_machine::StateMachine;
 use super::transport::{Lane, Transport, never_sent};
 use super::wire::pb;
 use super::{LogId, Types, term};
-use crate::command::{Command, Operation, Outcome, Reply};
+use crate::command::{Command, Outcome, Proposal, Reply};
 use crate::error::{Error, Refusal};
 
 /// How long to wait before asking again while no member leads.
@@ -96,8 +96,8 @@ impl Consensus {
     ///
     /// # Errors
     /// The change was refused; or no leader took it in time; or it is unknown whether it happened.
-    pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
-        let outcome = tokio::time::timeout(self.limit, self.proposer.propose(operation)).await;
+    pub async fn propose(&self, proposal: Proposal) -> Result<Outcome, Error> {
+        let outcome = tokio::time::timeout(self.limit, self.proposer.propose(proposal)).await;
         outcome.unwrap_or(Err(Refusal::Timeout.into()))
     }
 
