@@ -35,6 +35,8 @@ pub fn run() -> Result<()> {
     }
     step(start, "the same image twice");
     same_bytes()?;
+    step(start, "the API server alone");
+    crate::api::run(&[])?;
     step(start, "end-to-end tests in QEMU");
     crate::e2e::run(DriverName::Qemu, false, &[])?;
     step(start, "end-to-end tests in namespaces");
