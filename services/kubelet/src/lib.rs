@@ -20,6 +20,7 @@ mod node_status;
 mod objects;
 mod observed;
 mod pleg;
+mod plugins;
 mod pod;
 mod pod_workers;
 mod probes;
@@ -73,6 +74,8 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
     spawn(&mut tasks, eviction::run(Arc::clone(&shared), workers.clone(), pressure, shutdown.clone()));
     spawn(&mut tasks, log_rotation::run(Arc::clone(&shared), shutdown.clone()));
+    let registry = shared.root.join("plugins_registry");
+    tasks.spawn(plugins::registry::run(registry, plugin_table(&shared), shutdown.clone()));
     spawn(&mut tasks, static_pods::run(Arc::clone(&shared), workers.clone(), shutdown.clone()));
     let (ends_with, ended) = (Arc::clone(&shared), workers.clone());
     let followed = workers.clone();
@@ -114,6 +117,11 @@ fn spawn(tasks: &mut tokio::task::JoinSet<Outcome>, work: impl Future<Output = (
     });
 }
 
+/// Who takes plugins in.
+fn plugin_table(shared: &Arc<Shared>) -> plugins::Table {
+    Arc::new(vec![Arc::new(volumes::csi::Registration(Arc::clone(&shared.csi)))])
+}
+
 fn build(
     flags: &Flags,
     config: KubeletConfiguration,
@@ -148,6 +156,7 @@ fn build(
     let host_ips: Vec<String> = config::node_ip(flags).iter().map(ToString::to_string).collect();
     Ok(Shared {
         objects: objects::Objects::new(client.clone(), wake.clone()),
+        csi: Arc::new(volumes::csi::Csi::new(client.clone(), &node_name, &flags.root_dir, wake.clone())),
         admitted: admitted::Admitted::new(wake),
         tokens: tokens::Tokens::new(client.clone()),
         images: images::Images::new(config.parallel_pulls()),

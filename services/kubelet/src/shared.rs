@@ -26,6 +26,7 @@ use crate::sync::fields::Surroundings;
 use crate::sync::resources::NodeFacts;
 use crate::sync::security::NodeSecurity;
 use crate::tokens::Tokens;
+use crate::volumes::csi::Csi;
 
 /// Shared state; one for the process.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Shared {
     pub cri: Cri,
     /// ConfigMaps and Secrets.
     pub objects: Objects,
+    /// Volumes of CSI drivers.
+    pub csi: Arc<Csi>,
     /// Service-account tokens.
     pub tokens: Tokens,
     /// Image presence and pulls.
