@@ -10,6 +10,7 @@ mod actions;
 mod admission;
 mod admitted;
 mod backoff;
+mod certificates;
 mod cgroups;
 mod config;
 mod eviction;
@@ -61,6 +62,10 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
         None => KubeletConfiguration::default(),
     };
     config.override_by(&flags)?;
+    certificates::bootstrap(&flags, &config::node_name(&flags), &shutdown).await?;
+    if shutdown.triggered() {
+        return Ok(());
+    }
     let (network, network_ready) = watch::channel(false);
     let (pressure, low) = watch::channel(Pressure::default());
     let (wake, mut woken) = mpsc::unbounded_channel();
@@ -73,6 +78,14 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     spawn(&mut tasks, node_status::renew(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
     spawn(&mut tasks, eviction::run(Arc::clone(&shared), workers.clone(), pressure, shutdown.clone()));
+    for (wanted, role) in [
+        (shared.config.rotate_certificates, certificates::Role::Client),
+        (shared.config.server_tls_bootstrap, certificates::Role::Server),
+    ] {
+        if wanted {
+            spawn(&mut tasks, certificates::run(Arc::clone(&shared), role, shutdown.clone()));
+        }
+    }
     spawn(&mut tasks, log_rotation::run(Arc::clone(&shared), shutdown.clone()));
     let registry = shared.root.join("plugins_registry");
     tasks.spawn(plugins::registry::run(registry, plugin_table(&shared), shutdown.clone()));
@@ -180,6 +193,7 @@ fn build(
         network_ready,
         machine,
         cgroups,
+        serving: Arc::default(),
         probe_tally: probes::tally::Tally::default(),
     })
 }

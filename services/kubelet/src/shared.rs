@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::admission;
 use crate::admitted::Admitted;
+use crate::certificates::Serving;
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfiguration;
 use crate::images::Images;
@@ -81,6 +82,8 @@ pub struct Shared {
     pub machine: Machine,
     /// Pod cgroups, if there are any.
     pub cgroups: Option<Cgroups>,
+    /// The certificate of the kubelet's server, where the cluster issues it.
+    pub serving: Arc<Serving>,
     /// How probes went.
     pub probe_tally: Tally,
 }
