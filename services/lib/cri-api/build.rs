@@ -11,9 +11,13 @@ const PROTOS: &[&str] = &[
     "proto/containerd/namespaces.proto",
 ];
 
+/// What node plugins serve: the servers are for the plugins of tests.
+const PLUGINS: &[&str] = &["proto/csi.proto", "proto/pluginregistration.proto"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
+    tonic_prost_build::configure().compile_fds(protox::compile(PLUGINS, ["proto"])?)?;
     Ok(())
 }

@@ -46,6 +46,9 @@ pub struct Flags {
     /// kubeconfig of the node's identity
     #[arg(long)]
     pub kubeconfig: PathBuf,
+    /// kubeconfig with which the node asks for its identity, if --kubeconfig does not exist yet
+    #[arg(long)]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// name of the Node object; the host's name by default
     #[arg(long)]
     pub hostname_override: Option<String>,
@@ -414,7 +417,6 @@ mod tests {
             ("kubeReserved: {gpu: '1'}", "kubeReserved"),
             ("cpuManagerPolicy: static", "cpuManagerPolicy"),
             ("memorySwap: {swapBehavior: Always}", "memorySwap.swapBehavior"),
-            ("rotateCertificates: true", "rotateCertificates"),
             ("readOnlyPort: 10255", "readOnlyPort"),
             ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "crashLoopBackOff.maxContainerRestartPeriod"),
             ("shutdownGracePeriodCriticalPods: 1m", "shutdownGracePeriodCriticalPods"),
