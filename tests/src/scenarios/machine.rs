@@ -36,7 +36,29 @@ pub fn run(context: &Context) -> Result<()> {
         ensure!(line.contains("Running"), "{line}");
         Ok(())
     })?;
+    store(context)?;
     docker_archive(context)
+}
+
+/// What an administrator asks of the store, all but what would change its content.
+fn store(context: &Context) -> Result<()> {
+    let members = context.cortenctl(&["store", "members"])?;
+    let id = members.lines().nth(1).and_then(|line| line.split_whitespace().next()).unwrap_or_default().to_owned();
+    let file = context.cluster.folder.join("store.snapshot").display().to_string();
+    let asked: [(&[&str], &str); 5] = [
+        (&["store", "status"], "leader"),
+        (&["store", "alarm", "disarm"], ""),
+        (&["store", "defrag"], "defragmented"),
+        (&["store", "move-leader", &id], "leads"),
+        (&["store", "snapshot", &file], &file),
+    ];
+    for (arguments, expected) in asked {
+        let said = context.cortenctl(arguments)?;
+        ensure!(said.contains(expected), "cortenctl {} says: {said}", arguments.join(" "));
+    }
+    let alarms = context.cortenctl(&["store", "alarm"])?;
+    ensure!(alarms.trim().is_empty(), "alarms: {alarms}");
+    Ok(std::fs::remove_file(&file)?)
 }
 
 /// An archive as `docker save` writes it is taken like an OCI archive, and its image runs.
