@@ -9,6 +9,7 @@
 mod actions;
 mod admission;
 mod admitted;
+mod allocation;
 mod backoff;
 mod cgroups;
 mod config;
@@ -68,6 +69,9 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     let mut tasks = tokio::task::JoinSet::<Outcome>::new();
     tasks.spawn(server::healthz(Arc::clone(&shared), shutdown.clone()));
     tasks.spawn(server::run(Arc::clone(&shared), shutdown.clone()));
+    tasks.spawn(allocation::devices::registration::serve(Arc::clone(&shared.allocation.devices), shutdown.clone()));
+    spawn(&mut tasks, allocation::cpus::shared::run(Arc::clone(&shared), shutdown.clone()));
+    tasks.spawn(allocation::pod_resources::serve(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, node_status::run(Arc::clone(&shared), flags, network, shutdown.clone()));
     spawn(&mut tasks, node_status::renew(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
@@ -149,6 +153,7 @@ fn build(
     Ok(Shared {
         objects: objects::Objects::new(client.clone(), wake.clone()),
         admitted: admitted::Admitted::new(wake),
+        allocation: allocation::Allocation::restore(&flags.root_dir, &config)?,
         tokens: tokens::Tokens::new(client.clone()),
         images: images::Images::new(config.parallel_pulls()),
         services: Informer::start(client.clone(), resource::SERVICES, InformerParams::default()),
