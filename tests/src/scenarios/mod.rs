@@ -9,6 +9,7 @@ mod configuration;
 mod controllers;
 mod full_disk;
 mod kills;
+mod kubelet;
 mod leftovers;
 mod machine;
 mod orderly;
@@ -45,6 +46,7 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("machine", machine::run),
     everywhere("commands", commands::run),
     everywhere("workload", workload::run),
+    everywhere("kubelet", kubelet::run),
     everywhere("controllers", controllers::run),
     everywhere("streams", streams::run),
     everywhere("refusals", refusals::run),
