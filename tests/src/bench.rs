@@ -6,7 +6,7 @@ mod hollow;
 mod scheduling;
 mod shapes;
 mod sizes;
-mod stack;
+pub mod stack;
 
 use std::fs;
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! cortenctl, the console and the power button. It must never reach around those, and never sleeps: it waits for
 //! something with a deadline. Start reading at [`scenarios`].
 
+mod api;
 mod bench;
 mod context;
 mod docker_save;
@@ -41,6 +42,11 @@ enum Command {
     /// Measures parts of the system.
     #[command(subcommand)]
     Bench(bench::command::Bench),
+    /// Checks of the API server alone, on one of its own with a store: what a cluster would hide or not survive.
+    Api {
+        /// Only these checks; all when none is named.
+        check: Vec<String>,
+    },
     /// Runs everything that continuous integration runs.
     Verify,
 }
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::E2e { driver, keep, scenario } => e2e::run(driver, keep, &scenario),
         Command::Bench(bench) => bench::command::run(bench),
+        Command::Api { check } => api::run(&check),
         Command::Verify => verify::run(),
     };
     match outcome {

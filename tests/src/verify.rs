@@ -8,8 +8,10 @@ use anyhow::{Context, Result, bail};
 use image::Tool;
 use qemu::{Artifacts, DriverName};
 
-/// What the checks themselves need: the list of files comes from git.
-const TOOLS: &[Tool] = &[Tool::new("git", "git")];
+/// What the checks themselves need: the list of files comes from git, and the store is compared with etcd. The packages have
+/// the same names in Debian 12 (etcd 3.4) and 13 (etcd 3.5).
+const TOOLS: &[Tool] =
+    &[Tool::new("git", "git"), Tool::new("etcd", "etcd-server"), Tool::new("etcdctl", "etcd-client")];
 
 /// The checks that cargo itself does.
 const CARGO_CHECKS: &[(&str, &[&str])] = &[
@@ -33,6 +35,8 @@ pub fn run() -> Result<()> {
     }
     step(start, "the same image twice");
     same_bytes()?;
+    step(start, "the API server alone");
+    crate::api::run(&[])?;
     step(start, "end-to-end tests in QEMU");
     crate::e2e::run(DriverName::Qemu, false, &[])?;
     step(start, "end-to-end tests in namespaces");

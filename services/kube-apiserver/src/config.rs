@@ -105,6 +105,18 @@ pub struct Config {
     pub front_proxy: FrontProxy,
     #[command(flatten)]
     pub oidc: OidcFlags,
+    /// Whether requests are held back by priority and fairness rather than by two counts.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_priority_and_fairness: bool,
+    /// Reads at a time; 0: no limit. With priority and fairness only the sum of both limits counts: the server's seats.
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: u32,
+    /// Writes at a time; 0: no limit.
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: u32,
+    /// How long requests are still taken after the order to end, while /readyz already fails.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    pub shutdown_delay_duration: std::time::Duration,
     /// Shortest life of a watch that sets no timeout, in seconds.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,

@@ -16,6 +16,7 @@ pub mod config;
 pub mod discovery;
 pub mod endpoints;
 pub mod errors;
+pub mod flowcontrol;
 pub mod openapi;
 pub mod patch;
 pub mod printers;

@@ -11,6 +11,7 @@ mod admission;
 mod admitted;
 mod allocation;
 mod backoff;
+mod certificates;
 mod cgroups;
 mod config;
 mod eviction;
@@ -21,6 +22,7 @@ mod node_status;
 mod objects;
 mod observed;
 mod pleg;
+mod plugins;
 mod pod;
 mod pod_workers;
 mod probes;
@@ -61,6 +63,10 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
         None => KubeletConfiguration::default(),
     };
     config.override_by(&flags)?;
+    certificates::bootstrap(&flags, &config::node_name(&flags), &shutdown).await?;
+    if shutdown.triggered() {
+        return Ok(());
+    }
     let (network, network_ready) = watch::channel(false);
     let (pressure, low) = watch::channel(Pressure::default());
     let (wake, mut woken) = mpsc::unbounded_channel();
@@ -76,7 +82,17 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     spawn(&mut tasks, node_status::renew(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
     spawn(&mut tasks, eviction::run(Arc::clone(&shared), workers.clone(), pressure, shutdown.clone()));
+    for (wanted, role) in [
+        (shared.config.rotate_certificates, certificates::Role::Client),
+        (shared.config.server_tls_bootstrap, certificates::Role::Server),
+    ] {
+        if wanted {
+            spawn(&mut tasks, certificates::run(Arc::clone(&shared), role, shutdown.clone()));
+        }
+    }
     spawn(&mut tasks, log_rotation::run(Arc::clone(&shared), shutdown.clone()));
+    let registry = shared.root.join("plugins_registry");
+    tasks.spawn(plugins::registry::run(registry, plugin_table(&shared), shutdown.clone()));
     spawn(&mut tasks, static_pods::run(Arc::clone(&shared), workers.clone(), shutdown.clone()));
     let (ends_with, ended) = (Arc::clone(&shared), workers.clone());
     let followed = workers.clone();
@@ -118,6 +134,11 @@ fn spawn(tasks: &mut tokio::task::JoinSet<Outcome>, work: impl Future<Output = (
     });
 }
 
+/// Who takes plugins in.
+fn plugin_table(shared: &Arc<Shared>) -> plugins::Table {
+    Arc::new(vec![Arc::new(volumes::csi::Registration(Arc::clone(&shared.csi)))])
+}
+
 fn build(
     flags: &Flags,
     config: KubeletConfiguration,
@@ -152,6 +173,7 @@ fn build(
     let host_ips: Vec<String> = config::node_ip(flags).iter().map(ToString::to_string).collect();
     Ok(Shared {
         objects: objects::Objects::new(client.clone(), wake.clone()),
+        csi: Arc::new(volumes::csi::Csi::new(client.clone(), &node_name, &flags.root_dir, wake.clone())),
         admitted: admitted::Admitted::new(wake),
         allocation: allocation::Allocation::restore(&flags.root_dir, &config)?,
         tokens: tokens::Tokens::new(client.clone()),
@@ -176,6 +198,7 @@ fn build(
         network_ready,
         machine,
         cgroups,
+        serving: Arc::default(),
         probe_tally: probes::tally::Tally::default(),
     })
 }

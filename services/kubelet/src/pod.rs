@@ -172,6 +172,12 @@ model! {
         name: String, empty_dir: Option<EmptyDir>, host_path: Option<HostPath>, config_map: Option<ConfigMapVolume>,
         secret: Option<SecretVolume>, #[serde(rename = "downwardAPI")] downward_api: Option<DownwardVolume>, projected: Option<ProjectedVolume>,
         persistent_volume_claim: Option<ClaimVolume>, ephemeral: Option<Value>, image: Option<ImageVolume>,
+        csi: Option<CsiVolume>, #[serde(flatten)] other: BTreeMap<String, Value>,
+    }
+    /// A volume of a CSI driver that lives with the pod.
+    CsiVolume {
+        driver: String, read_only: bool, fs_type: Option<String>, volume_attributes: Map,
+        node_publish_secret_ref: Option<ObjectRef>,
     }
     /// A claim on a persistent volume.
     ClaimVolume { claim_name: String, read_only: bool }
@@ -197,7 +203,7 @@ model! {
     Projection {
         config_map: Option<ProjectedObject>, secret: Option<ProjectedObject>,
         #[serde(rename = "downwardAPI")] downward_api: Option<DownwardVolume>,
-        service_account_token: Option<TokenProjection>,
+        service_account_token: Option<TokenProjection>, #[serde(flatten)] other: BTreeMap<String, Value>,
     }
     /// A ConfigMap or Secret in a projected volume.
     ProjectedObject { name: String, items: Vec<KeyToPath>, optional: bool }

@@ -15,7 +15,8 @@ const SLOW: Duration = Duration::from_secs(240);
 /// A failed call, as text.
 pub type Answer<T> = Result<T, String>;
 
-fn text(status: tonic::Status) -> String {
+/// A failed call, as clients of the runtime and of plugins show it.
+pub fn text(status: tonic::Status) -> String {
     let code = format!("{:?}", status.code());
     format!("rpc error: code = {code} desc = {}", status.message())
 }

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, watch};
 use crate::admission;
 use crate::admitted::Admitted;
 use crate::allocation::Allocation;
+use crate::certificates::Serving;
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfiguration;
 use crate::images::Images;
@@ -27,6 +28,7 @@ use crate::sync::fields::Surroundings;
 use crate::sync::resources::NodeFacts;
 use crate::sync::security::NodeSecurity;
 use crate::tokens::Tokens;
+use crate::volumes::csi::Csi;
 
 /// Shared state; one for the process.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub struct Shared {
     pub cri: Cri,
     /// ConfigMaps and Secrets.
     pub objects: Objects,
+    /// Volumes of CSI drivers.
+    pub csi: Arc<Csi>,
     /// Service-account tokens.
     pub tokens: Tokens,
     /// Image presence and pulls.
@@ -81,6 +85,8 @@ pub struct Shared {
     pub machine: Machine,
     /// Pod cgroups, if there are any.
     pub cgroups: Option<Cgroups>,
+    /// The certificate of the kubelet's server, where the cluster issues it.
+    pub serving: Arc<Serving>,
     /// How probes went.
     pub probe_tally: Tally,
 }

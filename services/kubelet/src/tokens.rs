@@ -51,20 +51,28 @@ impl Tokens {
     /// # Errors
     /// The API server gave none and no valid one is left.
     pub async fn get(&self, pod: &Pod, audience: &str, seconds: i64) -> Result<String, String> {
+        self.get_until(pod, audience, seconds).await.map(|(text, _)| text)
+    }
+
+    /// As above, with the second since 1970 in which the token ends.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn get_until(&self, pod: &Pod, audience: &str, seconds: i64) -> Result<(String, i64), String> {
         let key = Key { uid: pod.metadata.uid.clone(), audience: audience.to_owned(), seconds };
         let kept = self.kept.lock().get(&key).cloned();
         if let Some(token) = kept.as_ref().filter(|t| now() < t.renew_at()) {
-            return Ok(token.text.clone());
+            return Ok((token.text.clone(), token.expires));
         }
         match self.request(pod, audience, seconds).await {
             Ok(token) => {
-                let text = token.text.clone();
+                let (text, expires) = (token.text.clone(), token.expires);
                 self.kept.lock().insert(key, token);
-                Ok(text)
+                Ok((text, expires))
             }
             // A token that is merely due for renewal still works while the server is away.
             Err(error) => match kept.filter(|t| now() < t.expires) {
-                Some(token) => Ok(token.text),
+                Some(token) => Ok((token.text, token.expires)),
                 None => Err(error),
             },
         }

@@ -11,13 +11,18 @@ const PROTOS: &[&str] = &[
     "proto/containerd/namespaces.proto",
 ];
 
-/// Interfaces of which the kubelet is the server, or its tests are.
-const KUBELET_PROTOS: &[&str] = &["proto/kubelet/device_plugin.proto", "proto/kubelet/pod_resources.proto"];
+/// What node plugins and agents speak with the kubelet: the servers are for the kubelet, and for the plugins of tests.
+const PLUGINS: &[&str] = &[
+    "proto/csi.proto",
+    "proto/pluginregistration.proto",
+    "proto/kubelet/device_plugin.proto",
+    "proto/kubelet/pod_resources.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
-    tonic_prost_build::configure().compile_fds(protox::compile(KUBELET_PROTOS, ["proto"])?)?;
+    tonic_prost_build::configure().compile_fds(protox::compile(PLUGINS, ["proto"])?)?;
     Ok(())
 }

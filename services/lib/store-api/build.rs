@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["mvcc.proto", "etcd.proto", "health.proto"], ["proto"])?;
+    let files = protox::compile(["mvcc.proto", "auth.proto", "etcd.proto", "health.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(files)?;
     Ok(())
 }

@@ -10,17 +10,33 @@ use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use store_api::etcdserverpb as pb;
 
+use crate::auth::{self, Caller};
 use crate::error::{Error, Refusal};
 
 /// A change that every member applies in the same order.
 #[derive(Clone, PartialEq, Message)]
 pub struct Proposal {
     /// What to do.
-    #[prost(oneof = "Operation", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Operation", tags = "1, 2, 3, 4, 5, 6, 7, 11")]
     pub operation: Option<Operation>,
     /// Several changes in one entry, done in order, each for itself; `operation` is empty then.
     #[prost(message, repeated, tag = "8")]
     pub batch: Vec<Proposal>,
+    /// Who wants it.
+    #[prost(oneof = "Caller", tags = "9, 10")]
+    pub caller: Option<Caller>,
+}
+
+impl Proposal {
+    /// What a client wants; without a name if it did not say.
+    pub fn by(caller: Option<Caller>, operation: Operation) -> Self {
+        Proposal { operation: Some(operation), batch: Vec::new(), caller }
+    }
+
+    /// What the store itself wants.
+    pub fn by_store(operation: Operation) -> Self {
+        Proposal::by(Some(Caller::Store(true)), operation)
+    }
 }
 
 /// The kinds of change.
@@ -41,13 +57,15 @@ pub enum Operation {
     LeaseRevoke(pb::LeaseRevokeRequest),
     #[prost(message, tag = "7")]
     Alarm(pb::AlarmRequest),
+    #[prost(message, tag = "11")]
+    Auth(auth::Change),
 }
 
 /// The result of applying a proposal.
 #[derive(Clone, PartialEq, Message)]
 pub struct Reply {
     /// `None` for entries without a client: blanks and memberships.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 15")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 15")]
     pub outcome: Option<Outcome>,
     /// One reply per change of a batch.
     #[prost(message, repeated, tag = "16")]
@@ -72,6 +90,9 @@ pub enum Outcome {
     LeaseRevoke(pb::LeaseRevokeResponse),
     #[prost(message, tag = "7")]
     Alarm(pb::AlarmResponse),
+    /// All answers to changes of users and roles consist of a header.
+    #[prost(message, tag = "8")]
+    Auth(pb::AuthEnableResponse),
     /// A [`Refusal`]'s number.
     #[prost(uint32, tag = "15")]
     Refused(u32),
@@ -126,18 +147,16 @@ impl Reply {
 pub struct Command(Arc<Proposal>);
 
 impl Command {
-    /// Wraps one change.
+    /// Wraps one change that the store itself wants.
     pub fn new(operation: Operation) -> Self {
-        Command::batch(vec![operation])
+        Command::batch(vec![Proposal::by_store(operation)])
     }
 
     /// Wraps changes.
-    pub fn batch(operations: Vec<Operation>) -> Self {
-        let one = |operation| Proposal { operation: Some(operation), batch: Vec::new() };
-        let mut batch: Vec<Proposal> = operations.into_iter().map(one).collect();
+    pub fn batch(mut batch: Vec<Proposal>) -> Self {
         Command(Arc::new(match batch.len() {
             1 => batch.remove(0),
-            _ => Proposal { operation: None, batch },
+            _ => Proposal { operation: None, batch, caller: None },
         }))
     }
 
@@ -164,10 +183,10 @@ impl Command {
         self.0.encode_raw(out);
     }
 
-    /// What to do, in order; `None` stands for something that this version does not know.
-    pub fn operations(&self) -> impl Iterator<Item = Option<&Operation>> {
+    /// What to do, in order; without an operation it is something that this version does not know.
+    pub fn proposals(&self) -> impl Iterator<Item = &Proposal> {
         let alone = self.0.batch.is_empty().then_some(&*self.0);
-        alone.into_iter().chain(&self.0.batch).map(|proposal| proposal.operation.as_ref())
+        alone.into_iter().chain(&self.0.batch)
     }
 }
 
@@ -189,6 +208,7 @@ fn name(operation: Option<&Operation>) -> &'static str {
         Some(Operation::LeaseGrant(_)) => "lease grant",
         Some(Operation::LeaseRevoke(_)) => "lease revoke",
         Some(Operation::Alarm(_)) => "alarm",
+        Some(Operation::Auth(_)) => "auth",
         None => "unknown",
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use store_api::etcdserverpb as pb;
 
-use crate::command::Operation;
+use crate::command::{Operation, Proposal};
 use crate::config::duration;
 use crate::error::{Error, Refusal};
 use crate::member::Member;
@@ -127,7 +127,7 @@ pub async fn run(member: Arc<Member>, retention: Retention, shutdown: daemon::Sh
         let due = compactor.due(Instant::now(), member.state.mvcc.revision());
         let Some(revision) = due.filter(|_| member.consensus.is_leader()) else { continue };
         let request = pb::CompactionRequest { revision, physical: false };
-        match member.consensus.propose(Operation::Compact(request)).await {
+        match member.consensus.propose(Proposal::by_store(Operation::Compact(request))).await {
             Ok(_) => tracing::info!(revision, "compacted automatically"),
             // Somebody else was faster.
             Err(Error::Refused(Refusal::Compacted)) => {}

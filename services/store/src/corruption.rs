@@ -7,7 +7,7 @@ use std::sync::Arc;
 use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::maintenance_client::MaintenanceClient;
 
-use crate::command::Operation;
+use crate::command::{Operation, Proposal};
 use crate::error::{Error, Refusal};
 use crate::member::Member;
 use crate::mvcc::Mvcc;
@@ -72,7 +72,7 @@ async fn compare(member: &Arc<Member>) -> Result<(), Error> {
             member_id: id,
             alarm: pb::AlarmType::Corrupt.into(),
         };
-        member.consensus.propose(Operation::Alarm(alarm)).await?;
+        member.consensus.propose(Proposal::by_store(Operation::Alarm(alarm))).await?;
     }
     tracing::info!(revision, members = sums.len(), "compared the members' contents");
     Ok(())

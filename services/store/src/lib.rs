@@ -8,6 +8,7 @@
 //! [`raft::membership`] (who is one) and [`raft::transfer`] (the way of one that is far behind); what an administrator does
 //! with a snapshot file is in `offline`, the comparison of the members' contents in `corruption`.
 
+pub mod auth;
 pub mod command;
 pub mod compactor;
 pub mod config;

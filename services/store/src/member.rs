@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use store_api::etcdserverpb as pb;
 use tokio::time::Instant;
 
-use crate::command::{Command, Operation, Outcome};
+use crate::auth::Caller;
+use crate::command::{Command, Operation, Outcome, Proposal};
 use crate::config::Config;
 use crate::engine::{Closed, Engine};
 use crate::error::{Error, Refusal};
@@ -233,11 +234,11 @@ impl Member {
         Some(self.header(header.map_or_else(|| self.state.mvcc.revision(), |h| h.revision)))
     }
 
-    /// Proposes a change and waits until it is applied.
+    /// Proposes what a caller wants and waits until it is applied.
     ///
     /// # Errors
     /// The change was refused, or this member cannot propose.
-    pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
+    pub async fn propose(&self, operation: Operation, caller: Option<Caller>) -> Result<Outcome, Error> {
         if !self.consensus.transport().alone() && self.consensus.is_learner() {
             return Err(Refusal::LearnerOnly.into());
         }
@@ -249,7 +250,7 @@ impl Member {
         if stores {
             self.check_space().await?;
         }
-        let outcome = self.consensus.propose(operation).await;
+        let outcome = self.consensus.propose(Proposal::by(caller, operation)).await;
         if matches!(&outcome, Err(error) if !matches!(error, Error::Refused(_))) {
             self.state.metrics.failed.increment();
         }
@@ -272,7 +273,7 @@ impl Member {
             member_id: self.identity.member,
             alarm: pb::AlarmType::Nospace.into(),
         };
-        self.consensus.propose(Operation::Alarm(alarm)).await?;
+        self.consensus.propose(Proposal::by_store(Operation::Alarm(alarm))).await?;
         Err(Refusal::NoSpace.into())
     }
 

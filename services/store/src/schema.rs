@@ -38,6 +38,8 @@ pub mod state {
     pub const COMPACT_DONE: &[u8] = b"compact_done";
     /// Active alarms: an encoded `AlarmResponse`.
     pub const ALARMS: &[u8] = b"alarms";
+    /// Users and roles: an encoded [`crate::auth::Book`].
+    pub const AUTH: &[u8] = b"auth";
     /// Ids of members that were removed, JSON: none of them is ever a member again.
     pub const REMOVED: &[u8] = b"removed";
     /// The folder of a received snapshot that is being installed.

@@ -1,12 +1,15 @@
 //! The store through its API: in this process, and in a child process that is killed.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod ports;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use daemon::{Shutdown, ShutdownTrigger};
+use ports::free_port;
 use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::compare::{CompareTarget, TargetUnion};
 use store_api::etcdserverpb::kv_client::KvClient;
@@ -38,10 +41,6 @@ fn arguments(folder: &Path, port: u16) -> Vec<String> {
         format!("--listen-client-urls=http://127.0.0.1:{port}"),
         "--snapshot-count=100".into(),
     ]
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Store {

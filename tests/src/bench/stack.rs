@@ -2,15 +2,17 @@
 //! benchmark measures when it is not pointed at a cluster.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use client::Client;
 use pki::{Ca, IssueRequest, Usage};
 use tempfile::TempDir;
+use tokio_rustls::rustls;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -18,6 +20,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The running processes; they end with it.
 pub struct Stack {
     folder: TempDir,
+    ca: Ca,
     children: Vec<(&'static str, Child)>,
     api_port: u16,
     /// Where the scheduler serves its metrics.
@@ -25,13 +28,32 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts everything and waits until the API server is ready. `corten` is the multi-call binary.
+    /// Starts everything and waits until it is ready. `corten` is the multi-call binary.
     pub async fn start(corten: &Path) -> Result<Stack> {
+        let mut stack = Self::start_api(corten, &[]).await?;
+        let file = |name: &str| stack.path(name).display().to_string();
+        let arguments = [
+            format!("--kubeconfig={}", file("scheduler.conf")),
+            "--leader-elect=false".to_owned(),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={}", stack.metrics_port),
+            format!("--tls-cert-file={}", file("server.crt")),
+            format!("--tls-private-key-file={}", file("server.key")),
+            format!("--client-ca-file={}", file("ca.crt")),
+        ];
+        stack.spawn(corten, "kube-scheduler", &arguments)?;
+        stack.ready(&stack.scheduler()?).await?;
+        Ok(stack)
+    }
+
+    /// Starts the store and an API server with more arguments than it needs, and waits until it is ready.
+    pub async fn start_api(corten: &Path, more: &[String]) -> Result<Stack> {
         ensure!(corten.exists(), "{} is not built; run cargo build --workspace --bins", corten.display());
         let folder = tempfile::tempdir().context("a folder for the processes")?;
         let ports = [free_port()?, free_port()?, free_port()?, free_port()?];
         let [store, peer, api_port, metrics_port] = ports;
-        let mut stack = Stack { folder, children: Vec::new(), api_port, metrics_port };
+        let ca = Ca::generate("bench")?;
+        let mut stack = Stack { folder, ca, children: Vec::new(), api_port, metrics_port };
         stack.write_credentials()?;
         stack.spawn(
             corten,
@@ -46,7 +68,7 @@ impl Stack {
             ],
         )?;
         let file = |name: &str| stack.path(name).display().to_string();
-        let arguments = [
+        let mut arguments = vec![
             format!("--etcd-servers=http://127.0.0.1:{store}"),
             "--bind-address=127.0.0.1".to_owned(),
             "--advertise-address=192.0.2.1".to_owned(),
@@ -57,21 +79,32 @@ impl Stack {
             format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
         ];
+        arguments.extend_from_slice(more);
         stack.spawn(corten, "kube-apiserver", &arguments)?;
         stack.ready(&stack.client()?).await?;
-        let file = |name: &str| stack.path(name).display().to_string();
-        let arguments = [
-            format!("--kubeconfig={}", file("scheduler.conf")),
-            "--leader-elect=false".to_owned(),
-            "--bind-address=127.0.0.1".to_owned(),
-            format!("--secure-port={metrics_port}"),
-            format!("--tls-cert-file={}", file("server.crt")),
-            format!("--tls-private-key-file={}", file("server.key")),
-            format!("--client-ca-file={}", file("ca.crt")),
-        ];
-        stack.spawn(corten, "kube-scheduler", &arguments)?;
-        stack.ready(&stack.scheduler()?).await?;
         Ok(stack)
+    }
+
+    /// Where the API server listens.
+    pub fn api_address(&self) -> SocketAddr {
+        (LOOPBACK, self.api_port).into()
+    }
+
+    /// TLS as a user of this name, who has a certificate.
+    pub fn tls_of(&self, user: &str, groups: &[&str]) -> Result<Arc<rustls::ClientConfig>> {
+        let file = user.replace(':', "-");
+        self.issue(&file, user, groups, Usage::Client)?;
+        let [certificate, key] = ["crt", "key"].map(|end| self.path(&format!("{file}.{end}")));
+        Ok(daemon::tls::client_config(&self.path("ca.crt"), Some((&certificate, &key)))?)
+    }
+
+    /// Asks the API server to end; how it ended.
+    pub fn stop_api(&mut self) -> Result<std::process::ExitStatus> {
+        let at = self.children.iter().position(|(name, _)| *name == "kube-apiserver");
+        let (_, mut child) = self.children.remove(at.context("there is no API server")?);
+        let status = Command::new("kill").arg(child.id().to_string()).status()?;
+        ensure!(status.success(), "kill: {status}");
+        Ok(child.wait()?)
     }
 
     /// The administrator's client; each call opens connections of its own.
@@ -105,29 +138,33 @@ impl Stack {
     }
 
     fn write_credentials(&self) -> Result<()> {
-        let ca = Ca::generate("bench")?;
-        fs::write(self.path("ca.crt"), ca.cert_pem())?;
+        fs::write(self.path("ca.crt"), self.ca.cert_pem())?;
         let who = [
-            ("server", "kube-apiserver", None, Usage::Server),
-            ("admin", "bench", Some("system:masters"), Usage::Client),
-            ("scheduler", "system:kube-scheduler", None, Usage::Client),
+            ("server", "kube-apiserver", [].as_slice(), Usage::Server),
+            ("admin", "bench", &["system:masters"], Usage::Client),
+            ("scheduler", "system:kube-scheduler", &[], Usage::Client),
         ];
-        for (file, name, group, usage) in who {
-            let issued = ca.issue(IssueRequest {
-                common_name: name.to_owned(),
-                organizations: group.map(str::to_owned).into_iter().collect(),
-                ips: vec![LOOPBACK],
-                usage,
-                valid_for_days: 2,
-                ..IssueRequest::default()
-            })?;
-            fs::write(self.path(&format!("{file}.crt")), issued.cert_pem)?;
-            fs::write(self.path(&format!("{file}.key")), issued.key_pem)?;
+        for (file, name, groups, usage) in who {
+            self.issue(file, name, groups, usage)?;
         }
         let key = pki::service_account_key()?;
         fs::write(self.path("sa.key"), key.private_pem())?;
         fs::write(self.path("sa.pub"), key.public_pem())?;
         fs::write(self.path("scheduler.conf"), kubeconfig(self.api_port, "scheduler"))?;
+        Ok(())
+    }
+
+    fn issue(&self, file: &str, name: &str, groups: &[&str], usage: Usage) -> Result<()> {
+        let issued = self.ca.issue(IssueRequest {
+            common_name: name.to_owned(),
+            organizations: groups.iter().map(|g| (*g).to_owned()).collect(),
+            ips: vec![LOOPBACK],
+            usage,
+            valid_for_days: 2,
+            ..IssueRequest::default()
+        })?;
+        fs::write(self.path(&format!("{file}.crt")), issued.cert_pem)?;
+        fs::write(self.path(&format!("{file}.key")), issued.key_pem)?;
         Ok(())
     }
 

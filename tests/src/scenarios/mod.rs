@@ -17,6 +17,7 @@ mod pair;
 mod power;
 mod refusals;
 mod restarts;
+mod storage;
 mod streams;
 mod workload;
 
@@ -59,6 +60,12 @@ pub const SCENARIOS: &[Scenario] = &[
         drivers: NAMESPACE,
         why_not: "virtual machines do not share a network yet",
         run: pair::run,
+    },
+    Scenario {
+        name: "storage",
+        drivers: NAMESPACE,
+        why_not: "its storage driver is a process of this host",
+        run: storage::run,
     },
     Scenario {
         name: "orderly",

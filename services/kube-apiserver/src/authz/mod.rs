@@ -157,6 +157,13 @@ impl node::Cluster for Authorizer {
         items.iter().filter(|p| p.fields.iter().any(on_node)).map(|p| p.object()).collect()
     }
 
+    fn volumes_with_secret(&self, namespace: &str, name: &str) -> Vec<String> {
+        let Some(volumes) = lookup("", "v1", "persistentvolumes") else { return Vec::new() };
+        let (items, _) = self.storage.cache(volumes).snapshot("");
+        let needing = items.iter().map(|v| v.object()).filter(|v| node::needs_secret(v, namespace, name));
+        needing.filter_map(|v| v["metadata"]["name"].as_str().map(str::to_owned)).collect()
+    }
+
     fn object(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         let res = lookup("", "v1", plural)?;
         self.storage.cached_get(res, namespace, name).map(|found| found.object())

@@ -20,6 +20,7 @@ const ANY: &[(&str, &str, &[&str])] = &[
     ("node.k8s.io", "runtimeclasses", READ),
     ("storage.k8s.io", "csidrivers", READ),
     ("storage.k8s.io", "volumeattachments", &["get"]),
+    ("certificates.k8s.io", "clustertrustbundles", READ),
     ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"]),
     ("authentication.k8s.io", "tokenreviews", &["create"]),
     ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
@@ -30,6 +31,8 @@ const ANY: &[(&str, &str, &[&str])] = &[
 pub trait Cluster {
     /// The pods bound to a node in a namespace.
     fn pods_of(&self, node: &str, namespace: &str) -> Vec<Value>;
+    /// The persistent volumes that need a secret.
+    fn volumes_with_secret(&self, namespace: &str, name: &str) -> Vec<String>;
     /// An object of the core group.
     fn object(&self, plural: &str, namespace: &str, name: &str) -> Option<Value>;
 }
@@ -63,7 +66,14 @@ pub fn allows(node: &str, a: &Attributes, cluster: &impl Cluster) -> bool {
             (verb == "create" && a.name.is_empty()) || (a.name == node && OWN.contains(&verb))
         }
         ("", kind @ ("secrets" | "configmaps" | "persistentvolumeclaims" | "serviceaccounts")) => {
-            READ.contains(&verb) && !a.name.is_empty() && pods().iter().any(|pod| refers_to(pod, kind, &a.name))
+            let direct = || pods().iter().any(|pod| refers_to(pod, kind, &a.name));
+            READ.contains(&verb)
+                && !a.name.is_empty()
+                && (direct() || (kind == "secrets" && verb == "get" && of_volume(node, a, cluster)))
+        }
+        ("", "persistentvolumeclaims/status") => {
+            matches!(verb, "get" | "update" | "patch")
+                && pods().iter().any(|pod| refers_to(pod, "persistentvolumeclaims", &a.name))
         }
         ("", "persistentvolumes") => verb == "get" && mounts(node, &a.name, cluster),
         ("", "serviceaccounts/token") => {
@@ -97,6 +107,18 @@ fn mounts(node: &str, volume: &str, cluster: &impl Cluster) -> bool {
 fn makes_claim(pod: &Value, volume: &str) -> bool {
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.into_iter().any(|v| v["name"] == volume && v.get("ephemeral").is_some())
+}
+
+/// Whether a volume that a pod of the node uses needs the secret.
+fn of_volume(node: &str, a: &Attributes, cluster: &impl Cluster) -> bool {
+    cluster.volumes_with_secret(&a.namespace, &a.name).iter().any(|volume| mounts(node, volume, cluster))
+}
+
+/// Whether the node's driver gets the secret with the persistent volume.
+pub fn needs_secret(volume: &Value, namespace: &str, name: &str) -> bool {
+    let csi = &volume["spec"]["csi"];
+    let fields = ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"];
+    fields.iter().any(|f| csi[*f]["name"] == name && csi[*f]["namespace"] == namespace)
 }
 
 /// Whether a pod's spec names the object.
@@ -150,6 +172,14 @@ mod tests {
             ]
         }
 
+        fn volumes_with_secret(&self, namespace: &str, name: &str) -> Vec<String> {
+            let volume = json!({"spec": {"csi": {"nodeStageSecretRef": {"namespace": "s", "name": "stage"}}}});
+            let other = json!({"spec": {"csi": {"nodePublishSecretRef": {"namespace": "s", "name": "else"}}}});
+            let all = [("pv-data", volume), ("pv-else", other)];
+            let found = all.iter().filter(|(_, v)| needs_secret(v, namespace, name));
+            found.map(|(n, _)| (*n).to_owned()).collect()
+        }
+
         fn object(&self, plural: &str, _namespace: &str, name: &str) -> Option<Value> {
             let claim = |name: &str| json!({"spec": {"claimRef": {"namespace": "d", "name": name}}});
             match (plural, name) {
@@ -189,6 +219,10 @@ mod tests {
         assert!(!check("get", "", "secrets", "d", "env"), "a config map is no secret");
         assert!(!check("get", "", "secrets", "e", "vol"), "another namespace");
         assert!(!check("list", "", "secrets", "d", ""));
+        assert!(check("get", "", "secrets", "s", "stage"), "its volume's driver needs it");
+        assert!(!check("watch", "", "secrets", "s", "stage") && !check("get", "", "secrets", "s", "else"));
+        assert!(check("patch", "", "persistentvolumeclaims/status", "d", "data"));
+        assert!(!check("patch", "", "persistentvolumeclaims/status", "d", "other"));
         assert!(check("get", "", "configmaps", "d", "kube-root-ca.crt"));
         assert!(check("create", "", "serviceaccounts/token", "d", "sa"));
         assert!(!check("create", "", "serviceaccounts/token", "d", "other"));

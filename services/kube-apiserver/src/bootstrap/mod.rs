@@ -28,8 +28,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Makes everything there is to make. Safe to repeat, and safe on several servers at once.
 pub async fn run(state: Shared) -> Result<(), ApiError> {
-    let writer =
-        Writer { state: &state, user: UserInfo::loopback(), now: time::now_rfc3339(), warnings: Mutex::default() };
+    let writer = Writer::new(&state);
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     each(NAMESPACES.map(namespace), |object| writer.ensure("", "namespaces", object).map_ok(drop)).await?;
     let roles = roles::cluster_roles();
@@ -53,14 +52,24 @@ where
 }
 
 /// Writes objects the way a request of the server itself would.
-struct Writer<'a> {
+pub struct Writer<'a> {
     state: &'a State,
     user: UserInfo,
     now: String,
     warnings: Mutex<Vec<String>>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// Writes of this moment.
+    pub fn new(state: &'a State) -> Self {
+        Self { state, user: UserInfo::loopback(), now: time::now_rfc3339(), warnings: Mutex::default() }
+    }
+
+    /// The moment.
+    pub fn now(&self) -> &str {
+        &self.now
+    }
+
     fn context(&self) -> Context<'_> {
         let (user, state, warnings) = (&self.user, self.state, &self.warnings);
         Context { user, now: self.now.clone(), dry_run: false, state, warnings }
@@ -71,7 +80,7 @@ impl Writer<'_> {
     }
 
     /// The object, created if it is not there.
-    async fn ensure(&self, group: &str, plural: &str, object: Value) -> Result<Arc<Stored>, ApiError> {
+    pub async fn ensure(&self, group: &str, plural: &str, object: Value) -> Result<Arc<Stored>, ApiError> {
         let res = Self::row(group, plural)?;
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();

@@ -269,7 +269,7 @@ impl Watcher {
         tokio::select! {
             // In this order, or a busy resource would never let a watch end.
             biased;
-            () = self.call.state.shutdown.wait() => None,
+            () = self.call.state.closing.wait() => None,
             () = tokio::time::sleep_until(self.deadline) => None,
             () = bookmark => {
                 self.bookmark_at = Some(next_bookmark(Instant::now(), self.deadline));

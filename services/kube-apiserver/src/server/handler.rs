@@ -1,4 +1,5 @@
-//! The chain every request passes, in order: panic guard, request info, authentication, impersonation, authorization, then the endpoint.
+//! The chain every request passes, in order: panic guard, request info, authentication, impersonation, priority and fairness, authorization,
+//! then the endpoint.
 
 use super::body::{Request, Response};
 use super::listener::Peer;
@@ -12,7 +13,8 @@ use crate::authn::{self, UserInfo, front_proxy, impersonate};
 use crate::authz::{self, Attributes, Decision};
 use crate::endpoints;
 use crate::errors::ApiError;
-use crate::registry::Context;
+use crate::flowcontrol::{self, Class, Seat};
+use crate::registry::{Context, lookup};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method};
 use parking_lot::Mutex;
@@ -89,6 +91,13 @@ impl Call {
     }
 }
 
+/// What is known of a request whatever becomes of it.
+#[derive(Default)]
+struct Noted {
+    record: Option<Arc<Record>>,
+    class: Option<Arc<Class>>,
+}
+
 /// Answers one request; whatever goes wrong, the answer is a response.
 pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
     let metrics = &state.clone().metrics;
@@ -99,15 +108,15 @@ pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
     let info = RequestInfo::resolve(&method, &path, &query);
     let labels = Labels::of(&info.attributes, is_apply(request.headers()));
     metrics.in_flight(&labels).fetch_add(1, Ordering::Relaxed);
-    let (id, mut record) = (uuid::Uuid::new_v4().to_string(), None);
-    let answer = chain(state, peer, request, query, info, &id, &mut record);
+    let (id, mut noted) = (uuid::Uuid::new_v4().to_string(), Noted::default());
+    let answer = chain(state, peer, request, query, info, &id, &mut noted);
     let guarded = AssertUnwindSafe(answer).catch_unwind().await;
     let mut response = match guarded {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => respond::error(&error),
         Err(_) => {
             tracing::error!(%method, path, "a handler panicked");
-            if let Some(record) = &record {
+            if let Some(record) = &noted.record {
                 record.panicked();
             }
             respond::error(&ApiError::internal("this request caused the server to panic"))
@@ -115,10 +124,13 @@ pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
     };
     metrics.in_flight(&labels).fetch_sub(1, Ordering::Relaxed);
     metrics.record(labels, response.status().as_u16(), begun.elapsed());
-    if let Some(record) = record {
+    if let Some(record) = noted.record {
         record.answered(response.status().as_u16(), labels.is_watch());
     }
     tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+    if let Some(class) = noted.class {
+        class.mark(response.headers_mut());
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("audit-id", id);
     }
@@ -136,7 +148,7 @@ async fn chain(
     query: Query,
     info: RequestInfo,
     id: &str,
-    record: &mut Option<Arc<Record>>,
+    noted: &mut Noted,
 ) -> Result<Response, ApiError> {
     let path = request.uri().path().to_string();
     let user = authenticate(&state, &peer, request.headers(), routes::is_public(&path)).await?;
@@ -154,15 +166,19 @@ async fn chain(
         warnings: Mutex::default(),
         state,
     };
-    *record = follow(&call, &peer, id, request.uri());
-    call.audit.clone_from(record);
-    if !routes::is_public(&call.path) {
+    noted.record = follow(&call, &peer, id, request.uri());
+    call.audit.clone_from(&noted.record);
+    let public = routes::is_public(&call.path);
+    if !public {
         // Superusers need no rules.
         let ruled = !call.user.in_group("system:masters");
         if ruled && tokio::time::timeout(RULES_PATIENCE, call.state.authorizer.complete()).await.is_err() {
             return Err(ApiError::unavailable("the default access rules are not in place yet"));
         }
         become_other(&mut call)?;
+    }
+    let Ok(_seat) = seat(&call, &mut noted.class).await else { return Ok(too_many()) };
+    if !public {
         authorize(&call, &request)?;
     }
     if call.attributes().path.is_some() {
@@ -175,6 +191,25 @@ async fn chain(
         Ok(result) => result,
         Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
     }
+}
+
+/// Waits until the request may run. What goes on for long needs no seat, but for a watch while it begins.
+async fn seat(call: &Call, class: &mut Option<Arc<Class>>) -> Result<Option<Seat>, flowcontrol::queues::Reason> {
+    let a = call.attributes();
+    if call.is_long_running() && a.verb != "watch" {
+        return Ok(None);
+    }
+    let listed = (a.verb == "list" && a.name.is_empty()).then(|| lookup(&a.group, &a.version, &a.resource)).flatten();
+    let stored = listed.and_then(|res| call.state.storage.size(res));
+    let seats = flowcontrol::width(stored, call.query.get("limit").parse().unwrap_or(0));
+    call.state.flow.enter(&call.user, a, seats, class).await.map(Some)
+}
+
+/// Upstream's answer, which is text and not a Status.
+fn too_many() -> Response {
+    let mut response = respond::text(429, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(flowcontrol::RETRY_AFTER));
+    response
 }
 
 async fn authenticate(state: &Shared, peer: &Peer, headers: &HeaderMap, public: bool) -> Result<UserInfo, ApiError> {

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::body::{Request, Response};
+use super::guard::Guarded;
 use super::handler;
 use crate::authn::front_proxy;
 use crate::config::{Config, FrontProxy};
@@ -71,10 +72,10 @@ impl Peers {
 
 /// Serves until shutdown, then waits for connections to drain.
 pub async fn serve(state: Shared, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-    let shutdown = state.shutdown.clone();
+    let closing = state.closing.clone();
     let tracker = tokio_util::task::TaskTracker::new();
     let connections = tracker.clone();
-    daemon::accept::tls(listener, tls, shutdown, move |stream, address| {
+    daemon::accept::tls(listener, tls, closing, move |stream, address| {
         let (state, connections) = (state.clone(), connections.clone());
         connections.track_future(connection(state, stream, address))
     })
@@ -85,7 +86,7 @@ pub async fn serve(state: Shared, listener: TcpListener, tls: Arc<rustls::Server
 
 async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: SocketAddr) {
     let peer = state.peers.judge(address, &daemon::accept::peer_chain(&stream));
-    let shutdown = state.shutdown.clone();
+    let closing = state.closing.clone();
     let service = service_fn(move |request: Request| {
         let (state, peer) = (state.clone(), peer.clone());
         async move { Ok::<Response, Infallible>(handler::handle(state, peer, request).await) }
@@ -105,11 +106,11 @@ async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: Socket
         .initial_connection_window_size(4 * 1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Guarded::new(stream)), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = shutdown.wait() => {
+        () = closing.wait() => {
             // HTTP/2 GOAWAY, or close after the current response.
             connection.as_mut().graceful_shutdown();
             connection.await

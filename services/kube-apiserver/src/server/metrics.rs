@@ -2,6 +2,7 @@
 
 use super::{GIT_VERSION, State};
 use crate::authz::Attributes;
+use crate::flowcontrol;
 use crate::registry::{Resource, lookup};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -135,6 +136,9 @@ pub fn text(state: &State) -> String {
     }
     family(&mut out, "kubernetes_build_info", "gauge");
     line(&mut out, "kubernetes_build_info", &format!("git_version=\"{GIT_VERSION}\",major=\"1\",minor=\"35\""), 1);
+    if let Some(flow) = state.flow.fair() {
+        flowcontrol::metrics::text(&mut out, flow);
+    }
     if let Some(bytes) = resident() {
         family(&mut out, "process_resident_memory_bytes", "gauge");
         line(&mut out, "process_resident_memory_bytes", "", bytes);
@@ -170,12 +174,14 @@ fn requests(out: &mut String, series: &BTreeMap<Labels, Series>) {
     }
 }
 
-fn family(out: &mut String, name: &str, kind: &str) {
+/// The head of a family of series.
+pub fn family(out: &mut String, name: &str, kind: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "# TYPE {name} {kind}");
 }
 
-fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+/// One series.
+pub fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let _ =
         if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
 }

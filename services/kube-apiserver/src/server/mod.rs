@@ -1,9 +1,10 @@
 //! The process: state, start order, listener and the handler chain.
 //!
-//! A request passes, in this order: [`handler`] (panic guard, request info, authentication, authorization) and then
+//! A request passes, in this order: [`handler`] (panic guard, request info, authentication, priority and fairness, authorization) and then
 //! [`crate::endpoints`] for objects or [`routes`] for everything that is not one.
 
 pub mod body;
+pub mod guard;
 pub mod handler;
 pub mod listener;
 pub mod metrics;
@@ -21,6 +22,7 @@ use crate::audit::Auditor;
 use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::config::Config;
+use crate::flowcontrol::Admission;
 use crate::proxy::Backends;
 use crate::registry::alloc::Allocators;
 use crate::registry::{self, Resource};
@@ -55,8 +57,12 @@ pub struct State {
     pub alloc: Allocators,
     /// What admission plugins are told.
     pub admission: crate::admission::config::Configuration,
-    /// The shutdown signal, for long-running responses.
+    /// Who runs when many requests come at once.
+    pub flow: Admission,
+    /// The shutdown signal: from now on /readyz says no.
     pub shutdown: daemon::Shutdown,
+    /// Connections and long-running responses are to end: the shutdown signal, or a while after it (`--shutdown-delay-duration`).
+    pub closing: daemon::Shutdown,
     /// Set once the caches the chain needs are filled and the bootstrap objects exist.
     pub ready: AtomicBool,
     /// The audit log, if one is kept.

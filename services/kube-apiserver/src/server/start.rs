@@ -8,6 +8,7 @@ use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::bootstrap;
 use crate::config::Config;
+use crate::flowcontrol::{self, Admission};
 use crate::proxy::Backends;
 use crate::registry::alloc::Allocators;
 use crate::registry::{self, lookup};
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// Caches that admission and authentication read without waiting: filled before the server says it is ready. The others start when used.
@@ -74,11 +76,28 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
         table: registry::table(),
         ready: AtomicBool::new(false),
         audit: Auditor::new(&config)?,
+        flow: Admission::new(&config)?,
         metrics: Metrics::default(),
         storage,
+        closing: delayed(&shutdown, config.shutdown_delay_duration),
         config,
         shutdown,
     }))
+}
+
+/// Load balancers have to see /readyz fail before connections end.
+fn delayed(shutdown: &daemon::Shutdown, delay: Duration) -> daemon::Shutdown {
+    if delay.is_zero() {
+        return shutdown.clone();
+    }
+    let (close, closing) = daemon::Shutdown::pair();
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        shutdown.wait().await;
+        tokio::time::sleep(delay).await;
+        close.trigger();
+    });
+    closing
 }
 
 async fn become_ready(state: Shared) {
@@ -93,6 +112,7 @@ async fn become_ready(state: Shared) {
         tracing::warn!(%error, "bootstrap objects; trying again");
         tokio::time::sleep(backoff.next_delay()).await;
     }
+    tokio::spawn(flowcontrol::keeper::run(state.clone()));
     state.ready.store(true, Ordering::Release);
     tracing::info!("ready");
 }

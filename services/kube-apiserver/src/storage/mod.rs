@@ -207,6 +207,11 @@ impl Storage {
         caches.entry(key).or_insert_with(|| Cacher::start(self.0.store.clone(), res)).clone()
     }
 
+    /// How many objects the resource has, if its cache is running.
+    pub fn size(&self, res: &'static Resource) -> Option<usize> {
+        self.0.caches.lock().get(&(res.group, res.version, res.storage)).map(|cache| cache.len())
+    }
+
     /// How many objects each started cache holds, by resource.
     pub fn sizes(&self) -> Vec<(String, usize)> {
         let caches = self.0.caches.lock();

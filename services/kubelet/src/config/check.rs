@@ -27,14 +27,6 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
     only("topologyManagerPolicy", &config.topology_manager_policy, &policies)?;
     only("topologyManagerScope", &config.topology_manager_scope, &["", "container", "pod"])?;
     topology_options(config)?;
-    // Certificates come with each boot from the machine's own PKI.
-    for (field, is_set) in
-        [("rotateCertificates", config.rotate_certificates), ("serverTLSBootstrap", config.server_tls_bootstrap)]
-    {
-        if is_set {
-            return Err(format!("{field}: true is not supported by this kubelet"));
-        }
-    }
     if config.read_only_port != 0 {
         return Err("readOnlyPort: an unauthenticated port is not supported, only 0".into());
     }

@@ -47,6 +47,9 @@ pub struct Flags {
     /// kubeconfig of the node's identity
     #[arg(long)]
     pub kubeconfig: PathBuf,
+    /// kubeconfig with which the node asks for its identity, if --kubeconfig does not exist yet
+    #[arg(long)]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// name of the Node object; the host's name by default
     #[arg(long)]
     pub hostname_override: Option<String>,
@@ -430,7 +433,6 @@ mod tests {
             ("topologyManagerPolicy: strict", "topologyManagerPolicy"),
             ("topologyManagerPolicyOptions: {max-allowable-numa-nodes: '4'}", "max-allowable-numa-nodes"),
             ("memorySwap: {swapBehavior: Always}", "memorySwap.swapBehavior"),
-            ("rotateCertificates: true", "rotateCertificates"),
             ("readOnlyPort: 10255", "readOnlyPort"),
             ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "crashLoopBackOff.maxContainerRestartPeriod"),
             ("shutdownGracePeriodCriticalPods: 1m", "shutdownGracePeriodCriticalPods"),

@@ -67,6 +67,7 @@ impl Reporter {
         let ready = facts.runtime.is_ok() && network;
         if !self.registered {
             self.register(&facts).await?;
+            self.shared.csi.announce().await?;
             self.registered = true;
         }
         let mut wanted = object::status(&facts);
@@ -88,7 +89,11 @@ impl Reporter {
             other => other?,
         };
         object::keep_transitions(&mut wanted, &current["status"]);
-        let body = json!({"status": wanted});
+        let mut body = json!({"status": wanted});
+        if body["status"].get("volumesInUse").is_none() {
+            // What is only left out stays as it is.
+            body["status"]["volumesInUse"] = Value::Null;
+        }
         self.shared.client.patch(resource::NODES, None, name, Some("status"), &Patch::Strategic(body)).await?;
         self.sent = Some((Instant::now(), wanted));
         Ok(ready)
@@ -125,6 +130,7 @@ impl Reporter {
             allocatable,
             machine: self.shared.machine.clone(),
             pressure,
+            volumes_in_use: self.shared.csi.in_use(),
             shutting_down: self.shared.shutting_down.load(std::sync::atomic::Ordering::Relaxed),
             port: config.port,
             runtime_version: cri.version().await.unwrap_or_default(),

@@ -36,6 +36,8 @@ pub struct Facts {
     pub allocatable: Amounts,
     /// What runs short.
     pub pressure: Pressure,
+    /// Attachable volumes that pods have.
+    pub volumes_in_use: std::collections::BTreeSet<String>,
     /// Whether the machine is being switched off.
     pub shutting_down: bool,
     /// The kubelet's port.
@@ -133,6 +135,9 @@ pub fn status(facts: &Facts) -> Value {
     });
     if machine.swap > 0 {
         status["nodeInfo"]["swap"] = json!({"capacity": i64::try_from(machine.swap).unwrap_or(i64::MAX)});
+    }
+    if !facts.volumes_in_use.is_empty() {
+        status["volumesInUse"] = json!(facts.volumes_in_use);
     }
     if !facts.handlers.is_empty() {
         status["runtimeHandlers"] = facts.handlers.iter().map(handler).collect();
@@ -244,6 +249,7 @@ mod tests {
             pressure: Pressure::default(),
             capacity: Amounts::from([("cpu".into(), "2".into())]),
             allocatable: Amounts::from([("cpu".into(), "1".into())]),
+            volumes_in_use: ["kubernetes.io/csi/d^h".to_owned()].into(),
             shutting_down: false,
             handlers: vec![v1::RuntimeHandler { name: "runc".into(), features: None }],
             groups_policy: Some(true),
@@ -265,6 +271,7 @@ mod tests {
         assert_eq!(node["status"]["addresses"][0], json!({"type": "InternalIP", "address": "192.0.2.1"}));
         assert_eq!(node["status"]["images"][0]["names"][0], "b:1");
         assert_eq!(node["status"]["runtimeHandlers"][0]["name"], "runc");
+        assert_eq!(node["status"]["volumesInUse"], json!(["kubernetes.io/csi/d^h"]));
         assert_eq!(node["status"]["features"]["supplementalGroupsPolicy"], true);
         assert_eq!(
             (&node["status"]["capacity"]["cpu"], &node["status"]["allocatable"]["cpu"]),

@@ -62,7 +62,11 @@ pub async fn run(shared: Arc<Shared>, shutdown: Shutdown) -> daemon::Outcome {
     let (ca, auth) =
         if ca.as_os_str().is_empty() { (None, ClientAuth::None) } else { (Some(ca.as_path()), ClientAuth::Optional) };
     let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
-    let tls = tls::server_config(&config.tls_cert_file, &config.tls_private_key_file, ca, auth, alpn)?;
+    let tls = if config.server_tls_bootstrap {
+        tls::server_config_with(Arc::clone(&shared.serving) as _, ca, auth, alpn)?
+    } else {
+        tls::server_config(&config.tls_cert_file, &config.tls_private_key_file, ca, auth, alpn)?
+    };
     let address = SocketAddr::new(config.address, config.port);
     let listener = TcpListener::bind(address).await.map_err(|e| format!("{address}: {e}"))?;
     let gate = auth::Gate::new(Arc::clone(&shared));

@@ -29,7 +29,7 @@ use crate::probes::{Probes, Wake};
 use crate::shared::Shared;
 use crate::status::compute::{self, Failure, Waiting};
 use crate::status::{messages, overlay};
-use crate::volumes::Mounted;
+use crate::volumes::{Mounted, csi};
 use plan::KillReason;
 
 /// Everything that is remembered about one pod between its rounds.
@@ -102,6 +102,7 @@ impl PodSync {
         self.waiting.retain(|name, _| plan.start.iter().any(|s| s.name == *name));
         let prepared = self.prepare(pod).await;
         let mut again_in = soonest(deadline, self.token_renewal(pod));
+        again_in = soonest(again_in, self.shared.csi.republishes(&pod.metadata.uid).then_some(csi::REPUBLISH));
         let acted = match prepared {
             Ok(()) => self.act(pod, &observed, &plan).await,
             Err(error) => Err(error),

@@ -80,12 +80,37 @@ impl PodSync {
             let token = self.shared.tokens.get(pod, &audience, seconds).await?;
             tokens.insert((audience, seconds), token);
         }
+        let prepared = self.mount_by_drivers(pod).await?;
         let around = self.shared.surroundings(pod, &[]);
         let namespace = &pod.metadata.namespace;
         let lookup = |kind: Kind, name: &str| self.shared.objects.get(kind, namespace, name);
-        let sources =
-            payload::Sources { pod, around: &around, lookup: &lookup, volumes: &self.claims, tokens: &tokens };
+        let sources = payload::Sources {
+            pod,
+            around: &around,
+            lookup: &lookup,
+            volumes: &self.claims,
+            prepared: &prepared,
+            tokens: &tokens,
+        };
         volumes::setup(&self.shared.root, pod, &sources)
+    }
+
+    /// The volumes of CSI drivers.
+    async fn mount_by_drivers(&self, pod: &Arc<Pod>) -> Result<volumes::Mounted, String> {
+        let (csi, tokens) = (&self.shared.csi, &self.shared.tokens);
+        let mut mounted = volumes::Mounted::new();
+        for volume in &pod.spec.volumes {
+            let pv = self.claims.get(&volume.name).map(|pv| &**pv);
+            let source = csi.mount(pod, volume, pv, tokens).await;
+            let source = source.map_err(|e| volumes::failed(volume, &e))?;
+            if let Some(source) = source {
+                mounted.insert(volume.name.clone(), source);
+                if let Err(error) = csi.grow(pod, volume).await {
+                    self.shared.event(pod, true, "VolumeResizeFailed", error);
+                }
+            }
+        }
+        Ok(mounted)
     }
 
     pub(super) fn sandbox_config(&self, pod: &Pod, attempt: u32) -> Result<cri_api::v1::PodSandboxConfig, String> {

@@ -112,6 +112,7 @@ impl PodSync {
         self.shared.tokens.forget(uid);
         self.shared.allocation.forget(uid);
         self.shared.admitted.forget(uid);
+        self.shared.csi.release(uid).await.map_err(|e| format!("volumes not removed: {e}"))?;
         volumes::teardown(&self.shared.root, uid).map_err(|e| format!("volumes not removed: {e}"))?;
         self.mounted = None;
         if let Some(cgroups) = &self.shared.cgroups {

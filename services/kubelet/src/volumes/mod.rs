@@ -1,10 +1,11 @@
 //! A pod's volumes on the node: made before its containers, kept current while they run, removed after them.
 //!
 //! Each kind is a file: [`payload`] decides the content of generated ones and [`atomic`] writes it; the others are
-//! [`empty_dir`], [`host_path`] and [`claim`]. A [`sub_path`] is a part of any of them.
+//! [`empty_dir`], [`host_path`], [`claim`] and [`csi`]. A [`sub_path`] is a part of any of them.
 
 pub mod atomic;
 pub mod claim;
+pub mod csi;
 mod empty_dir;
 mod host_path;
 pub mod mounts;
@@ -46,11 +47,15 @@ pub fn setup(root: &Path, pod: &Pod, sources: &Sources<'_>) -> Result<Mounted, S
     let group = pod.spec.security_context.fs_group.and_then(|g| u32::try_from(g).ok());
     let mut mounted = Mounted::new();
     for volume in &pod.spec.volumes {
-        let source = one(&folder, volume, group, sources)
-            .map_err(|e| format!("MountVolume.SetUp failed for volume {:?} : {e}", volume.name))?;
+        let source = one(&folder, volume, group, sources).map_err(|e| failed(volume, &e))?;
         mounted.insert(volume.name.clone(), source);
     }
     Ok(mounted)
+}
+
+/// What users are told about a volume that cannot be made.
+pub fn failed(volume: &Volume, error: &str) -> String {
+    format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name)
 }
 
 fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>) -> Result<Source, String> {
@@ -64,6 +69,9 @@ fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>
     if let Some(v) = &volume.host_path {
         return host_path::setup(v).map(Source::Path);
     }
+    if let Some(source) = sources.prepared.get(&volume.name) {
+        return Ok(source.clone());
+    }
     if let Some(v) = &volume.image {
         return Ok(Source::Image(v.reference.clone()));
     }
@@ -71,7 +79,7 @@ fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>
         return claim::setup(sources.pod, pv, group);
     }
     let Some(files) = payload::payload(volume, sources)? else {
-        return Err("this kind of volume is not supported".into());
+        return Err(unsupported(volume));
     };
     let kind = match volume {
         v if v.config_map.is_some() => "configmap",
@@ -86,6 +94,17 @@ fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>
     }
     atomic::write(&path, &files, group, &atomic::stamp()).map_err(text)?;
     Ok(Source::Path(path))
+}
+
+/// What is told about a kind of volume that is not built.
+fn unsupported(volume: &Volume) -> String {
+    let kind = volume.other.keys().next().map_or("unknown", String::as_str);
+    let why = match kind {
+        "nfs" => "this node has no NFS client",
+        "iscsi" => "this node has no iSCSI initiator",
+        _ => "not supported by this kubelet",
+    };
+    format!("volume kind {kind}: {why}")
 }
 
 /// Unmounts and removes everything of a pod.
@@ -105,4 +124,23 @@ pub fn teardown(root: &Path, uid: &str) -> std::io::Result<()> {
 pub fn present(root: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(root.join("pods")) else { return Vec::new() };
     entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn kinds_that_are_not_built_are_named() {
+        let of = |volume: serde_json::Value| {
+            let pod = Pod::from_value(&json!({"spec": {"volumes": [volume]}})).unwrap();
+            unsupported(&pod.spec.volumes[0])
+        };
+        assert_eq!(
+            of(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})),
+            "volume kind nfs: this node has no NFS client"
+        );
+        assert_eq!(of(json!({"name": "v", "fc": {}})), "volume kind fc: not supported by this kubelet");
+    }
 }

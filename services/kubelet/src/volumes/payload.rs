@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::Mounted;
 use super::atomic::{File, Payload, is_safe};
 use crate::pod::{Container, DownwardVolume, KeyToPath, Pod, ProjectedVolume, TokenProjection, Volume};
 use crate::sync::env::{Kind, Lookup, data, keys};
@@ -22,6 +23,8 @@ pub struct Sources<'a> {
     pub lookup: &'a Lookup<'a>,
     /// Persistent volumes behind claims, by the name of the pod's volume.
     pub volumes: &'a HashMap<String, Arc<Value>>,
+    /// Volumes that a driver has mounted already, by name.
+    pub prepared: &'a Mounted,
     /// Tokens by audience and lifetime.
     pub tokens: &'a HashMap<(String, i64), String>,
 }
@@ -113,6 +116,9 @@ fn downward(
 
 fn projected(files: &mut Payload, volume: &ProjectedVolume, sources: &Sources<'_>) -> Result<(), String> {
     for source in &volume.sources {
+        if let Some(kind) = source.other.keys().next() {
+            return Err(format!("projected source {kind} is not supported by this kubelet"));
+        }
         if let Some(v) = &source.config_map {
             object(files, Kind::ConfigMap, &v.name, &v.items, volume.default_mode, v.optional, sources)?;
         }
@@ -189,7 +195,15 @@ mod tests {
         };
         let tokens = HashMap::from([((String::new(), 3600), "TOKEN".to_owned())]);
         let (around, volumes) = (Surroundings::default(), HashMap::new());
-        let sources = Sources { pod: &pod, around: &around, lookup: &lookup, volumes: &volumes, tokens: &tokens };
+        let prepared = Mounted::new();
+        let sources = Sources {
+            pod: &pod,
+            around: &around,
+            lookup: &lookup,
+            volumes: &volumes,
+            prepared: &prepared,
+            tokens: &tokens,
+        };
         payload(&pod.spec.volumes[0], &sources).map(|p| summary(&p.unwrap()))
     }
 
@@ -214,6 +228,12 @@ mod tests {
         ]}});
         let expected = [file("k", "v", 0o644), file("labels", "a=\"b\"", 0o644), file("token", "TOKEN", 0o600)];
         assert_eq!(files(volume).unwrap(), expected);
+    }
+
+    #[test]
+    fn sources_that_are_not_built_are_named() {
+        let volume = json!({"projected": {"sources": [{"clusterTrustBundle": {"name": "b", "path": "p"}}]}});
+        assert_eq!(files(volume).unwrap_err(), "projected source clusterTrustBundle is not supported by this kubelet");
     }
 
     #[test]

@@ -39,32 +39,25 @@ pub(crate) struct Connection {
     server: String,
     authorization: RwLock<Option<HeaderValue>>,
     agent: HeaderValue,
-    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: RwLock<Http>,
 }
+
+type Http = HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 impl Connection {
     pub fn new(access: &Access) -> Result<Self, Error> {
-        // Another part of the process may have chosen the provider already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_LIMIT));
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(access)?)
-            .https_only()
-            .enable_all_versions()
-            .wrap_connector(connector);
-        let http = HttpClient::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .http2_keep_alive_timeout(KEEP_ALIVE)
-            .http2_adaptive_window(true)
-            .build(https);
+        let http = RwLock::new(http(access)?);
         let authorization = RwLock::new(access.token.as_deref().map(bearer).transpose()?);
         let server = access.server.trim_end_matches('/').to_owned();
         Ok(Connection { access: access.clone(), server, authorization, agent: agent(), http })
+    }
+
+    /// Goes on with another certificate and key, in one PEM text: on new connections; those that are open stay as they are.
+    pub fn set_certificate(&self, pem: &[u8]) -> Result<(), Error> {
+        let certificate = Some((pem.to_vec(), pem.to_vec()));
+        let fresh = http(&Access { certificate, ..self.access.clone() })?;
+        *self.http.write() = fresh;
+        Ok(())
     }
 
     /// A connection to the same server with a token instead of every other credential.
@@ -100,11 +93,33 @@ impl Connection {
         REQUESTS.fetch_add(1, Ordering::Relaxed);
         let bytes = body.map(|(_, bytes)| bytes).unwrap_or_default();
         let request = builder.body(Full::new(bytes)).map_err(|e| Error::Request(e.to_string()))?;
-        self.http
-            .request(request)
+        let http = self.http.read().clone();
+        http.request(request)
             .await
             .map_err(|error| Error::Connection { server: self.server.clone(), reason: with_causes(&error) })
     }
+}
+
+/// The pool of connections with an identity.
+fn http(access: &Access) -> Result<Http, Error> {
+    // Another part of the process may have chosen the provider already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_LIMIT));
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls_config(access)?)
+        .https_only()
+        .enable_all_versions()
+        .wrap_connector(connector);
+    Ok(HttpClient::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .http2_keep_alive_timeout(KEEP_ALIVE)
+        .http2_adaptive_window(true)
+        .build(https))
 }
 
 /// `kubelet/0.1.0`: the server records writes for the program that made them.

@@ -58,6 +58,14 @@ impl Client {
         self.0.set_token(token)
     }
 
+    /// Goes on with another certificate and its key, in one PEM text, for this client and its clones.
+    ///
+    /// # Errors
+    /// The text does not hold both.
+    pub fn set_certificate(&self, pem: &[u8]) -> Result<(), Error> {
+        self.0.set_certificate(pem)
+    }
+
     /// Reads one object.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The gRPC clients of the container runtime: CRI v1 ([`v1`]) and the part of containerd's own API that CRI cannot do
-//! ([`containerd`]: image import). Beside them the kubelet's other interfaces: [`device_plugin`] and [`pod_resources`].
+//! ([`containerd`]: image import); and those of a node's plugins ([`registration`], [`csi`], [`device_plugin`]) and of the
+//! agents that ask the kubelet ([`pod_resources`]).
 //!
 //! Owns the messages and one way to connect to a Unix socket. It must never decide anything about pods or images, and it
 //! must never hold state.
@@ -57,6 +58,18 @@ pub mod containerd {
             }
         }
     }
+}
+
+/// The Container Storage Interface's node service.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::too_many_lines)]
+pub mod csi {
+    tonic::include_proto!("csi.v1");
+}
+
+/// How node plugins register.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::too_many_lines)]
+pub mod registration {
+    tonic::include_proto!("pluginregistration");
 }
 
 /// The containerd namespace that holds everything Kubernetes.

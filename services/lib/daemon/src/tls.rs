@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ResolvesServerCert, WantsServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
@@ -69,21 +70,55 @@ pub fn server_config_of(
     auth: ClientAuth,
     alpn: &[&[u8]],
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let mut config = builder_of(client_cas, auth)?
+        .with_single_cert(certificates(cert)?, private_key(key)?)
+        .map_err(|e| TlsError::Config(format!("{}: {e}", cert.display())))?;
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// A server configuration whose certificate may change while it serves.
+///
+/// # Errors
+/// As for [`server_config`].
+pub fn server_config_with(
+    resolver: Arc<dyn ResolvesServerCert>,
+    client_ca: Option<&Path>,
+    auth: ClientAuth,
+    alpn: &[&[u8]],
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let mut config = builder_of(client_ca.as_slice(), auth)?.with_cert_resolver(resolver);
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn builder_of(
+    client_cas: &[&Path],
+    auth: ClientAuth,
+) -> Result<rustls::ConfigBuilder<rustls::ServerConfig, WantsServerCert>, TlsError> {
     install_provider();
     let builder = rustls::ServerConfig::builder();
-    let builder = match auth {
+    Ok(match auth {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Optional | ClientAuth::Required => {
             let verifier = WebPkiClientVerifier::builder(Arc::new(roots_of(client_cas)?));
             let verifier = if auth == ClientAuth::Optional { verifier.allow_unauthenticated() } else { verifier };
             builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Config(e.to_string()))?)
         }
-    };
-    let mut config = builder
-        .with_single_cert(certificates(cert)?, private_key(key)?)
-        .map_err(|e| TlsError::Config(format!("{}: {e}", cert.display())))?;
-    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-    Ok(Arc::new(config))
+    })
+}
+
+/// A certificate with its key, from one PEM text, for a resolver.
+///
+/// # Errors
+/// The text does not hold both, or they do not belong together.
+pub fn certified_key(pem: &str) -> Result<CertifiedKey, TlsError> {
+    install_provider();
+    let wrong = |e: &dyn std::fmt::Display| TlsError::Config(e.to_string());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| wrong(&e))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain.map_err(|e| wrong(&e))?, key, &provider).map_err(|e| wrong(&e))
 }
 
 /// A client configuration that trusts only `ca`, with an optional certificate and key.

@@ -1,8 +1,8 @@
 //! Private keys in PKCS#8 PEM and the requests they sign.
 
-use rcgen::{CertificateParams, DnType};
+use rcgen::{CertificateParams, DnType, SanType};
 
-use crate::Error;
+use crate::{Error, IssueRequest};
 
 /// A private key and its public half, both as PEM.
 pub struct KeyPair {
@@ -49,6 +49,23 @@ pub fn csr(key: &KeyPair, common_name: &str) -> Result<String, Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
+    Ok(params.serialize_request(&parse(key.private_pem())?)?.pem()?)
+}
+
+/// A signing request for `key` by a client or server that asks for these names itself; lifetime and uses are the
+/// signer's to decide.
+pub fn csr_for(key: &KeyPair, wanted: &IssueRequest) -> Result<String, Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for organization in &wanted.organizations {
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    params.distinguished_name.push(DnType::CommonName, &wanted.common_name);
+    for name in &wanted.dns_names {
+        let name = name.as_str().try_into().map_err(|_| Error::Name(name.clone()))?;
+        params.subject_alt_names.push(SanType::DnsName(name));
+    }
+    params.subject_alt_names.extend(wanted.ips.iter().copied().map(SanType::IpAddress));
     Ok(params.serialize_request(&parse(key.private_pem())?)?.pem()?)
 }
 

@@ -15,7 +15,7 @@ mod tests;
 
 pub use authority::{Ca, IssueRequest, Issued, Usage, self_signed};
 pub use info::{CertInfo, PeerIdentity, certificates_from_pem, fingerprint, peer_identity};
-pub use key::{KeyPair, csr, service_account_key};
+pub use key::{KeyPair, csr, csr_for, service_account_key};
 pub use request::{Requested, Uses};
 
 /// What can go wrong with certificates and keys.

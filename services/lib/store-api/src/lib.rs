@@ -10,7 +10,13 @@ pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
 
-/// The KV, Watch, Lease, Cluster and Maintenance services.
+/// Permissions of roles.
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+
+/// The KV, Watch, Lease, Cluster, Maintenance and Auth services.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");

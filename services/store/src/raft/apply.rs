@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use super::state_machine::AppliedState;
 use super::transfer::{self, Received};
 use super::{Entry, Types, log_id, membership, term};
-use crate::command::{Command, Operation, Outcome, Reply};
+use crate::auth::{self, Auth, Book};
+use crate::command::{Command, Operation, Outcome, Proposal, Reply};
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
 use crate::lease::LeaseTable;
@@ -40,6 +41,8 @@ pub struct State {
     pub hub: Arc<Hub>,
     /// Active alarms.
     pub alarms: Arc<Mutex<pb::AlarmResponse>>,
+    /// Users.
+    pub auth: Arc<Auth>,
     /// The last applied entry and membership.
     pub applied: Arc<Mutex<AppliedState>>,
     /// Figures.
@@ -72,6 +75,12 @@ impl State {
             Some(bytes) => pb::AlarmResponse::decode(bytes.as_slice())
                 .map_err(|e| Corruption::new(schema::STATE, state::ALARMS, e))?,
         };
+        let book = match engine.get(schema::STATE, state::AUTH)? {
+            None => Book::default(),
+            Some(bytes) => {
+                Book::decode(bytes.as_slice()).map_err(|e| Corruption::new(schema::STATE, state::AUTH, e))?
+            }
+        };
         let done = match engine.get(schema::STATE, state::COMPACT_DONE)? {
             None => 0,
             Some(payload) => schema::decode_i64(schema::STATE, state::COMPACT_DONE, &payload)?,
@@ -81,6 +90,7 @@ impl State {
             mvcc: Arc::new(mvcc),
             leases: Arc::new(Mutex::new(leases)),
             alarms: Arc::new(Mutex::new(alarms)),
+            auth: Arc::new(Auth::new(book)),
             applied: Arc::new(Mutex::new(applied_state(engine)?)),
             metrics: Arc::default(),
             removed: Arc::new(Mutex::new(membership::read_removed(engine)?)),
@@ -218,9 +228,9 @@ impl Applier {
     /// Does what one entry asks for; a refusal is an answer, any other error ends the process.
     fn command(&mut self, round: &mut Round, command: &Command) -> Result<Reply, Error> {
         let mut results = Vec::new();
-        for operation in command.operations() {
-            self.count(operation);
-            results.push(match self.operation(round, operation) {
+        for proposal in command.proposals() {
+            self.count(proposal.operation.as_ref());
+            results.push(match self.operation(round, proposal) {
                 Ok(outcome) => Ok(outcome),
                 Err(Error::Refused(refusal)) => Err(refusal),
                 Err(error) => return Err(error),
@@ -250,6 +260,7 @@ impl Applier {
             // Each in place: servers hold these handles.
             std::mem::swap(&mut *self.state.leases.lock(), &mut *fresh.leases.lock());
             std::mem::swap(&mut *self.state.alarms.lock(), &mut *fresh.alarms.lock());
+            self.state.auth.replace(fresh.auth.book().clone());
             std::mem::swap(&mut *self.state.applied.lock(), &mut *fresh.applied.lock());
             std::mem::swap(&mut *self.state.removed.lock(), &mut *fresh.removed.lock());
             self.state.compacted.send_replace(*fresh.compacted.borrow());
@@ -262,7 +273,20 @@ impl Applier {
         Ok(())
     }
 
-    fn operation(&mut self, round: &mut Round, operation: Option<&Operation>) -> Result<Outcome, Error> {
+    /// The check where everyone applies the same entries in the same order is the one that counts.
+    fn permit(&self, Proposal { operation, caller, .. }: &Proposal) -> Result<(), Refusal> {
+        match operation {
+            Some(operation) if self.state.auth.enabled() => {
+                let keys_on = |lease| self.state.leases.lock().keys(lease);
+                auth::operation(&self.state.auth.book(), caller.as_ref(), operation, keys_on)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn operation(&mut self, round: &mut Round, proposal: &Proposal) -> Result<Outcome, Error> {
+        self.permit(proposal)?;
+        let operation = proposal.operation.as_ref();
         let full = self.state.alarms.lock().alarms.iter().any(|a| a.alarm() == pb::AlarmType::Nospace);
         let corrupt = self.state.alarms.lock().alarms.iter().any(|a| a.alarm() == pb::AlarmType::Corrupt);
         match operation {
@@ -278,6 +302,7 @@ impl Applier {
             Some(Operation::LeaseGrant(_)) if full => Err(Refusal::NoSpace.into()),
             Some(Operation::LeaseGrant(r)) => self.grant(round, r).map(Outcome::LeaseGrant),
             Some(Operation::LeaseRevoke(r)) => self.revoke(round, r.id).map(Outcome::LeaseRevoke),
+            Some(Operation::Auth(r)) => self.auth(round, r).map(Outcome::Auth),
             // A newer member proposed something this version does not know; skipping it would make the members differ.
             None => Err(Error::Consensus("an entry of an unknown kind: this member is too old for its cluster".into())),
         }
@@ -360,6 +385,14 @@ impl Applier {
         let answer = change_alarms(&mut alarms.alarms, request);
         self.engine.put(&mut round.batch, schema::STATE, state::ALARMS, &alarms.encode_to_vec());
         pb::AlarmResponse { header: header(round.revision), alarms: answer }
+    }
+
+    fn auth(&mut self, round: &mut Round, request: &auth::Change) -> Result<pb::AuthEnableResponse, Error> {
+        let unknown = || Error::Consensus("a change of users of an unknown kind: this member is too old".into());
+        self.state.auth.apply(request.change.as_ref().ok_or_else(unknown)?)?;
+        let book = self.state.auth.book().encode_to_vec();
+        self.engine.put(&mut round.batch, schema::STATE, state::AUTH, &book);
+        Ok(pb::AuthEnableResponse { header: header(round.revision) })
     }
 
     /// Whether superseded records wait for their removal.

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{Command, Operation, Outcome, Reply};
+use crate::command::{Command, Outcome, Proposal, Reply};
 use crate::error::{Error, Refusal};
 
 /// Entries that are committed, but not answered yet.
@@ -24,7 +25,7 @@ const QUEUE: usize = 4096;
 
 /// A change and who wants to know its outcome.
 struct Proposed {
-    operation: Operation,
+    proposal: Proposal,
     answer: oneshot::Sender<Result<Outcome, Error>>,
 }
 
@@ -37,9 +38,9 @@ impl Proposer {
     ///
     /// # Errors
     /// The change was refused, or this member cannot propose.
-    pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
+    pub async fn propose(&self, proposal: Proposal) -> Result<Outcome, Error> {
         let (answer, outcome) = oneshot::channel();
-        let proposed = Proposed { operation, answer };
+        let proposed = Proposed { proposal, answer };
         self.0.send(proposed).await.map_err(|_| Refusal::Stopped)?;
         outcome.await.unwrap_or(Err(Refusal::Stopped.into()))
     }
@@ -79,10 +80,10 @@ where
     let mut before: Option<oneshot::Receiver<_>> = None;
     loop {
         if before.is_none() && running.len() < UNANSWERED && !waiting.is_empty() {
-            let (operations, answers) = cut(&mut waiting);
+            let (proposals, answers) = cut(&mut waiting);
             let (committed, on_its_way) = oneshot::channel();
-            if !operations.is_empty() {
-                let reply = submit(Command::batch(operations), Some(committed));
+            if !proposals.is_empty() {
+                let reply = submit(Command::batch(proposals), Some(committed));
                 running.push(async move { answer(answers, reply.await) });
                 before = Some(on_its_way);
             }
@@ -116,15 +117,15 @@ async fn end(before: &mut Option<oneshot::Receiver<std::convert::Infallible>>) {
 type Answers = Vec<oneshot::Sender<Result<Outcome, Error>>>;
 
 /// Takes one entry's share from the front, without those who do not wait any more.
-fn cut(waiting: &mut VecDeque<Proposed>) -> (Vec<Operation>, Answers) {
+fn cut(waiting: &mut VecDeque<Proposed>) -> (Vec<Proposal>, Answers) {
     let mut bytes = 0;
     let fits = |proposed: &&Proposed| {
-        bytes += proposed.operation.encoded_len();
+        bytes += proposed.proposal.encoded_len();
         bytes <= ENTRY_BYTES
     };
     let count = waiting.iter().take(ENTRY_CHANGES).take_while(fits).count().max(1).min(waiting.len());
     let wanted = waiting.drain(..count).filter(|proposed| !proposed.answer.is_closed());
-    wanted.map(|proposed| (proposed.operation, proposed.answer)).unzip()
+    wanted.map(|proposed| (proposed.proposal, proposed.answer)).unzip()
 }
 
 fn answer(answers: Answers, reply: Result<Reply, Error>) {
@@ -146,13 +147,14 @@ mod tests {
     use store_api::etcdserverpb as pb;
 
     use super::*;
+    use crate::command::Operation;
 
-    fn revoke(id: i64) -> Operation {
-        Operation::LeaseRevoke(pb::LeaseRevokeRequest { id })
+    fn revoke(id: i64) -> Proposal {
+        Proposal::by_store(Operation::LeaseRevoke(pb::LeaseRevokeRequest { id }))
     }
 
     fn reply_to(command: &Command) -> Reply {
-        let outcome = |operation: Option<&Operation>| match operation {
+        let outcome = |proposal: &Proposal| match &proposal.operation {
             Some(Operation::LeaseRevoke(request)) if request.id < 0 => Err(Refusal::LeaseNotFound),
             Some(Operation::LeaseRevoke(request)) => {
                 let header = Some(pb::ResponseHeader { revision: request.id, ..Default::default() });
@@ -160,7 +162,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        Reply::new(command.operations().map(outcome).collect())
+        Reply::new(command.proposals().map(outcome).collect())
     }
 
     #[tokio::test]
@@ -170,7 +172,7 @@ mod tests {
         let opened = gate.clone();
         let (proposer, queue) = queue();
         tokio::spawn(queue.collect(move |command: Command, committed| {
-            seen.lock().push(command.operations().count());
+            seen.lock().push(command.proposals().count());
             let gate = gate.clone();
             async move {
                 gate.acquire().await.unwrap().forget();
@@ -205,7 +207,7 @@ mod tests {
             let put = pb::PutRequest { key: "k".into(), value: vec![0; bytes].into(), ..Default::default() };
             let (answer, waiting) = oneshot::channel();
             receivers.push(waiting);
-            Proposed { operation: Operation::Put(put), answer }
+            Proposed { proposal: Proposal::by_store(Operation::Put(put)), answer }
         };
         let mut waiting: VecDeque<_> =
             [2 * ENTRY_BYTES, ENTRY_BYTES / 2, ENTRY_BYTES / 3, ENTRY_BYTES / 2, 0].map(&mut proposed).into();

@@ -19,7 +19,7 @@ use super::state_machine::StateMachine;
 use super::transport::{Lane, Transport, never_sent};
 use super::wire::pb;
 use super::{LogId, Types, term};
-use crate::command::{Command, Operation, Outcome, Reply};
+use crate::command::{Command, Outcome, Proposal, Reply};
 use crate::error::{Error, Refusal};
 
 /// How long to wait before asking again while no member leads.
@@ -96,8 +96,8 @@ impl Consensus {
     ///
     /// # Errors
     /// The change was refused; or no leader took it in time; or it is unknown whether it happened.
-    pub async fn propose(&self, operation: Operation) -> Result<Outcome, Error> {
-        let outcome = tokio::time::timeout(self.limit, self.proposer.propose(operation)).await;
+    pub async fn propose(&self, proposal: Proposal) -> Result<Outcome, Error> {
+        let outcome = tokio::time::timeout(self.limit, self.proposer.propose(proposal)).await;
         outcome.unwrap_or(Err(Refusal::Timeout.into()))
     }
 
@@ -308,6 +308,44 @@ impl Consensus {
         match tokio::time::timeout_at(deadline, call(leader, channel)).await {
             Ok(result) => result.map(Some),
             Err(_) => Err(Error::from(Refusal::Timeout).into()),
+        }
+    }
+
+    /// Gives `call` up when another member leads: a leader that hangs never answers.
+    ///
+    /// # Errors
+    /// Given up, or the call's own error.
+    pub async fn while_led_by<T, F>(&self, leader: u64, call: F) -> Result<T, tonic::Status>
+    where
+        F: Future<Output = Result<T, tonic::Status>>,
+    {
+        let mut metrics = self.raft.server_metrics();
+        let other = async {
+            while metrics.borrow_watched().current_leader == Some(leader) && metrics.changed().await.is_ok() {}
+        };
+        tokio::select! {
+            answer = call => answer,
+            () = other => Err(Error::from(Refusal::LeaderFailed).into()),
+        }
+    }
+
+    /// Repeats what may happen twice while leaders change or do not answer, as etcd does for leases.
+    ///
+    /// # Errors
+    /// No leader in time, or the attempt's own error.
+    pub async fn again<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, tonic::Status>
+    where
+        F: Future<Output = Result<T, tonic::Status>>,
+    {
+        let deadline = Instant::now() + self.limit;
+        loop {
+            match attempt().await {
+                Err(status) if status.code() == tonic::Code::Unavailable => {
+                    tracing::debug!(%status, "no answer from a leader yet");
+                    self.pause(deadline).await?;
+                }
+                answer => return answer,
+            }
         }
     }
 

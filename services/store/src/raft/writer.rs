@@ -158,16 +158,34 @@ pub struct Disk {
 
 /// Lets a test make the disk fail.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<AtomicBool>);
+pub struct Faults(Arc<Broken>);
+
+#[derive(Debug, Default)]
+struct Broken {
+    syncs: AtomicBool,
+    writes: AtomicBool,
+}
 
 impl Faults {
     /// Every sync of the log fails from now on.
     pub fn fail_syncs(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.syncs.store(true, Ordering::Release);
+    }
+
+    /// Every write to the log fails from now on, as on a full disk.
+    pub fn fail_writes(&self) {
+        self.0.writes.store(true, Ordering::Release);
+    }
+
+    fn append(&self, wal: &mut Wal, records: &[(u64, Vec<u8>)]) -> Result<Pending, WalError> {
+        if self.0.writes.load(Ordering::Acquire) {
+            return Err(WalError::Io { path: "wal".into(), source: io::Error::from(io::ErrorKind::StorageFull) });
+        }
+        wal.append(records)
     }
 
     fn sync(&self, pending: &Pending) -> Result<(), Error> {
-        if self.0.load(Ordering::Acquire) {
+        if self.0.syncs.load(Ordering::Acquire) {
             return Err(Error::Consensus("a sync failed because a test wants it".into()));
         }
         Ok(pending.sync()?)
@@ -358,7 +376,7 @@ impl Work {
     }
 
     fn append(&mut self, records: &[(u64, Vec<u8>)], callback: IOFlushed<Types>, alone: bool) {
-        let written = self.wal.append(records);
+        let written = self.faults.append(&mut self.wal, records);
         let bytes = records.iter().map(|(_, record)| record.len()).sum::<usize>();
         self.metrics.log_bytes.add(bytes as u64);
         self.grown += bytes;

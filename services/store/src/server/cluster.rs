@@ -7,6 +7,8 @@ use store_api::etcdserverpb::cluster_client::ClusterClient;
 use store_api::etcdserverpb::cluster_server;
 use tonic::{Request, Response, Status};
 
+use super::auth;
+use crate::auth::Book;
 use crate::error::{Error, Refusal};
 use crate::member::Member;
 
@@ -17,6 +19,7 @@ pub struct Cluster(pub Arc<Member>);
 /// never handed on.
 macro_rules! on_leader {
     ($self:ident, $request:ident, $call:ident) => {{
+        auth::check(&$self.0, &$request, Book::admin).await?;
         let forwarded = super::is_forwarded(&$request);
         let request = $request.into_inner();
         if forwarded && !$self.0.consensus.is_leader() {
@@ -54,6 +57,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        auth::check(&self.0, &request, Book::known).await?;
         if request.into_inner().linearizable {
             self.0.consensus.read_barrier().await?;
         }

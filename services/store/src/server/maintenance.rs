@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{VERSION, mismatch};
+use super::{VERSION, auth, mismatch};
+use crate::auth::Book;
 use crate::command::{Operation, Outcome};
 use crate::error::{Error, Refusal};
 use crate::member::Member;
@@ -39,8 +40,9 @@ impl maintenance_server::Maintenance for Maintenance {
     type SnapshotStream = ReceiverStream<Result<pb::SnapshotResponse, Status>>;
 
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        let caller = auth::caller(&self.0, &request).await?;
         let operation = Operation::Alarm(request.into_inner());
-        let Outcome::Alarm(mut response) = self.0.propose(operation).await? else { return Err(mismatch()) };
+        let Outcome::Alarm(mut response) = self.0.propose(operation, caller).await? else { return Err(mismatch()) };
         response.header = self.0.complete(response.header);
         Ok(Response::new(response))
     }
@@ -67,7 +69,11 @@ impl maintenance_server::Maintenance for Maintenance {
         }))
     }
 
-    async fn defragment(&self, _: Request<pb::DefragmentRequest>) -> Result<Response<pb::DefragmentResponse>, Status> {
+    async fn defragment(
+        &self,
+        request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        auth::check(&self.0, &request, Book::admin).await?;
         self.blocking(|member| {
             member.engine.defragment();
             Ok(())
@@ -76,12 +82,14 @@ impl maintenance_server::Maintenance for Maintenance {
         Ok(Response::new(pb::DefragmentResponse { header: self.0.complete(None) }))
     }
 
-    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+    async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        auth::check(&self.0, &request, Book::admin).await?;
         let (hash, _) = self.blocking(|member| member.state.mvcc.hash(0)).await?;
         Ok(Response::new(pb::HashResponse { header: self.0.complete(None), hash }))
     }
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+        auth::check(&self.0, &request, Book::admin).await?;
         let revision = request.into_inner().revision;
         corruption::reached(&self.0, revision).await;
         corruption::settled(&self.0).await;
@@ -90,7 +98,8 @@ impl maintenance_server::Maintenance for Maintenance {
         Ok(Response::new(pb::HashKvResponse { header: self.0.complete(None), hash, compact_revision, hash_revision }))
     }
 
-    async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        auth::check(&self.0, &request, Book::admin).await?;
         let (out, responses) = mpsc::channel(4);
         let member = self.0.clone();
         tokio::task::spawn_blocking(move || {
@@ -104,6 +113,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        auth::check(&self.0, &request, Book::admin).await?;
         self.0.consensus.transfer(request.into_inner().target_id).await?;
         Ok(Response::new(pb::MoveLeaderResponse { header: self.0.complete(None) }))
     }

@@ -1,5 +1,7 @@
 //! The network side: listeners, TLS, and one file per gRPC service.
 
+mod auth;
+mod authority;
 mod cluster;
 mod health;
 mod kv;
@@ -18,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use store_api::etcdserverpb::auth_server::AuthServer;
 use store_api::etcdserverpb::cluster_server::ClusterServer;
 use store_api::etcdserverpb::kv_server::KvServer;
 use store_api::etcdserverpb::lease_server::LeaseServer;
@@ -25,7 +28,8 @@ use store_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use store_api::etcdserverpb::watch_server::WatchServer;
 use store_api::health::health_server::HealthServer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response, StatusCode};
@@ -106,6 +110,7 @@ impl Server {
             .add_service(sized!(LeaseServer, lease::Lease(member.clone())))
             .add_service(sized!(ClusterServer, cluster::Cluster(member.clone())))
             .add_service(sized!(MaintenanceServer, maintenance::Maintenance(member.clone())))
+            .add_service(sized!(AuthServer, auth::Auth::new(member.clone())))
             .add_service(HealthServer::new(health::Health(member.clone())))
             .prepare();
         Server { member, kv: Some(kv), routes, audience: Audience::Clients, shutdown }
@@ -140,7 +145,11 @@ impl Server {
             };
             let tls = daemon::tls::server_config(cert, key, ca, auth, &[b"h2", b"http/1.1"])?;
             let shutdown = self.shutdown.clone();
-            daemon::accept::tls(listener, tls, shutdown, move |stream, _| self.clone().connection(stream)).await;
+            let serve = move |stream: TlsStream<TcpStream>, _| {
+                let name = if required { common_name(&stream) } else { None };
+                self.clone().connection(stream, name)
+            };
+            daemon::accept::tls(listener, tls, shutdown, serve).await;
             return Ok(());
         }
         loop {
@@ -158,17 +167,22 @@ impl Server {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            tokio::spawn(self.clone().connection(stream));
+            tokio::spawn(self.clone().connection(stream, None));
         }
     }
 
-    async fn connection<S>(self, stream: S)
+    async fn connection<S>(self, stream: S, name: Option<auth::CommonName>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let shutdown = self.shutdown.clone();
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let server = self.clone();
+            if matches!(server.audience, Audience::Members) {
+                request.extensions_mut().insert(auth::FromMember);
+            } else if let Some(name) = name.clone() {
+                request.extensions_mut().insert(name);
+            }
             async move { server.answer(request).await }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -180,7 +194,7 @@ impl Server {
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(TokioIo::new(authority::Corrected::new(stream)), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -213,6 +227,13 @@ impl Server {
             _ => self.routes.oneshot(request).await,
         }
     }
+}
+
+/// The user that a client's certificate names.
+fn common_name(stream: &TlsStream<TcpStream>) -> Option<auth::CommonName> {
+    let certificate = daemon::accept::peer_certificate(stream)?;
+    let name = pki::peer_identity(&certificate).ok()?.common_name;
+    if name.is_empty() { None } else { Some(auth::CommonName(name.into())) }
 }
 
 fn json(status: StatusCode, body: String) -> Response<Body> {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::auth::credentials;
 use crate::member::Member;
 use crate::watch::Session;
 
@@ -33,7 +34,12 @@ impl watch_server::Watch for Watch {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (out, responses) = mpsc::channel(IN_FLIGHT);
         let state = &self.member.state;
-        let session = Session::new(state.mvcc.clone(), state.hub.clone(), self.member.header(0), out);
+        let (auth, credentials) = (state.auth.clone(), credentials(&request));
+        let allowed = Box::new(move |key: &[u8], end: &[u8]| {
+            let caller = auth.caller(&credentials)?;
+            auth.book().read(caller.as_ref(), key, end)
+        });
+        let session = Session::new(state.mvcc.clone(), state.hub.clone(), allowed, self.member.header(0), out);
         let progress = self.member.config.watch_progress_notify_interval;
         let serving = session.run(request.into_inner(), progress, self.shutdown.clone());
         let metrics = state.metrics.clone();

@@ -55,10 +55,14 @@ struct Step {
     through: i64,
 }
 
+/// Whether the client may watch a range, given by its key and end; asked when a watcher is made, as in etcd.
+type Allowed = Box<dyn Fn(&[u8], &[u8]) -> Result<(), Refusal> + Send + Sync>;
+
 /// A stream's state.
 pub struct Session {
     mvcc: Arc<Mvcc>,
     hub: Arc<Hub>,
+    allowed: Allowed,
     header: pb::ResponseHeader,
     revisions: watch::Receiver<i64>,
     watchers: BTreeMap<i64, Watcher>,
@@ -78,11 +82,12 @@ impl Session {
     pub fn new(
         mvcc: Arc<Mvcc>,
         hub: Arc<Hub>,
+        allowed: Allowed,
         header: pb::ResponseHeader,
         out: mpsc::Sender<Result<pb::WatchResponse, Status>>,
     ) -> Self {
         let revisions = hub.subscribe();
-        Session { mvcc, hub, header, revisions, watchers: BTreeMap::new(), next_id: 0, out }
+        Session { mvcc, hub, allowed, header, revisions, watchers: BTreeMap::new(), next_id: 0, out }
     }
 
     /// Serves until the client ends the stream or `shutdown`.
@@ -136,16 +141,17 @@ impl Session {
         let current = self.mvcc.revision();
         let key = if request.key.is_empty() { bytes::Bytes::from_static(&[0]) } else { request.key.clone() };
         let range = KeyRange::new(&key, &request.range_end);
-        let refusal = if range.is_empty() {
-            Some("mvcc: watcher range is empty")
+        let refusal = if let Err(refusal) = (self.allowed)(&key, &request.range_end) {
+            Some(as_go_prints(refusal))
+        } else if range.is_empty() {
+            Some("mvcc: watcher range is empty".to_owned())
         } else if request.watch_id != 0 && self.watchers.contains_key(&request.watch_id) {
-            Some("mvcc: duplicate watch ID provided on the WatchStream")
+            Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
         } else {
             None
         };
         let header = self.header(current);
-        if let Some(reason) = refusal {
-            let cancel_reason = reason.to_owned();
+        if let Some(cancel_reason) = refusal {
             let answer = pb::WatchResponse {
                 header,
                 watch_id: NO_WATCHER,
@@ -314,6 +320,11 @@ impl Session {
     async fn send(&self, response: pb::WatchResponse) -> Result<(), Gone> {
         self.out.send(Ok(response)).await.map_err(|_| Gone)
     }
+}
+
+/// Clients get the refusal as gRPC-Go prints an error, because etcd's server puts that into the response.
+fn as_go_prints(refusal: Refusal) -> String {
+    format!("rpc error: code = {:?} desc = {}", refusal.code(), refusal.text())
 }
 
 fn event(tombstone: bool, kv: KeyValue, prev_kv: Option<KeyValue>) -> Event {

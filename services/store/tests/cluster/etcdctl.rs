@@ -33,7 +33,7 @@ async fn etcdctl_administers_the_cluster() {
         ids
     };
     let new_peer = format!("--peer-urls={}", cluster.nodes[3].peer_url);
-    let cases: [(usize, &[&str], &str, bool); 8] = [
+    let cases: [(usize, &[&str], &str, bool); 22] = [
         (follower, &["put", "k", "v"], "OK", true),
         (leader, &["get", "k"], "v", true),
         (follower, &["member", "list"], "started, m0", true),
@@ -42,6 +42,22 @@ async fn etcdctl_administers_the_cluster() {
         (leader, &["member", "add", "m3", &new_peer, "--learner"], "added to cluster", true),
         (leader, &["member", "promote", &ids[0]], "can only promote a learner member", false),
         (leader, &["alarm", "list"], "", true),
+        // These dial each endpoint with its whole URL as the name of the server.
+        (follower, &["endpoint", "status", "--cluster", "-w", "json"], "\"raftIndex\"", true),
+        (follower, &["endpoint", "hashkv", "--cluster", "-w", "json"], "\"hash\"", true),
+        (follower, &["defrag"], "Finished defragmenting", true),
+        (follower, &["move-leader", &ids[follower]], "no leader endpoint", false),
+        (leader, &["move-leader", &ids[follower]], "Leadership transferred", true),
+        // Users are the same on every member, and so are the tokens.
+        (leader, &["user", "add", "root:r"], "User root created", true),
+        (leader, &["auth", "enable"], "Authentication Enabled", true),
+        (follower, &["get", "k"], "user name is empty", false),
+        (follower, &["get", "k", "--user=root:wrong"], "authentication failed", false),
+        (follower, &["get", "k", "--user=root:r"], "v", true),
+        (leader, &["member", "remove", "abc"], "user name is empty", false),
+        (leader, &["member", "remove", "abc", "--user=root:r"], "member not found", false),
+        (follower, &["auth", "disable", "--user=root:r"], "Authentication Disabled", true),
+        (leader, &["get", "k"], "v", true),
     ];
     for (member, arguments, expected, succeeds) in cases {
         let (text, ok) = etcdctl(&cluster, member, arguments);

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use daemon::Shutdown;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use store::raft::writer::Faults;
 use store_api::etcdserverpb as pb;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::client::Clients;
+use crate::ports::free_port;
 use crate::proxy::Network;
 
 /// How long anything may take on a busy machine.
@@ -32,13 +35,29 @@ fn child_process() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().unwrap();
-        store::run(arguments.lines().map(str::to_owned).collect(), shutdown).await
+        let faults = Faults::default();
+        tokio::spawn(fail_on_signals(faults.clone()));
+        store::run_on(arguments.lines().map(str::to_owned).collect(), shutdown, faults).await
     });
     if let Err(error) = outcome {
         eprintln!("store: {error}");
         std::process::exit(1);
     }
     std::process::exit(0);
+}
+
+/// Lets every sync of a member's log fail from now on.
+pub const FAIL_SYNCS: Signal = Signal::SIGUSR1;
+/// Lets every write to a member's log fail from now on, as on a full disk.
+pub const FILL_DISK: Signal = Signal::SIGUSR2;
+
+async fn fail_on_signals(faults: Faults) {
+    let [mut syncs, mut writes] =
+        [SignalKind::user_defined1(), SignalKind::user_defined2()].map(|k| signal(k).unwrap());
+    tokio::select! {
+        _ = syncs.recv() => faults.fail_syncs(),
+        _ = writes.recv() => faults.fail_writes(),
+    }
 }
 
 /// One member.
@@ -66,10 +85,6 @@ pub struct Cluster {
     pub network: Network,
     flags: Vec<String>,
     folder: TempDir,
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Cluster {
@@ -190,15 +205,24 @@ impl Cluster {
 
     /// Waits until a member serves clients.
     pub async fn wait_ready(&mut self, member: usize) {
+        let serves = self.serves_or_ends(member).await;
+        assert!(serves, "{} ended:\n{}", self.nodes[member].name, self.log(member));
+    }
+
+    /// Waits until a member that was started serves clients, or ends by itself; returns whether it serves.
+    pub async fn serves_or_ends(&mut self, member: usize) -> bool {
         let deadline = Instant::now() + LIMIT;
         let mut clients = self.clients(member);
         while clients.kv.range(pb::RangeRequest { key: "ready".into(), ..Default::default() }).await.is_err() {
-            let child = self.nodes[member].child.as_mut().expect("a running member");
-            let ended = child.try_wait().unwrap();
-            let late = Instant::now() >= deadline;
-            assert!(ended.is_none() && !late, "{ended:?}, {}:\n{}", self.nodes[member].name, self.log(member));
+            let child = self.nodes[member].child.as_mut().expect("a started member");
+            if child.try_wait().unwrap().is_some() {
+                self.kill(member);
+                return false;
+            }
+            assert!(Instant::now() < deadline, "{}:\n{}", self.nodes[member].name, self.log(member));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        true
     }
 
     /// Clients of a member.

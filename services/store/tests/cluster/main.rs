@@ -8,4 +8,6 @@ mod harness;
 mod history;
 mod members;
 mod membership;
+#[path = "../ports/mod.rs"]
+mod ports;
 mod proxy;

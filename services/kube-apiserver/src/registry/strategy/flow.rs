@@ -6,6 +6,7 @@ use super::checks::{dns_subdomain, named, one_of, required, required_one_of};
 use super::kind::Kind;
 use super::tree::{at, default, int_at, items, object, str_at, within};
 use crate::errors::FieldError;
+use crate::flowcontrol::defaults;
 
 const MAX_PRECEDENCE: i64 = 10_000;
 const MAX_QUEUES: i64 = 10_000_000;
@@ -43,7 +44,17 @@ pub static PRIORITY_LEVEL: Kind = Kind {
     ..Kind::SPEC_STATUS
 };
 
+/// What is mandatory cannot be changed, as the server relies on it.
+fn check_fixed(errors: &mut Vec<FieldError>, kind: &str, object: &Value) {
+    let (name, spec) = (str_at(object, &["metadata", "name"]), at(object, &["spec"]).unwrap_or(&Value::Null));
+    if defaults::fixed_spec(kind, name, spec).is_some_and(|fixed| *spec != fixed) {
+        let detail = format!("spec of '{name}' must equal the fixed value");
+        errors.push(FieldError::invalid("spec", spec.clone(), detail));
+    }
+}
+
 fn check_schema(errors: &mut Vec<FieldError>, f: &Value) {
+    check_fixed(errors, "FlowSchema", f);
     let spec = at(f, &["spec"]).unwrap_or(&Value::Null);
     let n = int_at(spec, &["matchingPrecedence"]).unwrap_or(0);
     let path = "spec.matchingPrecedence";
@@ -140,6 +151,7 @@ fn policy(errors: &mut Vec<FieldError>, path: &str, rule: &Value) {
 }
 
 fn check_level(errors: &mut Vec<FieldError>, p: &Value) {
+    check_fixed(errors, "PriorityLevelConfiguration", p);
     let spec = at(p, &["spec"]).unwrap_or(&Value::Null);
     let limited = at(spec, &["limited"]);
     match (str_at(spec, &["type"]), limited) {

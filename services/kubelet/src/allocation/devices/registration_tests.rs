@@ -9,7 +9,7 @@ use cri_api::v1;
 use futures_util::Stream;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
 use super::super::Reusable;
@@ -54,8 +54,10 @@ impl DevicePlugin for Fake {
         &self,
         call: Request<api::PreferredAllocationRequest>,
     ) -> Result<Response<api::PreferredAllocationResponse>, Status> {
-        let mut ids = call.into_inner().container_requests.remove(0).available_device_i_ds;
+        let asked = call.into_inner().container_requests.remove(0);
+        let mut ids = asked.available_device_i_ds;
         ids.sort_by(|a, b| b.cmp(a));
+        ids.truncate(usize::try_from(asked.allocation_size).unwrap());
         let one = api::ContainerPreferredAllocationResponse { device_i_ds: ids };
         Ok(Response::new(api::PreferredAllocationResponse { container_responses: vec![one] }))
     }
@@ -131,16 +133,8 @@ async fn a_plugin_registers_serves_and_leaves() {
     let fake = Fake { devices: list, asked: Arc::default() };
     let asked = Arc::clone(&fake.asked);
     let socket = UnixListener::bind(folder.join("fake.sock")).unwrap();
-    let (leave, mut left) = mpsc::channel::<()>(1);
-    tokio::spawn(async move {
-        let serving = Server::builder()
-            .add_service(DevicePluginServer::new(fake))
-            .serve_with_incoming(UnixListenerStream::new(socket));
-        tokio::select! {
-            served = serving => served.unwrap(),
-            _ = left.recv() => {}
-        }
-    });
+    let plugin = Server::builder().add_service(DevicePluginServer::new(fake));
+    tokio::spawn(async move { plugin.serve_with_incoming(UnixListenerStream::new(socket)).await.unwrap() });
     let refused = call(&folder, "v2", GPU).await.unwrap_err();
     assert_eq!(refused, r#"requested API version "v2" is not supported by kubelet. Supported version is ["v1beta1"]"#);
     assert_eq!(call(&folder, "v1beta1", "cpu").await.unwrap_err(), r#"the ResourceName "cpu" is invalid"#);
@@ -169,7 +163,8 @@ async fn a_plugin_registers_serves_and_leaves() {
 
     lists.send(vec![("a", false), ("b", true)]).unwrap();
     until(&devices, ("2", "1")).await;
-    leave.send(()).await.unwrap();
+    // The list ends with its source, as when the plugin dies.
+    drop(lists);
     until(&devices, ("2", "0")).await;
     devices.keep_only(&|_| false);
     assert!(Devices::restore(&folder).snapshot().held.is_empty());

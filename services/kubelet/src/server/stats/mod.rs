@@ -15,6 +15,7 @@ use super::Refusal;
 use crate::observed::labels;
 use crate::pod::Pod;
 use crate::shared::Shared;
+use crate::volumes::csi;
 
 pub use host::{Disk, Host};
 
@@ -131,11 +132,15 @@ pub async fn pods(shared: &Arc<Shared>) -> Result<Vec<PodUse>, Refusal> {
             complete(pod, &object);
         }
     }
+    let mut told = HashMap::new();
+    for pod in &pods {
+        told.insert(pod.uid.clone(), shared.csi.stats(&pod.uid).await);
+    }
     let shared = Arc::clone(shared);
     // Sizes of folders are found by looking at every file.
     let measured = tokio::task::spawn_blocking(move || {
         for pod in &mut pods {
-            measure(pod, &shared);
+            measure(pod, &shared, told.get(&pod.uid).unwrap_or(&HashMap::new()));
         }
         pods
     });
@@ -241,14 +246,14 @@ fn complete(pod: &mut PodUse, object: &Value) {
         let claim = volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned);
         let ephemeral =
             ephemeral.iter().any(|kind| volume.get(kind).is_some()) && volume["emptyDir"]["medium"] != "Memory";
-        if ephemeral || claim.is_some() {
+        if ephemeral || claim.is_some() || volume.get("csi").is_some() {
             pod.volumes.push(VolumeUse { name: text(&volume["name"]), claim, ephemeral, ..VolumeUse::default() });
         }
     }
 }
 
-/// Adds the sizes of logs and volumes; volumes that are not mounted drop out.
-fn measure(pod: &mut PodUse, shared: &Shared) {
+/// Adds the sizes of logs and volumes; volumes that are neither mounted here nor known by their drivers drop out.
+fn measure(pod: &mut PodUse, shared: &Shared, told: &HashMap<String, csi::Stats>) {
     if let Some(object) = shared.pods.get(&pod.namespace, &pod.name)
         && let Ok(typed) = Pod::from_value(&object)
     {
@@ -261,6 +266,11 @@ fn measure(pod: &mut PodUse, shared: &Shared) {
     // Below the folder of the volume's kind.
     let kinds: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     pod.volumes.retain_mut(|volume| {
+        if let Some(csi::Stats { bytes, inodes }) = told.get(&volume.name) {
+            volume.used = (bytes[2], inodes[2]);
+            volume.disk = Disk { capacity: bytes[0], available: bytes[1], inodes: inodes[0], inodes_free: inodes[1] };
+            return true;
+        }
         let Some(path) = kinds.iter().map(|k| k.join(&volume.name)).find(|p| p.exists()) else { return false };
         volume.used = host::folder(&path);
         volume.disk = Disk::of(&path).unwrap_or_default();

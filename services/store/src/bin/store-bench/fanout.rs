@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::load::{Figures, connect};
-use crate::{Failure, Target};
+use crate::Failure;
+use crate::load::Figures;
+use crate::target::Target;
 
 /// The row's name.
 pub const NAME: &str = "watch-fan-out";
@@ -28,7 +29,7 @@ const KEY: &[u8] = b"/fan-out";
 /// # Errors
 /// The server refused something, or an event never came.
 pub async fn run(target: &Target, time: Duration) -> Result<Figures, Failure> {
-    let connections = connect(&target.url, STREAMS + 1).await?;
+    let connections = target.connect(STREAMS + 1).await?;
     let (heard, mut events) = mpsc::unbounded_channel();
     let mut streams = Vec::new();
     for channel in &connections[1..] {

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
+use crate::Failure;
+use crate::target::Target;
 use crate::workload::{Client, Workload};
-use crate::{Failure, Target};
 
 /// One row.
 pub struct Figures {
@@ -78,18 +77,6 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Opens connections.
-///
-/// # Errors
-/// Nobody listens there.
-pub async fn connect(url: &str, count: usize) -> Result<Vec<Channel>, Failure> {
-    let mut connections = Vec::new();
-    for _ in 0..count.max(1) {
-        connections.push(Channel::from_shared(url.to_owned())?.tcp_nodelay(true).connect().await?);
-    }
-    Ok(connections)
-}
-
 /// Runs `clients` clients for `time`.
 ///
 /// # Errors
@@ -101,8 +88,7 @@ pub async fn run(
     clients: usize,
     time: Duration,
 ) -> Result<Figures, Failure> {
-    let cpu = |()| target.process.map(|process| process.cpu_seconds()).transpose();
-    let (cpu_before, syncs_before) = (cpu(())?, syncs(&target.url).await);
+    let (cpu_before, syncs_before) = (target.cpu_seconds()?, target.syncs().await);
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for id in 0..clients {
@@ -116,10 +102,10 @@ pub async fn run(
     let took = start.elapsed();
     let mut figures = Figures::new(format!("{}, {clients} clients", workload.name), times, took);
     let operations = figures.rate * took.as_secs_f64();
-    if let (Some(before), Some(after)) = (cpu_before, cpu(())?) {
+    if let (Some(before), Some(after)) = (cpu_before, target.cpu_seconds()?) {
         figures.cpu_micros_per_operation = Some((after - before) * 1e6 / operations.max(1.0));
     }
-    if let (Some(before), Some(after)) = (syncs_before, syncs(&target.url).await) {
+    if let (Some(before), Some(after)) = (syncs_before, target.syncs().await) {
         figures.syncs_per_second = Some((after - before) / took.as_secs_f64());
     }
     Ok(figures)
@@ -133,18 +119,4 @@ async fn one(mut client: Client, workload: &'static Workload, until: Instant) ->
         times.push(start.elapsed());
     }
     Ok(times)
-}
-
-/// How often the server has synced its log, if it tells.
-async fn syncs(url: &str) -> Option<f64> {
-    let address = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let mut stream = TcpStream::connect(address).await.ok()?;
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.ok()?;
-    let text = String::from_utf8_lossy(&answer).into_owned();
-    text.lines()
-        .find_map(|line| line.strip_prefix("etcd_disk_wal_fsync_duration_seconds_count "))
-        .and_then(|count| count.trim().parse().ok())
 }

@@ -1,21 +1,27 @@
 //! Measures any server of the etcd v3 API, and two of them in turn: throughput, latency, memory, CPU and syncs.
 //!
 //!     store-bench --pid 123 http://127.0.0.1:2379 --peer-pid 456 http://127.0.0.1:22379
+//!     store-bench --members 3 start:target/release/store start:etcd
+//!
+//! The second form starts clusters itself; only such members can be killed, so only then there is the row leader-kill.
 //!
 //! Every row runs against the first endpoint, then against the second, and prints the ratio of the two; absolute figures
 //! change from machine to machine. Keys have 8 bytes and values 256, as in etcd's own published figures.
 
 mod fanout;
 mod load;
+mod longer;
 mod process;
+mod target;
 mod workload;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 
 use load::Figures;
-use process::Process;
+use target::{Folder, Target};
 use workload::{WORKLOADS, Workload};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -24,7 +30,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Parser)]
 #[command(name = "store-bench")]
 struct Arguments {
-    /// The server to measure, then the one to compare it with.
+    /// The server to measure, then the one to compare it with: a URL, several of one cluster with commas between them, or
+    /// start:PROGRAM.
     #[arg(required = true, num_args = 1..=2)]
     endpoints: Vec<String>,
     /// Process id of the first server, for its memory and CPU time.
@@ -33,6 +40,18 @@ struct Arguments {
     /// Process id of the second server.
     #[arg(long)]
     peer_pid: Option<u32>,
+    /// Members of a cluster that is started here.
+    #[arg(long, default_value_t = 1)]
+    members: usize,
+    /// Where members that are started here keep their data.
+    #[arg(long, default_value = ".")]
+    data: PathBuf,
+    /// Puts of the row puts-and-compaction.
+    #[arg(long, default_value_t = 1_000_000)]
+    puts: u64,
+    /// How often the row leader-kill kills a leader.
+    #[arg(long, default_value_t = 20)]
+    kills: usize,
     /// Concurrent clients; each waits for its answer before it asks again.
     #[arg(long, value_delimiter = ',', default_value = "1,100,1000")]
     clients: Vec<usize>,
@@ -50,22 +69,14 @@ struct Arguments {
     only: Vec<String>,
 }
 
-/// One server.
-struct Target {
-    url: String,
-    process: Option<Process>,
-}
-
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let pids = [arguments.pid, arguments.peer_pid];
-    let targets: Vec<Target> = arguments
-        .endpoints
-        .iter()
-        .zip(pids)
-        .map(|(url, pid)| Target { url: url.clone(), process: pid.map(Process) })
-        .collect();
+    let folder = Folder::new(&arguments.data)?;
+    let mut targets = Vec::new();
+    for (place, (endpoint, pid)) in arguments.endpoints.iter().zip([arguments.pid, arguments.peer_pid]).enumerate() {
+        targets.push(Target::new(endpoint, pid, arguments.members, &folder.of(place)).await?);
+    }
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     if let Some(unknown) = arguments.only.iter().find(|only| !names().any(|name| name == *only)) {
         return Err(format!("no row {unknown:?}; there are: {}", names().collect::<Vec<_>>().join(", ")).into());
@@ -84,16 +95,37 @@ async fn main() -> Result<(), Failure> {
         }
         ratio(&rows);
     }
-    for target in &targets {
-        if let Some(process) = &target.process {
-            println!("{}: {}", target.url, process.memory()?);
+    if wanted(longer::PUTS) {
+        let mut rows = Vec::new();
+        for target in &targets {
+            rows.push(longer::puts(target, arguments.puts).await?);
+            print(rows.last(), target);
+            memory(target)?;
         }
+        ratio(&rows);
+    }
+    // By name only, or where it can be done.
+    let can_kill = arguments.members >= 3 && arguments.endpoints.iter().all(|e| e.starts_with("start:"));
+    if wanted(longer::FAIL_OVER) && (can_kill || !arguments.only.is_empty()) {
+        let mut rows = Vec::new();
+        for target in &mut targets {
+            rows.push(longer::fail_over(target, arguments.kills).await?);
+            print(rows.last(), target);
+        }
+        ratio(&rows);
+    }
+    targets.iter().try_for_each(memory)
+}
+
+fn memory(target: &Target) -> Result<(), Failure> {
+    for memory in target.memory()? {
+        println!("{}: {memory}", target.name);
     }
     Ok(())
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
-    WORKLOADS.iter().map(|workload| workload.name).chain([fanout::NAME])
+    WORKLOADS.iter().map(|workload| workload.name).chain([fanout::NAME, longer::PUTS, longer::FAIL_OVER])
 }
 
 async fn compare(
@@ -104,7 +136,7 @@ async fn compare(
 ) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for target in targets {
-        let connections = load::connect(&target.url, clients.min(arguments.connections)).await?;
+        let connections = target.connect(clients.min(arguments.connections)).await?;
         (workload.prepare)(connections[0].clone()).await?;
         let mut rounds = Vec::new();
         for _ in 0..arguments.rounds.max(1) {
@@ -121,7 +153,7 @@ async fn compare(
 
 fn print(row: Option<&Figures>, target: &Target) {
     if let Some(row) = row {
-        println!("{row}  {}", target.url);
+        println!("{row}  {}", target.name);
     }
 }
 

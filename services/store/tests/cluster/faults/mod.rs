@@ -2,6 +2,11 @@
 //!
 //! The short run belongs to the tests. `STORE_FAULT_ROUNDS=200` makes it a long one, in runs of ten rounds with a cluster
 //! of their own each; `STORE_FAULT_SEED` repeats one.
+//!
+//! Jumps of the wall clock are not among the faults: nothing in the store reads it. What a jump of the clock that it does
+//! read would do, a pause does.
+
+mod disk;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +24,7 @@ use crate::history::model::Store;
 use crate::history::workload::{self, Record};
 use crate::history::{replay, watch as guarantees, wgl};
 use crate::proxy::Rule;
+use disk::Disk;
 
 const ROUNDS_PER_RUN: usize = 10;
 const CLIENTS: usize = 6;
@@ -39,9 +45,12 @@ enum Fault {
     Lossy,
     Defragment,
     MoveLeader,
+    ComeAndGo,
+    Disk(Disk),
+    FlipBit,
 }
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 17] = [
     Fault::KillLeader,
     Fault::KillOne,
     Fault::KillAll,
@@ -55,12 +64,15 @@ const FAULTS: [Fault; 13] = [
     Fault::Lossy,
     Fault::Defragment,
     Fault::MoveLeader,
+    Fault::ComeAndGo,
+    Fault::Disk(Disk::SyncFails),
+    Fault::Disk(Disk::Full),
+    Fault::FlipBit,
 ];
 
 impl Fault {
     /// Lets it happen for a while, and mends everything.
-    async fn run(self, cluster: &mut Cluster, random: &mut SmallRng) {
-        let size = cluster.nodes.len();
+    async fn run(self, cluster: &mut Cluster, size: usize, random: &mut SmallRng) {
         let leader = cluster.leader().await;
         let one = random.random_range(0..size);
         let long = Duration::from_millis(random.random_range(300..1800));
@@ -99,6 +111,9 @@ impl Fault {
                 let target_id = cluster.id(one).await;
                 let _ = cluster.clients(leader).maintenance.move_leader(pb::MoveLeaderRequest { target_id }).await;
             }
+            Fault::ComeAndGo => disk::come_and_go(cluster, size, long).await,
+            Fault::Disk(disk) => disk.fail(cluster, one).await,
+            Fault::FlipBit => disk::flip_bit(cluster, size, one, random).await,
         }
         cluster.network.all(Rule::default());
     }
@@ -124,8 +139,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(cluster: &Cluster, seed: u64) -> Load {
-        let size = cluster.nodes.len();
+    fn start(cluster: &Cluster, size: usize, seed: u64) -> Load {
         let all = || (0..size).map(|member| cluster.clients(member)).collect::<Vec<_>>();
         let mut load = Load {
             record: Record::new(),
@@ -219,12 +233,12 @@ fn number(name: &str, default: u64) -> u64 {
 async fn run(size: usize, rounds: usize, seed: u64) {
     println!("seed {seed}: {size} members, {rounds} rounds");
     let mut random = SmallRng::seed_from_u64(seed);
-    let mut cluster = Cluster::start(size, 0, &["--snapshot-count=500", "--watch-progress-notify-interval=1s"]).await;
-    let load = Load::start(&cluster, seed);
+    let mut cluster = Cluster::start(size, 1, &["--snapshot-count=500", "--watch-progress-notify-interval=1s"]).await;
+    let load = Load::start(&cluster, size, seed);
     for _ in 0..rounds {
         let fault = FAULTS[random.random_range(0..FAULTS.len())];
         let started = Instant::now();
-        fault.run(&mut cluster, &mut random).await;
+        fault.run(&mut cluster, size, &mut random).await;
         last_write_somewhere(&cluster).await;
         println!("seed {seed}: {fault:?} took {:?}", started.elapsed());
     }

@@ -1,0 +1,59 @@
+//! Checks of the API server alone: a real one with a real store, as processes of this host, reached over TLS like any client reaches it.
+//! Floods, thousands of connections and broken input are no good company for a cluster that other scenarios use.
+
+mod connections;
+mod flood;
+mod session;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::future::BoxFuture;
+
+use crate::bench::stack::Stack;
+
+/// One check, with the arguments its server needs.
+struct Check {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    run: fn(Stack) -> BoxFuture<'static, Result<()>>,
+}
+
+const CHECKS: &[Check] = &[
+    Check {
+        name: "flood",
+        // Few seats: a small machine can fill them.
+        arguments: &["--max-requests-inflight=20", "--max-mutating-requests-inflight=10"],
+        run: |stack| Box::pin(flood::run(stack)),
+    },
+    Check {
+        name: "connections",
+        arguments: &["--shutdown-delay-duration=1s"],
+        run: |stack| Box::pin(connections::run(stack)),
+    },
+];
+
+/// Runs the named checks, or all.
+///
+/// # Errors
+/// An unknown name, or the first check that fails.
+pub fn run(names: &[String]) -> Result<()> {
+    let known = || CHECKS.iter().map(|c| c.name).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = names.iter().find(|name| CHECKS.iter().all(|c| c.name != **name)) {
+        bail!("there is no check {unknown}; there are: {}", known());
+    }
+    let corten = std::env::current_exe()?.with_file_name("corten");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    for check in CHECKS.iter().filter(|c| names.is_empty() || names.iter().any(|name| name == c.name)) {
+        let start = Instant::now();
+        runtime.block_on(one(check, &corten)).with_context(|| format!("the API server's check {}", check.name))?;
+        println!("check {} ... {:.1} s", check.name, start.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+async fn one(check: &Check, corten: &Path) -> Result<()> {
+    let arguments: Vec<String> = check.arguments.iter().map(|a| (*a).to_owned()).collect();
+    (check.run)(Stack::start_api(corten, &arguments).await?).await
+}
