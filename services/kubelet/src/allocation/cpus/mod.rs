@@ -97,7 +97,7 @@ impl Static {
 
     fn check_cores(&self, state: &State, count: usize, reusable: &CpuSet) -> Result<(), Failure> {
         let threads = self.machine.threads();
-        let text = if count % threads != 0 {
+        let text = if !count.is_multiple_of(threads) {
             format!("requested {count} cpus not multiple cpus per core = {threads}")
         } else {
             let broken = self.machine.around(&self.reserved, |p| p.core);
