@@ -29,6 +29,12 @@ pub struct Config {
     /// How long events are kept.
     #[arg(long, default_value = "1h0m0s", value_parser = duration)]
     pub event_ttl: std::time::Duration,
+    /// How objects are encrypted in the store: an EncryptionConfiguration.
+    #[arg(long)]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Whether that file is followed.
+    #[arg(long, requires = "encryption_provider_config", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub encryption_provider_config_automatic_reload: bool,
     /// Address to listen on.
     #[arg(long, default_value = "0.0.0.0")]
     pub bind_address: IpAddr,
@@ -183,7 +189,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// Go's duration syntax as far as flags use it: hours, minutes, seconds, milliseconds in that order.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     let mut total = 0f64;
     let mut rest = text;
     while !rest.is_empty() {

@@ -100,6 +100,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("user add root:r", ""),
     ("auth enable", ""),
     ("auth enable --user root:r", ""),
+    ("role get root --user root:r", ""),
     ("user get root --user root:r", ""),
     ("get a", ""),
     ("put a 1", ""),

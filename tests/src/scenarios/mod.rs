@@ -7,6 +7,7 @@ use crate::e2e::Run;
 mod commands;
 mod configuration;
 mod controllers;
+mod faults;
 mod full_disk;
 mod kills;
 mod kubelet;
@@ -55,6 +56,7 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("restarts", restarts::run),
     everywhere("kills", kills::run),
     everywhere("leftovers", leftovers::run),
+    everywhere("faults", faults::run),
     Scenario {
         name: "pair",
         drivers: NAMESPACE,

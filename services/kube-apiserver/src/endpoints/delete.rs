@@ -107,7 +107,7 @@ pub async fn delete(call: &Call, target: &Target, request: Request) -> Result<Re
             if res.group.is_empty() {
                 status["details"].as_object_mut().map(|d| d.remove("group"));
             }
-            Ok(crate::server::respond::json(200, &status))
+            Ok(crate::server::respond::status(call.headers.get(http::header::ACCEPT), 200, &status))
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::server::body::Response;
 use crate::server::handler::Call;
 use crate::server::query::Query;
 use crate::storage::selection::Selection;
-use crate::storage::{StoreError, Stored, codec};
+use crate::storage::{StoreError, Stored};
 use std::sync::Arc;
 
 /// The most entries one read of the store asks for.
@@ -222,7 +222,7 @@ async fn from_store(
         total.get_or_insert(read.count);
         let mut full = false;
         for entry in &read.entries {
-            let object = Arc::new(codec::decode(target.res, &entry.value, entry.mod_revision)?);
+            let object = call.state.storage.opened(target.res, entry).await?;
             let matches = options.selection.matches(&object);
             if !page.offer(|| relative(target, &object), object.clone(), matches) {
                 full = true;

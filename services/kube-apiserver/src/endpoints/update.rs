@@ -181,7 +181,7 @@ impl<'a> Change<'a> {
         let cached = storage.peek(self.res, self.namespace, self.name).filter(|_| !self.dry_run);
         if let Some(stored) = cached
             && let Ok(Planned { old, new, .. }) = self.plan(&stored, &mut compute).await
-            && !managed::same_but_for_times(&old, &new)
+            && (stored.stale || !managed::same_but_for_times(&old, &new))
             && let Swap::Done(written) = self.write(&stored, &old, new).await?
         {
             return Ok(written);
@@ -190,7 +190,7 @@ impl<'a> Change<'a> {
         loop {
             let Some(stored) = current else { return Err(self.not_found()) };
             let Planned { old, new, pinned } = self.plan(&stored, &mut compute).await?;
-            if managed::same_but_for_times(&old, &new) {
+            if !stored.stale && managed::same_but_for_times(&old, &new) {
                 return Ok(stored);
             }
             if self.dry_run {

@@ -7,6 +7,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,12 +26,24 @@ pub struct Guarded<S> {
     silent: Option<Pin<Box<Sleep>>>,
     /// While a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    upgraded: Upgraded,
+}
+
+/// Set once the connection is no longer HTTP: a person may look away from a terminal for as long as they like.
+#[derive(Clone, Debug, Default)]
+pub struct Upgraded(Arc<AtomicBool>);
+
+impl Upgraded {
+    /// From now on writes may wait.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<S> Guarded<S> {
     /// Guards a stream from now on.
-    pub fn new(stream: S) -> Self {
-        Self { stream, silent: Some(Box::pin(sleep_until(Instant::now() + SILENCE))), stalled: None }
+    pub fn new(stream: S, upgraded: Upgraded) -> Self {
+        Self { stream, silent: Some(Box::pin(sleep_until(Instant::now() + SILENCE))), stalled: None, upgraded }
     }
 
     /// What a write came to, with the time that it waits.
@@ -37,6 +51,9 @@ impl<S> Guarded<S> {
         if result.is_ready() {
             self.stalled = None;
             return result;
+        }
+        if self.upgraded.0.load(Ordering::Relaxed) {
+            return Poll::Pending;
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + STALL)));
         ready!(stalled.as_mut().poll(cx));
@@ -101,13 +118,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_connection_but_not_one_that_has_spoken() {
         let (mut client, server) = duplex(64);
-        let mut server = Guarded::new(server);
+        let mut server = Guarded::new(server, Upgraded::default());
         let begun = Instant::now();
         let error = server.read_u8().await.expect_err("silent");
         assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, SILENCE));
 
         let (mut spoken, server) = duplex(64);
-        let mut server = Guarded::new(server);
+        let mut server = Guarded::new(server, Upgraded::default());
         spoken.write_u8(1).await.expect("open");
         assert_eq!(server.read_u8().await.expect("a byte"), 1);
         let idle = tokio::time::timeout(SILENCE * 10, server.read_u8()).await;
@@ -118,13 +135,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_dropped() {
         let (mut client, server) = duplex(64);
-        let mut server = Guarded::new(server);
+        let mut server = Guarded::new(server, Upgraded::default());
         let begun = Instant::now();
         let error = server.write_all(&[0; 100]).await.expect_err("nobody reads");
         assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, STALL));
         // Whoever reads slowly, but reads, is not.
         let (mut slow, server) = duplex(64);
-        let mut server = Guarded::new(server);
+        let mut server = Guarded::new(server, Upgraded::default());
         let reader = tokio::spawn(async move {
             for _ in 0..3 {
                 tokio::time::sleep(STALL - Duration::from_secs(1)).await;
@@ -135,5 +152,11 @@ mod tests {
         server.write_all(&[0; 3 * 64]).await.expect("taken in time");
         reader.await.expect("ended");
         drop(client.shutdown().await);
+        let (_paused, server) = duplex(64);
+        let upgraded = Upgraded::default();
+        let mut terminal = Guarded::new(server, upgraded.clone());
+        upgraded.set();
+        let waits = tokio::time::timeout(STALL * 10, terminal.write_all(&[0; 100])).await;
+        assert!(waits.is_err(), "a terminal may wait");
     }
 }

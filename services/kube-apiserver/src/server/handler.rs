@@ -106,6 +106,7 @@ pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
     let path = request.uri().path().to_string();
     let query = Query::parse(request.uri().query());
     let info = RequestInfo::resolve(&method, &path, &query);
+    let accept = request.headers().get(http::header::ACCEPT).cloned();
     let labels = Labels::of(&info.attributes, is_apply(request.headers()));
     metrics.in_flight(&labels).fetch_add(1, Ordering::Relaxed);
     let (id, mut noted) = (uuid::Uuid::new_v4().to_string(), Noted::default());
@@ -113,13 +114,13 @@ pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
     let guarded = AssertUnwindSafe(answer).catch_unwind().await;
     let mut response = match guarded {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => respond::error(&error),
+        Ok(Err(error)) => respond::error(accept.as_ref(), &error),
         Err(_) => {
             tracing::error!(%method, path, "a handler panicked");
             if let Some(record) = &noted.record {
                 record.panicked();
             }
-            respond::error(&ApiError::internal("this request caused the server to panic"))
+            respond::error(accept.as_ref(), &ApiError::internal("this request caused the server to panic"))
         }
     };
     metrics.in_flight(&labels).fetch_sub(1, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::body::{Request, Response};
-use super::guard::Guarded;
+use super::guard::{Guarded, Upgraded};
 use super::handler;
 use crate::authn::front_proxy;
 use crate::config::{Config, FrontProxy};
@@ -87,9 +87,17 @@ pub async fn serve(state: Shared, listener: TcpListener, tls: Arc<rustls::Server
 async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: SocketAddr) {
     let peer = state.peers.judge(address, &daemon::accept::peer_chain(&stream));
     let closing = state.closing.clone();
+    let upgraded = Upgraded::default();
+    let stream = Guarded::new(stream, upgraded.clone());
     let service = service_fn(move |request: Request| {
-        let (state, peer) = (state.clone(), peer.clone());
-        async move { Ok::<Response, Infallible>(handler::handle(state, peer, request).await) }
+        let (state, peer, upgraded) = (state.clone(), peer.clone(), upgraded.clone());
+        async move {
+            let response = handler::handle(state, peer, request).await;
+            if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                upgraded.set();
+            }
+            Ok::<Response, Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -106,7 +114,7 @@ async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: Socket
         .initial_connection_window_size(4 * 1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Guarded::new(stream)), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

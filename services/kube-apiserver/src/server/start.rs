@@ -12,6 +12,7 @@ use crate::flowcontrol::{self, Admission};
 use crate::proxy::Backends;
 use crate::registry::alloc::Allocators;
 use crate::registry::{self, lookup};
+use crate::storage::encryption::Encryption;
 use crate::storage::{Storage, Store, compactor};
 use crate::tokens::Tokens;
 use clap::Parser;
@@ -64,7 +65,11 @@ pub async fn run(args: Vec<String>, shutdown: daemon::Shutdown) -> daemon::Outco
 pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemon::Failure> {
     let store = Store::connect(&config)?;
     let event_ttl = i64::try_from(config.event_ttl.as_secs()).unwrap_or(i64::MAX);
-    let storage = Storage::new(store, event_ttl);
+    let encryption = Encryption::new(&config)?;
+    if config.encryption_provider_config_automatic_reload {
+        tokio::spawn(encryption.clone().follow(shutdown.clone()));
+    }
+    let storage = Storage::new(store, encryption, event_ttl);
     Ok(Arc::new(State {
         authorizer: Authorizer::new(storage.clone(), &config.authorization_mode),
         tokens: Tokens::new(&config)?,

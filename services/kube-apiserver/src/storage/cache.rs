@@ -239,6 +239,7 @@ mod tests {
             labels: None,
             fields,
             json: json.into(),
+            stale: false,
             message: OnceLock::new(),
         })
     }

@@ -1,7 +1,8 @@
 //! The task that keeps a watch cache in step with the store, and the handle through which requests read it.
 
 use super::cache::{Cache, Event, TooOld};
-use super::codec::{self, Stored};
+use super::codec::Stored;
+use super::encryption::Encryption;
 use super::etcd::{Entry, Store, StoreError};
 use super::keys;
 use crate::errors::ApiError;
@@ -25,6 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 pub struct Cacher {
     res: &'static Resource,
     store: Store,
+    encryption: Arc<Encryption>,
     cache: RwLock<Cache>,
     /// The cache's revision, for those who wait; -1 before the first read.
     revision: watch::Sender<i64>,
@@ -34,10 +36,11 @@ pub struct Cacher {
 
 impl Cacher {
     /// Starts the task that fills it.
-    pub fn start(store: Store, res: &'static Resource) -> Arc<Self> {
+    pub fn start(store: Store, encryption: Arc<Encryption>, res: &'static Resource) -> Arc<Self> {
         let cacher = Arc::new(Self {
             res,
             store,
+            encryption,
             cache: RwLock::default(),
             revision: watch::channel(-1).0,
             ask: RwLock::default(),
@@ -195,7 +198,9 @@ impl Cacher {
             if revision == 0 {
                 revision = page.revision;
             }
-            items.extend(page.entries.iter().filter_map(|entry| self.decode(&prefix, entry)));
+            for entry in &page.entries {
+                items.extend(self.decode(entry).await?.map(|stored| (relative(&prefix, &entry.key), stored)));
+            }
             match page.entries.last() {
                 Some(last) if page.more => start = format!("{}\0", relative(&prefix, &last.key)),
                 _ => break,
@@ -207,33 +212,32 @@ impl Cacher {
         Ok(revision)
     }
 
-    fn decode(&self, prefix: &str, entry: &Entry) -> Option<(String, Arc<Stored>)> {
-        match codec::decode(self.res, &entry.value, entry.mod_revision) {
-            Ok(stored) => Some((relative(prefix, &entry.key), Arc::new(stored))),
+    async fn decode(&self, entry: &Entry) -> Result<Option<Arc<Stored>>, StoreError> {
+        match super::opened(&self.encryption, self.res, entry).await {
+            Ok(stored) => Ok(Some(stored)),
+            // A key service is away: without the object the cache would say that it is gone.
+            Err(error) if error.code() == 503 => Err(StoreError::Unavailable(error.to_string())),
             Err(error) => {
                 tracing::error!(key = %String::from_utf8_lossy(&entry.key), %error, "an object cannot be read and is left out");
-                None
+                Ok(None)
             }
         }
     }
 
-    fn apply(&self, prefix: &str, reply: &pb::WatchResponse) {
+    async fn apply(&self, prefix: &str, reply: &pb::WatchResponse) -> Result<(), StoreError> {
         let mut changes = Vec::with_capacity(reply.events.len());
         for event in &reply.events {
             let Some(kv) = &event.kv else { continue };
             let deleted = event.r#type() == EventType::Delete;
             // Parsing happens outside the lock.
-            changes.push((
-                relative(prefix, &kv.key),
-                kv.mod_revision,
-                if deleted { None } else { self.decode(prefix, kv) },
-            ));
+            let state = if deleted { None } else { self.decode(kv).await? };
+            changes.push((relative(prefix, &kv.key), kv.mod_revision, state));
         }
         {
             let mut cache = self.cache.write();
             for (key, revision, state) in changes {
                 match state {
-                    Some((key, stored)) => cache.put(key, stored),
+                    Some(stored) => cache.put(key, stored),
                     None => cache.remove(&key, revision),
                 }
             }
@@ -246,6 +250,7 @@ impl Cacher {
             }
         }
         self.publish();
+        Ok(())
     }
 }
 
@@ -310,6 +315,6 @@ async fn follow(cacher: &Cacher, revision: i64, backoff: &mut Backoff) -> Result
         if reply.canceled {
             return Err(StoreError::Other(format!("watch cancelled: {}", reply.cancel_reason)));
         }
-        cacher.apply(&prefix, &reply);
+        cacher.apply(&prefix, &reply).await?;
     }
 }

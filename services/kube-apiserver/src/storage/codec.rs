@@ -24,6 +24,8 @@ pub struct Stored {
     pub fields: Vec<(&'static str, String)>,
     /// The JSON text, resourceVersion included.
     pub json: Bytes,
+    /// The value in the store should be written anew: another key is in use now.
+    pub stale: bool,
     /// The protobuf message, made when first asked for; `None` in it: the kind has none.
     pub message: OnceLock<Option<Bytes>>,
 }
@@ -88,6 +90,7 @@ pub fn stored(res: &Resource, mut object: Value, revision: i64) -> Result<Stored
         labels: meta::labels(&object).filter(|l| !l.is_empty()).cloned(),
         fields: res.strategy.selectable_fields(&object),
         json: json.into(),
+        stale: false,
         message: OnceLock::new(),
     })
 }

@@ -1,6 +1,6 @@
 //! Objects in the store: keys, transactions, caches.
 //!
-//! [`etcd`] speaks the protocol, [`codec`] turns objects into values and back, [`cache`] is the pure watch cache and [`cacher`] the task
+//! [`etcd`] speaks the protocol, [`codec`] turns objects into texts and back, [`encryption`] texts into values, [`cache`] is the pure watch cache and [`cacher`] the task
 //! that feeds it. This file is what the rest of the server uses.
 
 pub mod cache;
@@ -8,6 +8,7 @@ pub mod cacher;
 pub mod codec;
 pub mod compactor;
 pub mod connector;
+pub mod encryption;
 pub mod etcd;
 pub mod keys;
 pub mod selection;
@@ -17,6 +18,7 @@ use crate::registry::Resource;
 use apimachinery::meta;
 pub use cacher::Cacher;
 pub use codec::Stored;
+use encryption::Encryption;
 pub use etcd::{Store, StoreError};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -69,6 +71,7 @@ type CacheKey = (&'static str, &'static str, &'static str);
 
 struct Inner {
     store: Store,
+    encryption: Arc<Encryption>,
     caches: Mutex<HashMap<CacheKey, Arc<Cacher>>>,
     event_ttl: i64,
 }
@@ -78,9 +81,9 @@ struct Inner {
 pub struct Storage(Arc<Inner>);
 
 impl Storage {
-    /// Objects in `store`; events vanish after `event_ttl` seconds.
-    pub fn new(store: Store, event_ttl: i64) -> Self {
-        Self(Arc::new(Inner { store, caches: Mutex::new(HashMap::new()), event_ttl }))
+    /// Objects in `store`, written and read by `encryption`; events vanish after `event_ttl` seconds.
+    pub fn new(store: Store, encryption: Arc<Encryption>, event_ttl: i64) -> Self {
+        Self(Arc::new(Inner { store, encryption, caches: Mutex::new(HashMap::new()), event_ttl }))
     }
 
     /// The connection, for what is not an object: health, compaction, revisions.
@@ -103,7 +106,19 @@ impl Storage {
             return Ok(Some(cached));
         }
         let found = self.0.store.get(&key).await.map_err(ApiError::from)?;
-        found.map(|kv| codec::decode(res, &kv.value, kv.mod_revision).map(Arc::new)).transpose()
+        self.read(res, found).await
+    }
+
+    /// An entry as an object.
+    pub async fn opened(&self, res: &'static Resource, entry: &etcd::Entry) -> Result<Arc<Stored>, ApiError> {
+        opened(&self.0.encryption, res, entry).await
+    }
+
+    async fn read(&self, res: &'static Resource, found: Option<etcd::Entry>) -> Result<Option<Arc<Stored>>, ApiError> {
+        match found {
+            Some(entry) => self.opened(res, &entry).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// What the cache, if one is running, last saw of an object. It may be out of date: good to begin with where a lost compare-and-swap tells.
@@ -116,7 +131,7 @@ impl Storage {
     pub async fn create(&self, res: &'static Resource, mut object: Value) -> Result<Arc<Stored>, ApiError> {
         let (namespace, name) = (meta::namespace(&object).to_string(), meta::name(&object).to_string());
         let key = self.0.store.key(res, &namespace, &name);
-        let text = codec::encode(res, &mut object)?;
+        let text = self.0.encryption.seal(res, &key, codec::encode(res, &mut object)?).await?;
         let lease =
             if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
         match self.0.store.create(&key, text, lease).await.map_err(ApiError::from)? {
@@ -129,12 +144,12 @@ impl Storage {
     pub async fn swap(&self, res: &'static Resource, mut object: Value, revision: i64) -> Result<Swap, ApiError> {
         let (namespace, name) = (meta::namespace(&object).to_string(), meta::name(&object).to_string());
         let key = self.0.store.key(res, &namespace, &name);
-        let text = codec::encode(res, &mut object)?;
+        let text = self.0.encryption.seal(res, &key, codec::encode(res, &mut object)?).await?;
         let lease =
             if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
         match self.0.store.swap(&key, text, revision, lease).await.map_err(ApiError::from)? {
             Ok(written) => Ok(Swap::Done(Arc::new(codec::stored(res, object, written)?))),
-            Err(found) => self.lost(res, found),
+            Err(found) => self.read(res, found).await.map(Swap::Lost),
         }
     }
 
@@ -143,17 +158,12 @@ impl Storage {
         let key = self.0.store.key(res, &object.namespace, &object.name);
         match self.0.store.remove(&key, object.revision).await.map_err(ApiError::from)? {
             Ok(removed) => Ok(Swap::Done(Arc::new(codec::stored(res, object.object(), removed)?))),
-            Err(found) => self.lost(res, found),
+            Err(found) => self.read(res, found).await.map(Swap::Lost),
         }
     }
 
-    fn lost(&self, res: &'static Resource, found: Option<etcd::Entry>) -> Result<Swap, ApiError> {
-        let current = found.map(|kv| codec::decode(res, &kv.value, kv.mod_revision).map(Arc::new)).transpose()?;
-        Ok(Swap::Lost(current))
-    }
-
     /// Reads, changes and writes one object, again from the start when someone else wrote in between. `change` gets the object with its
-    /// resourceVersion; an unchanged result is not written.
+    /// resourceVersion; an unchanged result is not written unless the value is stale.
     pub async fn guaranteed_update<F>(
         &self,
         res: &'static Resource,
@@ -171,7 +181,7 @@ impl Storage {
             preconditions.check(res, &stored)?;
             let old = stored.object();
             let new = change(old.clone())?;
-            if new == old {
+            if new == old && !stored.stale {
                 return Ok(stored);
             }
             match self.swap(res, new, stored.revision).await? {
@@ -204,7 +214,7 @@ impl Storage {
     pub fn cache(&self, res: &'static Resource) -> Arc<Cacher> {
         let mut caches = self.0.caches.lock();
         let key = (res.group, res.version, res.storage);
-        caches.entry(key).or_insert_with(|| Cacher::start(self.0.store.clone(), res)).clone()
+        caches.entry(key).or_insert_with(|| Cacher::start(self.0.store.clone(), self.0.encryption.clone(), res)).clone()
     }
 
     /// How many objects the resource has, if its cache is running.
@@ -242,8 +252,24 @@ impl Storage {
     }
 }
 
+/// An entry as an object.
+async fn opened(encryption: &Encryption, res: &Resource, entry: &etcd::Entry) -> Result<Arc<Stored>, ApiError> {
+    let opened = encryption.open(res, &entry.key, &entry.value).await?;
+    let stored = codec::decode(res, &opened.text, entry.mod_revision)?;
+    Ok(Arc::new(Stored { stale: opened.stale, ..stored }))
+}
+
 fn is_event(res: &Resource) -> bool {
     res.storage == "events"
+}
+
+impl From<encryption::EncryptionError> for ApiError {
+    fn from(error: encryption::EncryptionError) -> Self {
+        match error {
+            encryption::EncryptionError::Kms(..) => ApiError::unavailable(error.to_string()),
+            other => ApiError::internal(other),
+        }
+    }
 }
 
 impl From<StoreError> for ApiError {

@@ -165,15 +165,6 @@ impl Book {
         self.roles.iter_mut().find(|role| role.name == name).ok_or(Refusal::RoleNotFound)
     }
 
-    /// What a role allows: root's permissions are not written down.
-    pub fn permissions(&self, role: &Role) -> Vec<Permission> {
-        if role.name == ROOT {
-            let everything = Bytes::from_static(&[0]);
-            return vec![Permission { perm_type: Type::Readwrite.into(), key: Bytes::new(), range_end: everything }];
-        }
-        role.permissions.clone()
-    }
-
     /// Changes the book; returns the users whose tokens are not good any more.
     ///
     /// # Errors

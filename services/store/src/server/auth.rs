@@ -248,8 +248,7 @@ impl auth_server::Auth for Auth {
         request: Request<pb::AuthRoleGetRequest>,
     ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
         let name = request.get_ref().role.clone();
-        let permissions =
-            |book: &Book| book.role(&name).map(|role| book.permissions(role)).ok_or(Refusal::RoleNotFound);
+        let permissions = |book: &Book| book.role(&name).map(|r| r.permissions.clone()).ok_or(Refusal::RoleNotFound);
         let perm = self.look(&request, |book, caller| book.admin_or_with(caller, &name), permissions).await?;
         Ok(Response::new(pb::AuthRoleGetResponse { header: self.member.complete(None), perm }))
     }

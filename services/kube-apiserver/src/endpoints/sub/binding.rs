@@ -90,6 +90,10 @@ fn bound(res: &Resource, mut pod: Value, binding: &Value, node: &str, now: &str)
     for (key, value) in meta::annotations(binding).into_iter().flatten() {
         meta::set_annotation(&mut pod, key, value.as_str().unwrap_or_default());
     }
+    // A nomination says where a pod is expected; now it is there (KEP-5278).
+    if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("nominatedNodeName");
+    }
     let scheduled = Condition { kind: "PodScheduled", status: "True", reason: "", message: "" };
     meta::set_condition(&mut pod, scheduled, now);
     strip_empty_condition_texts(&mut pod);
@@ -127,10 +131,11 @@ mod tests {
             strategy: &crate::registry::Generic,
             virtual_: false,
         };
-        let pod = json!({"metadata": {"name": "p"}, "spec": {}});
+        let pod = json!({"metadata": {"name": "p"}, "spec": {}, "status": {"nominatedNodeName": "m"}});
         let binding = json!({"metadata": {"annotations": {"a": "b"}}, "target": {"name": "n"}});
         let once = bound(&pods, pod, &binding, "n", "t").expect("bound");
         assert_eq!(once["spec"]["nodeName"], "n");
+        assert_eq!(once["status"].get("nominatedNodeName"), None);
         assert_eq!(
             once["status"]["conditions"],
             json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": "t"}])

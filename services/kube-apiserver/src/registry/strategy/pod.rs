@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::checks::immutable;
+use super::checks::{dns_subdomain, immutable, named};
 use super::kind::{Fields, Kind};
 use super::pod_checks;
 use super::pod_defaults;
@@ -84,10 +84,40 @@ fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, ol
         None => frozen(errors, new, old),
         Some("status") => {
             immutable(errors, "status.qosClass", new["status"].get("qosClass"), old["status"].get("qosClass"));
+            status(errors, new, old);
         }
         Some("ephemeralcontainers") => ephemeral(errors, new, old),
         Some("resize") => resize(errors, new, old),
         _ => {}
+    }
+}
+
+/// A nomination names a node, and a container that has ended for good stays so.
+fn status(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    let nominated = str_at(new, &["status", "nominatedNodeName"]);
+    if !nominated.is_empty() {
+        named(errors, "status.nominatedNodeName", nominated, dns_subdomain);
+    }
+    let policy = str_at(old, &["spec", "restartPolicy"]);
+    if policy == "Always" {
+        return;
+    }
+    for list in ["containerStatuses", "initContainerStatuses"] {
+        let specs = items(old, &["spec", if list == "containerStatuses" { "containers" } else { "initContainers" }]);
+        let before = items(old, &["status", list]);
+        for (i, now) in items(new, &["status", list]).iter().enumerate() {
+            let same = |other: &&Value| other["name"] == now["name"];
+            let ended = before.iter().find(same).and_then(|s| at(s, &["state", "terminated"]));
+            let Some(ended) = ended else { continue };
+            let failed = int_at(ended, &["exitCode"]).unwrap_or(0) != 0;
+            // A container may have a policy of its own, which counts instead of the pod's.
+            let restarts =
+                specs.iter().find(same).is_some_and(|c| has(c, "restartPolicy")) || (failed && policy == "OnFailure");
+            if !restarts && at(now, &["state", "terminated"]).is_none() {
+                let detail = "may not be transitioned to non-terminated state";
+                errors.push(FieldError::forbidden(format!("status.{list}[{i}].state"), detail));
+            }
+        }
     }
 }
 
@@ -272,4 +302,41 @@ fn grace(pod: &Value, requested: Option<i64>) -> Option<i64> {
     let seconds = requested.or_else(|| int_at(pod, &["spec", "terminationGracePeriodSeconds"])).unwrap_or(30);
     let seconds = if seconds < 0 { 1 } else { seconds };
     (seconds > 0).then_some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_that_ended_for_good_stay_so() {
+        let ended = |code: i64| json!({"terminated": {"exitCode": code}});
+        let running = json!({"running": {}});
+        let pod = |policy: &str, own: Option<&str>, state: &Value| {
+            let mut container = json!({"name": "c"});
+            if let Some(own) = own {
+                container["restartPolicy"] = json!(own);
+            }
+            json!({"spec": {"restartPolicy": policy, "containers": [container]}, "status": {"containerStatuses": [{"name": "c", "state": state}]}})
+        };
+        let table = [
+            ("Never", None, ended(0), false),
+            ("Never", None, ended(1), false),
+            ("OnFailure", None, ended(0), false),
+            ("OnFailure", None, ended(1), true),
+            ("Always", None, ended(0), true),
+            ("Never", Some("Always"), ended(0), true),
+            ("Never", None, running.clone(), true),
+        ];
+        for (policy, own, before, allowed) in table {
+            let mut errors = Vec::new();
+            status(&mut errors, &pod(policy, own, &running), &pod(policy, own, &before));
+            assert_eq!(errors.is_empty(), allowed, "{policy} {own:?} {before}: {errors:?}");
+        }
+        let mut errors = Vec::new();
+        let mut nominated = pod("Never", None, &running);
+        nominated["status"]["nominatedNodeName"] = json!("A_");
+        status(&mut errors, &nominated, &nominated);
+        assert_eq!(errors.first().map(|e| e.field.as_str()), Some("status.nominatedNodeName"));
+    }
 }
