@@ -9,6 +9,7 @@
 mod actions;
 mod admission;
 mod admitted;
+mod allocation;
 mod backoff;
 mod certificates;
 mod cgroups;
@@ -74,6 +75,9 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     let mut tasks = tokio::task::JoinSet::<Outcome>::new();
     tasks.spawn(server::healthz(Arc::clone(&shared), shutdown.clone()));
     tasks.spawn(server::run(Arc::clone(&shared), shutdown.clone()));
+    tasks.spawn(allocation::devices::registration::serve(Arc::clone(&shared.allocation.devices), shutdown.clone()));
+    spawn(&mut tasks, allocation::cpus::shared::run(Arc::clone(&shared), shutdown.clone()));
+    tasks.spawn(allocation::pod_resources::serve(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, node_status::run(Arc::clone(&shared), flags, network, shutdown.clone()));
     spawn(&mut tasks, node_status::renew(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
@@ -171,6 +175,7 @@ fn build(
         objects: objects::Objects::new(client.clone(), wake.clone()),
         csi: Arc::new(volumes::csi::Csi::new(client.clone(), &node_name, &flags.root_dir, wake.clone())),
         admitted: admitted::Admitted::new(wake),
+        allocation: allocation::Allocation::restore(&flags.root_dir, &config)?,
         tokens: tokens::Tokens::new(client.clone()),
         images: images::Images::new(config.parallel_pulls()),
         services: Informer::start(client.clone(), resource::SERVICES, InformerParams::default()),

@@ -111,8 +111,10 @@ model! {
     /// Where a variable's value comes from.
     EnvSource {
         field_ref: Option<FieldRef>, resource_field_ref: Option<ResourceFieldRef>,
-        config_map_key_ref: Option<KeyRef>, secret_key_ref: Option<KeyRef>,
+        config_map_key_ref: Option<KeyRef>, secret_key_ref: Option<KeyRef>, file_key_ref: Option<FileKeyRef>,
     }
+    /// One variable of a file in one of the pod's volumes.
+    FileKeyRef { volume_name: String, path: String, key: String, optional: bool }
     /// A field of the pod.
     FieldRef { field_path: String }
     /// A container's resource amount.
@@ -133,7 +135,7 @@ model! {
     /// A port of a container.
     Port { name: String, container_port: i32, host_port: i32, #[serde(rename = "hostIP")] host_ip: String, protocol: String }
     /// Hooks.
-    Lifecycle { post_start: Option<Handler>, pre_stop: Option<Handler> }
+    Lifecycle { post_start: Option<Handler>, pre_stop: Option<Handler>, stop_signal: Option<String> }
     /// What a hook or a probe does.
     Handler {
         exec: Option<ExecAction>, http_get: Option<HttpGet>, tcp_socket: Option<TcpSocket>, grpc: Option<GrpcAction>,

@@ -108,6 +108,18 @@ impl Cri {
         Ok(all)
     }
 
+    /// Running containers of pods: id, pod uid and container name.
+    pub async fn running(&self) -> Answer<Vec<(String, String, String)>> {
+        let state = Some(v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning as i32 });
+        let filter = Some(v1::ContainerFilter { state, ..Default::default() });
+        let list = request(v1::ListContainersRequest { filter }, QUICK);
+        let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
+        let known = |mut c: v1::Container| {
+            Some((c.id, c.labels.remove(labels::POD_UID)?, c.labels.remove(labels::CONTAINER_NAME)?))
+        };
+        Ok(containers.into_iter().filter_map(known).collect())
+    }
+
     /// The state of one container.
     pub async fn container_state(&self, id: &str) -> Answer<State> {
         let call = request(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false }, QUICK);

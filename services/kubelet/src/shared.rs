@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::admission;
 use crate::admitted::Admitted;
+use crate::allocation::Allocation;
 use crate::certificates::Serving;
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfiguration;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub node: Informer,
     /// Pods that were let in, with the resources they were given.
     pub admitted: Admitted,
+    /// Devices, CPUs and memory that containers have for themselves.
+    pub allocation: Allocation,
     /// The runtime.
     pub cri: Cri,
     /// ConfigMaps and Secrets.
@@ -159,7 +162,10 @@ impl Shared {
         }
         for (key, value) in object["status"]["allocatable"].as_object().into_iter().flatten() {
             // Of the amounts that the kubelet itself measures its own word is the newest.
-            view.allocatable.entry(key.clone()).or_insert_with(|| text(value));
+            // Devices of plugins are counted where they are given out.
+            if !self.allocation.devices.manages(key) {
+                view.allocatable.entry(key.clone()).or_insert_with(|| text(value));
+            }
         }
         let taints = object["spec"]["taints"].as_array().into_iter().flatten();
         view.taints = taints.map(|t| (text(&t["key"]), text(&t["value"]), text(&t["effect"]))).collect();

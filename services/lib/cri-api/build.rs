@@ -11,8 +11,13 @@ const PROTOS: &[&str] = &[
     "proto/containerd/namespaces.proto",
 ];
 
-/// What node plugins serve: the servers are for the plugins of tests.
-const PLUGINS: &[&str] = &["proto/csi.proto", "proto/pluginregistration.proto"];
+/// What node plugins and agents speak with the kubelet: the servers are for the kubelet, and for the plugins of tests.
+const PLUGINS: &[&str] = &[
+    "proto/csi.proto",
+    "proto/pluginregistration.proto",
+    "proto/kubelet/device_plugin.proto",
+    "proto/kubelet/pod_resources.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

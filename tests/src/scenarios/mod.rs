@@ -10,6 +10,7 @@ mod controllers;
 mod faults;
 mod full_disk;
 mod kills;
+mod kubelet;
 mod leftovers;
 mod machine;
 mod orderly;
@@ -47,6 +48,7 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("machine", machine::run),
     everywhere("commands", commands::run),
     everywhere("workload", workload::run),
+    everywhere("kubelet", kubelet::run),
     everywhere("controllers", controllers::run),
     everywhere("streams", streams::run),
     everywhere("refusals", refusals::run),

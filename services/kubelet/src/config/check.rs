@@ -5,6 +5,7 @@ use std::time::Duration;
 use apimachinery::quantity::Quantity;
 
 use super::KubeletConfiguration;
+use crate::allocation::cpus::set::CpuSet;
 use crate::eviction::thresholds;
 use crate::pod::Map;
 
@@ -19,12 +20,13 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
     only("cgroupDriver", &config.cgroup_driver, &["cgroupfs"])?;
     only("authorization.mode", &config.authorization.mode, &["", "Webhook"])?;
     only("memorySwap.swapBehavior", &config.memory_swap.swap_behavior, &["", "NoSwap", "LimitedSwap"])?;
-    // Pinning is not built: a node that promises it and does not do it would be worse than one that refuses.
-    only("cpuManagerPolicy", &config.cpu_manager_policy, &["", "none"])?;
+    cpu_manager(config)?;
+    // Memory is not pinned: a node that promises it and does not do it would be worse than one that refuses.
     only("memoryManagerPolicy", &config.memory_manager_policy, &["", "None"])?;
-    only("topologyManagerPolicy", &config.topology_manager_policy, &["", "none"])?;
-    only("topologyManagerScope", &config.topology_manager_scope, &["", "container"])?;
-    only("reservedSystemCPUs", &config.reserved_system_cpus, &[""])?;
+    let policies = ["", "none", "best-effort", "restricted", "single-numa-node"];
+    only("topologyManagerPolicy", &config.topology_manager_policy, &policies)?;
+    only("topologyManagerScope", &config.topology_manager_scope, &["", "container", "pod"])?;
+    topology_options(config)?;
     if config.read_only_port != 0 {
         return Err("readOnlyPort: an unauthenticated port is not supported, only 0".into());
     }
@@ -55,6 +57,61 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
         Ok(size) if size.value() > 0 => Ok(()),
         _ => Err(format!("containerLogMaxSize: {:?} is not a size", config.container_log_max_size)),
     }
+}
+
+const CPU_OPTIONS: &[&str] = &[
+    "full-pcpus-only",
+    "distribute-cpus-across-numa",
+    "align-by-socket",
+    "strict-cpu-reservation",
+    "prefer-align-cpus-by-uncorecache",
+];
+
+fn cpu_manager(config: &KubeletConfiguration) -> Result<(), String> {
+    only("cpuManagerPolicy", &config.cpu_manager_policy, &["", "none", "static"])?;
+    CpuSet::parse(&config.reserved_system_cpus).map_err(|e| format!("reservedSystemCPUs: {e}"))?;
+    let options = &config.cpu_manager_policy_options;
+    let is_static = config.cpu_manager_policy == "static";
+    for (name, value) in options {
+        let field = format!("cpuManagerPolicyOptions[{name}]");
+        if !CPU_OPTIONS.contains(&name.as_str()) {
+            return Err(format!("{field}: unknown option, only {}", CPU_OPTIONS.join(", ")));
+        }
+        only(&field, value, &["true", "false"])?;
+        if !is_static {
+            return Err(format!("{field}: only with cpuManagerPolicy static"));
+        }
+    }
+    let is = |name: &str| options.get(name).is_some_and(|v| v == "true");
+    if is("prefer-align-cpus-by-uncorecache") && is("distribute-cpus-across-numa") {
+        return Err("cpuManagerPolicyOptions: prefer-align-cpus-by-uncorecache and distribute-cpus-across-numa exclude each other".into());
+    }
+    if is("align-by-socket") && config.topology_manager_policy == "single-numa-node" {
+        return Err("cpuManagerPolicyOptions[align-by-socket]: not with topologyManagerPolicy single-numa-node".into());
+    }
+    if is_static && config.reserved_system_cpus.is_empty() && config.reserved("cpu") <= 0 {
+        return Err(
+            "cpuManagerPolicy: static needs reservedSystemCPUs, or cpu in systemReserved or kubeReserved".into()
+        );
+    }
+    Ok(())
+}
+
+fn topology_options(config: &KubeletConfiguration) -> Result<(), String> {
+    for (name, value) in &config.topology_manager_policy_options {
+        let field = format!("topologyManagerPolicyOptions[{name}]");
+        match name.as_str() {
+            "prefer-closest-numa-nodes" => only(&field, value, &["true", "false"])?,
+            "max-allowable-numa-nodes" => {
+                let least = crate::allocation::NUMA_NODES_MAX;
+                if value.parse::<u32>().map_or(true, |n| n < least || n > 16) {
+                    return Err(format!("{field}: {value:?} is not a number from {least} to 16"));
+                }
+            }
+            _ => return Err(format!("{field}: unknown option")),
+        }
+    }
+    Ok(())
 }
 
 fn only(field: &str, value: &str, allowed: &[&str]) -> Result<(), String> {

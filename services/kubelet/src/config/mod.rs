@@ -11,6 +11,7 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::allocation::cpus::set::CpuSet;
 use crate::pod::{Map, amount};
 pub use duration::GoDuration;
 pub use tuning::Tuning;
@@ -145,9 +146,11 @@ pub struct KubeletConfiguration {
     #[serde(rename = "cpuCFSQuota")]
     pub cpu_cfs_quota: bool,
     pub cpu_manager_policy: String,
+    pub cpu_manager_policy_options: Map,
     pub memory_manager_policy: String,
     pub topology_manager_policy: String,
     pub topology_manager_scope: String,
+    pub topology_manager_policy_options: Map,
     #[serde(rename = "singleProcessOOMKill")]
     pub single_process_oom_kill: Option<bool>,
     pub seccomp_default: bool,
@@ -285,9 +288,11 @@ impl Default for KubeletConfiguration {
             reserved_system_cpus: String::new(),
             cpu_cfs_quota: true,
             cpu_manager_policy: "none".into(),
+            cpu_manager_policy_options: Map::new(),
             memory_manager_policy: "None".into(),
             topology_manager_policy: "none".into(),
             topology_manager_scope: "container".into(),
+            topology_manager_policy_options: Map::new(),
             single_process_oom_kill: None,
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
@@ -363,6 +368,11 @@ impl KubeletConfiguration {
 
     /// What the system and Kubernetes' own processes keep of a resource, in thousandths.
     pub fn reserved(&self, resource: &str) -> i128 {
+        // CPUs that are named stand above amounts; `check` has read the list.
+        let named = CpuSet::parse(&self.reserved_system_cpus).map_or(0, |set| set.len());
+        if resource == "cpu" && named > 0 {
+            return i128::try_from(named).unwrap_or(0) * 1000;
+        }
         amount(&self.system_reserved, resource) + amount(&self.kube_reserved, resource)
     }
 }
@@ -415,7 +425,13 @@ mod tests {
             ("imageGCLowThresholdPercent: 90", "imageGCLowThresholdPercent"),
             ("nodeStatusUpdateFrequency: fast", "fast"),
             ("kubeReserved: {gpu: '1'}", "kubeReserved"),
-            ("cpuManagerPolicy: static", "cpuManagerPolicy"),
+            ("cpuManagerPolicy: dynamic", "cpuManagerPolicy"),
+            ("cpuManagerPolicy: static", "kubeReserved"),
+            ("cpuManagerPolicyOptions: {full-pcpus-only: 'true'}", "cpuManagerPolicyOptions"),
+            ("cpuManagerPolicy: static\nreservedSystemCPUs: 0-x", "reservedSystemCPUs"),
+            ("memoryManagerPolicy: Static", "memoryManagerPolicy"),
+            ("topologyManagerPolicy: strict", "topologyManagerPolicy"),
+            ("topologyManagerPolicyOptions: {max-allowable-numa-nodes: '4'}", "max-allowable-numa-nodes"),
             ("memorySwap: {swapBehavior: Always}", "memorySwap.swapBehavior"),
             ("readOnlyPort: 10255", "readOnlyPort"),
             ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "crashLoopBackOff.maxContainerRestartPeriod"),

@@ -27,6 +27,7 @@ const CALM: Duration = Duration::from_secs(10);
 /// Keeps the Node object current until the end.
 pub async fn run(shared: Arc<Shared>, flags: Flags, network: watch::Sender<bool>, shutdown: Shutdown) {
     let mut pressure = shared.pressure.clone();
+    let mut devices = shared.allocation.devices.changes();
     let mut node = Reporter { shared, flags, network, registered: false, sent: None };
     let mut failures = Backoff::new(EAGER, CALM);
     loop {
@@ -44,6 +45,7 @@ pub async fn run(shared: Arc<Shared>, flags: Flags, network: watch::Sender<bool>
             () = shutdown.wait() => return,
             () = tokio::time::sleep(pause) => {}
             Ok(()) = pressure.changed() => {}
+            Ok(()) = devices.changed() => {}
         }
     }
 }
@@ -117,12 +119,15 @@ impl Reporter {
         self.shared.handlers.lock().clone_from(&answer.runtime_handlers);
         let config = &self.shared.config;
         let pressure = *self.shared.pressure.borrow();
+        let (mut capacity, mut allocatable) = self.shared.allocation.devices.amounts();
+        capacity.append(&mut self.shared.machine.capacity(config));
+        allocatable.append(&mut self.shared.machine.allocatable(config));
         object::Facts {
             now: apimachinery::time::now_rfc3339(),
             name: self.shared.node_name.clone(),
             ips: self.shared.host_ips.clone(),
-            capacity: self.shared.machine.capacity(config),
-            allocatable: self.shared.machine.allocatable(config),
+            capacity,
+            allocatable,
             machine: self.shared.machine.clone(),
             pressure,
             volumes_in_use: self.shared.csi.in_use(),

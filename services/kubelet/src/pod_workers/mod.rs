@@ -46,8 +46,8 @@ type Workers = Arc<Mutex<HashMap<String, Handle>>>;
 /// A worker from outside.
 struct Handle {
     sender: mpsc::UnboundedSender<Message>,
-    /// `namespace/name` of a static pod.
-    static_name: Option<String>,
+    /// `namespace/name` of a static pod, and its grace period in seconds.
+    static_pod: Option<(String, i64)>,
 }
 
 /// The workers of all pods of this node.
@@ -120,10 +120,14 @@ impl PodWorkers {
         self.tell(Arc::clone(&pod), Message::Pod(pod));
     }
 
-    /// The static pods that have a worker: uid and `namespace/name`.
-    pub fn static_pods(&self) -> Vec<(String, String)> {
+    /// The static pods that have a worker: uid, `namespace/name` and grace period in seconds.
+    pub fn static_pods(&self) -> Vec<(String, String, i64)> {
         let workers = self.workers.lock();
-        workers.iter().filter_map(|(uid, handle)| Some((uid.clone(), handle.static_name.clone()?))).collect()
+        let known = |(uid, handle): (&String, &Handle)| {
+            let (name, grace) = handle.static_pod.clone()?;
+            Some((uid.clone(), name, grace))
+        };
+        workers.iter().filter_map(known).collect()
     }
 
     /// Tells whenever a worker has ended.
@@ -178,8 +182,9 @@ impl PodWorkers {
         let waker = sender.clone();
         let wake: Wake = Arc::new(move || drop(waker.send(Message::Wake)));
         let _ = sender.send(message);
-        let static_name = pod.is_static().then(|| format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
-        workers.insert(uid.clone(), Handle { sender, static_name });
+        let m = &pod.metadata;
+        let static_pod = pod.is_static().then(|| (format!("{}/{}", m.namespace, m.name), pod.grace_period()));
+        workers.insert(uid.clone(), Handle { sender, static_pod });
         let worker = Worker {
             sync: PodSync::new(Arc::clone(&self.shared), wake),
             shared: Arc::clone(&self.shared),

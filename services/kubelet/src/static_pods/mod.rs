@@ -26,8 +26,6 @@ use source::Manifests;
 
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
-/// What a static pod whose file is gone gets to stop, unless it says otherwise.
-const GRACE: i64 = 30;
 
 /// Follows the files and the mirrors until the end.
 pub async fn run(shared: Arc<Shared>, workers: PodWorkers, shutdown: Shutdown) {
@@ -129,15 +127,15 @@ impl Statics {
 
     fn settle_workers(&self) {
         let running = self.workers.static_pods();
-        for (uid, name) in &running {
+        for (uid, name, grace) in &running {
             let wanted = self.pods.get(name).is_some_and(|p| p["metadata"]["uid"] == uid.as_str());
             if !wanted {
-                self.workers.vanish(uid, GRACE);
+                self.workers.vanish(uid, *grace);
             }
         }
         for (name, object) in &self.pods {
             // The pod before it under this name is still ending; its exit brings us back.
-            if running.iter().any(|(_, n)| n == name) {
+            if running.iter().any(|(_, n, _)| n == name) {
                 continue;
             }
             match Pod::from_value(object) {

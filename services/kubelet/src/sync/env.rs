@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::fields::{self, Surroundings};
-use crate::pod::{Container, EnvSource, KeyRef, Pod};
+use crate::pod::{Container, EnvSource, FileKeyRef, KeyRef, Pod};
 
 /// The two kinds of objects a variable can come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +19,9 @@ pub enum Kind {
 
 /// Finds an object of the pod's namespace.
 pub type Lookup<'a> = dyn Fn(Kind, &str) -> Option<Arc<Value>> + Sync + 'a;
+
+/// The text of a file in a volume, by the volume's name and the path in it; nothing if there is no such file.
+pub type Files<'a> = dyn Fn(&str, &str) -> Result<Option<String>, String> + Sync + 'a;
 
 /// The value of one key; a Secret's is decoded.
 pub fn data(kind: Kind, object: &Value, key: &str) -> Option<Vec<u8>> {
@@ -68,6 +71,7 @@ pub fn environment(
     services: &BTreeMap<String, String>,
     around: &Surroundings,
     lookup: &Lookup<'_>,
+    files: &Files<'_>,
 ) -> Result<Vec<(String, String)>, String> {
     let mut result: Vec<(String, String)> = Vec::new();
     let set = |result: &mut Vec<(String, String)>, name: &str, value: String| match result
@@ -96,7 +100,7 @@ pub fn environment(
     }
     for variable in &container.env {
         let value = match (&variable.value_from, &variable.value) {
-            (Some(source), _) => match from_source(pod, container, source, around, lookup)? {
+            (Some(source), _) => match from_source(pod, container, source, around, lookup, files)? {
                 Some(value) => value,
                 None => continue,
             },
@@ -123,7 +127,11 @@ fn from_source(
     source: &EnvSource,
     around: &Surroundings,
     lookup: &Lookup<'_>,
+    files: &Files<'_>,
 ) -> Result<Option<String>, String> {
+    if let Some(reference) = &source.file_key_ref {
+        return from_file(reference, files);
+    }
     if let Some(reference) = &source.field_ref {
         return fields::field(pod, around, &reference.field_path).map(Some);
     }
@@ -137,6 +145,20 @@ fn from_source(
         return key_of(Kind::Secret, pod, reference, lookup);
     }
     Ok(Some(String::new()))
+}
+
+fn from_file(reference: &FileKeyRef, files: &Files<'_>) -> Result<Option<String>, String> {
+    let FileKeyRef { volume_name, path, key, optional } = reference;
+    let found = match files(volume_name, path)? {
+        Some(text) => {
+            super::env_file::find(&text, key).map_err(|e| format!("couldn't parse env file {path:?}: {e}"))?
+        }
+        None => None,
+    };
+    match found {
+        None if !*optional => Err(format!("environment variable key {key:?} not found in file {path:?}")),
+        found => Ok(found),
+    }
 }
 
 fn key_of(kind: Kind, pod: &Pod, reference: &KeyRef, lookup: &Lookup<'_>) -> Result<Option<String>, String> {
@@ -265,7 +287,24 @@ mod tests {
             (Kind::Secret, "s") => Some(Arc::new(json!({"data": {"k": "c2VjcmV0"}}))),
             _ => None,
         };
-        environment(&pod, &pod.spec.containers[0], services, &Surroundings::default(), &lookup)
+        let files = |volume: &str, path: &str| match (volume, path) {
+            ("v", "vars") => Ok(Some("F='from file'".to_owned())),
+            ("v", _) => Ok(None),
+            _ => Err("no such volume".to_owned()),
+        };
+        environment(&pod, &pod.spec.containers[0], services, &Surroundings::default(), &lookup, &files)
+    }
+
+    #[test]
+    fn files_of_volumes_have_variables() {
+        let none = BTreeMap::new();
+        let of = |reference: Value| run(json!({"env": [{"name": "A", "valueFrom": {"fileKeyRef": reference}}]}), &none);
+        let found = of(json!({"volumeName": "v", "path": "vars", "key": "F"})).unwrap();
+        assert_eq!(found, [("A".to_owned(), "from file".to_owned())]);
+        let missing = of(json!({"volumeName": "v", "path": "other", "key": "F"})).unwrap_err();
+        assert_eq!(missing, "environment variable key \"F\" not found in file \"other\"");
+        assert!(of(json!({"volumeName": "v", "path": "vars", "key": "G", "optional": true})).unwrap().is_empty());
+        assert!(of(json!({"volumeName": "w", "path": "vars", "key": "F"})).is_err());
     }
 
     #[test]

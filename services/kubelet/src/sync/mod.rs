@@ -5,6 +5,7 @@
 pub mod container;
 pub mod dns;
 pub mod env;
+mod env_file;
 pub mod fields;
 pub mod plan;
 mod prepare;
@@ -89,7 +90,7 @@ impl PodSync {
     /// The pod could not be brought further for now; the text was recorded as an event where users need it.
     pub async fn sync(&mut self, pod: &Arc<Pod>) -> Result<Round, String> {
         let observed = self.shared.cri.observe(&pod.metadata.uid).await?;
-        self.admit(pod, &observed)?;
+        self.admit(pod, &observed).await?;
         self.settle_resize(pod);
         let pod = &self.shared.admitted.effective(pod);
         self.adopt(pod, &observed);
@@ -115,7 +116,7 @@ impl PodSync {
     }
 
     /// Decides once whether the pod may run here. What already runs stays, also after a restart of the kubelet.
-    fn admit(&mut self, pod: &Arc<Pod>, observed: &Observed) -> Result<(), String> {
+    async fn admit(&mut self, pod: &Arc<Pod>, observed: &Observed) -> Result<(), String> {
         if self.admitted || self.failure.is_some() {
             return Ok(());
         }
@@ -124,7 +125,11 @@ impl PodSync {
         }
         if observed.sandboxes.is_empty() && observed.containers.is_empty() {
             let node = self.shared.node_view(pod)?;
-            if let Err(failure) = self.shared.admitted.admit(pod, &self.shared.pods.list(), &node) {
+            let mut let_in = self.shared.admitted.admit(pod, &self.shared.pods.list(), &node);
+            if let_in.is_ok() {
+                let_in = self.allocate(pod).await;
+            }
+            if let Err(failure) = let_in {
                 let message = failure.message.replacen("Pod was rejected: ", "", 1);
                 self.shared.event(pod, true, failure.reason.clone(), message);
                 self.failure = Some(failure);
@@ -135,6 +140,22 @@ impl PodSync {
         }
         self.admitted = true;
         Ok(())
+    }
+
+    /// Gives the pod's containers what they have for themselves.
+    async fn allocate(&self, pod: &Pod) -> Result<(), Failure> {
+        let shared = &self.shared;
+        // Until all sources were read, a pod that nobody knows may be one that runs.
+        let known = shared.pods.is_synced() && shared.static_pods_read.load(std::sync::atomic::Ordering::Relaxed);
+        let mut live: HashSet<String> = shared.admitted.pods().iter().map(|p| p.metadata.uid.clone()).collect();
+        let listed = shared.pods.list();
+        let unfinished = listed.iter().filter(|p| !compute::is_over(&p["status"]));
+        live.extend(unfinished.filter_map(|p| p["metadata"]["uid"].as_str().map(str::to_owned)));
+        let given = shared.allocation.admit(pod, &|uid| !known || live.contains(uid)).await;
+        if given.is_err() {
+            shared.admitted.forget(&pod.metadata.uid);
+        }
+        given
     }
 
     /// Acts on the plan; gives the time of the next back-off's end.

@@ -63,7 +63,12 @@ impl PodSync {
             return;
         }
         let Ok(node) = shared.node_view(pod) else { return };
-        let pending = decide(pod, &node, || shared.admitted.resize(pod, &node).map_err(|f| f.message));
+        let pending = if shared.allocation.cpus.fixes(pod) {
+            let message = r#"Resize is infeasible for Guaranteed Pods alongside CPU Manager policy "static""#;
+            Some(Pending::Infeasible(message.into()))
+        } else {
+            decide(pod, &node, || shared.admitted.resize(pod, &node).map_err(|f| f.message))
+        };
         if pending != self.resize.pending
             && let Some((_, reason, message)) = (Resize { pending: pending.clone(), progress: None }).conditions().pop()
         {

@@ -148,6 +148,11 @@ impl PodSync {
             return Err(wrong(&self.shared, text));
         }
         self.image_volumes(pod, container, config).await?;
+        if let Some(signal) = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()) {
+            // The runtime takes the image's signal; another one would be lost without a word.
+            let text = format!("lifecycle.stopSignal: {signal:?} is not supported by this kubelet");
+            return Err(wrong(&self.shared, text));
+        }
         let made = self.container_config(pod, container, start, &image.id, ips).await;
         let made = made.map_err(|e| wrong(&self.shared, e))?;
         let id = self.shared.cri.create(sandbox, made, config.clone()).await.map_err(|e| {
@@ -159,6 +164,7 @@ impl PodSync {
             self.shared.event(pod, true, "Failed", format!("Error: {e}"));
             NotStarted::new("RunContainerError", e)
         })?;
+        self.shared.allocation.cpus.look();
         self.shared.event(pod, false, "Started", format!("Started container {}", container.name));
         self.post_start(pod, container, &id, ips).await
     }
@@ -179,17 +185,22 @@ impl PodSync {
         let around = self.shared.surroundings(pod, ips);
         let namespace = &pod.metadata.namespace;
         let lookup = |kind: Kind, name: &str| self.shared.objects.get(kind, namespace, name);
-        let env = env::environment(pod, container, &services, &around, &lookup)?;
-        let message_file = self.message_file(pod, container)?;
         let empty = volumes::Mounted::new();
-        container::config(
+        let mounted = self.mounted.as_ref().unwrap_or(&empty);
+        let files = |volume: &str, path: &str| match mounted.get(volume) {
+            Some(volumes::Source::Path(folder)) => volumes::sub_path::read(folder, path),
+            _ => Err(format!("fileKeyRef: the pod has no volume {volume:?} with files")),
+        };
+        let env = env::environment(pod, container, &services, &around, &lookup, &files)?;
+        let message_file = self.message_file(pod, container)?;
+        let mut config = container::config(
             pod,
             container,
             &container::Parts {
                 attempt: start.attempt,
                 image_ref: image,
                 env: &env,
-                mounted: self.mounted.as_ref().unwrap_or(&empty),
+                mounted,
                 hosts_file: &self.hosts_path(pod),
                 message_file: &message_file,
                 node: self.shared.node_facts(),
@@ -198,7 +209,9 @@ impl PodSync {
                 recursive_read_only: self.shared.recursive_read_only(),
                 sub_paths: &volumes::pod_folder(&self.shared.root, &pod.metadata.uid).join("volume-subpaths"),
             },
-        )
+        )?;
+        self.shared.allocation.equip(pod, &container.name, &mut config).await?;
+        Ok(config)
     }
 
     /// Pulls the images that the container mounts as volumes.

@@ -110,6 +110,7 @@ impl PodSync {
         let uid = &pod.metadata.uid;
         self.shared.objects.refer(uid, &std::collections::BTreeSet::new());
         self.shared.tokens.forget(uid);
+        self.shared.allocation.forget(uid);
         self.shared.admitted.forget(uid);
         self.shared.csi.release(uid).await.map_err(|e| format!("volumes not removed: {e}"))?;
         volumes::teardown(&self.shared.root, uid).map_err(|e| format!("volumes not removed: {e}"))?;

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,9 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 
 use super::mounts;
+
+/// A file of variables is no larger than what a process can be given.
+const TEXT_MAX: u64 = 1 << 20;
 
 /// Mounts `sub` of `volume` on `target` and returns it. Missing folders are made with the volume's permissions.
 ///
@@ -25,6 +28,25 @@ pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, String> 
     let folder = File::from(found.try_clone().map_err(text)?).metadata().map_err(text)?.is_dir();
     mounts::bind(&found, target, folder).map_err(text)?;
     Ok(target.to_owned())
+}
+
+/// The text of a file below a volume; nothing if there is none.
+///
+/// # Errors
+/// It leaves the volume, is no plain file, is too large for what such files are for, or cannot be read.
+pub fn read(volume: &Path, sub: &str) -> Result<Option<String>, String> {
+    let text = |e: io::Error| format!("file {sub:?} of volume not read: {e}");
+    let root = OwnedFd::from(File::open(volume).map_err(text)?);
+    let found = match beneath(&root, Path::new(sub)) {
+        Err(Errno::ENOENT) => return Ok(None),
+        other => File::from(other.map_err(|e| refused(sub, e))?),
+    };
+    let facts = found.metadata().map_err(text)?;
+    if !facts.is_file() || facts.len() > TEXT_MAX {
+        return Err(format!("file {sub:?} of volume: not a plain file of at most {TEXT_MAX} bytes"));
+    }
+    // What was found is opened, whatever its name means by now.
+    fs::read_to_string(format!("/proc/self/fd/{}", found.as_raw_fd())).map(Some).map_err(text)
 }
 
 /// Opens it, made if it is missing.

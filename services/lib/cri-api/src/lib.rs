@@ -1,5 +1,6 @@
 //! The gRPC clients of the container runtime: CRI v1 ([`v1`]) and the part of containerd's own API that CRI cannot do
-//! ([`containerd`]: image import); and those of a node's plugins ([`registration`], [`csi`]).
+//! ([`containerd`]: image import); and those of a node's plugins ([`registration`], [`csi`], [`device_plugin`]) and of the
+//! agents that ask the kubelet ([`pod_resources`]).
 //!
 //! Owns the messages and one way to connect to a Unix socket. It must never decide anything about pods or images, and it
 //! must never hold state.
@@ -15,6 +16,18 @@ use tonic::transport::{Channel, Endpoint};
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::too_many_lines)]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
+}
+
+/// Device plugins, v1beta1; the kubelet serves the registration.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::too_many_lines)]
+pub mod device_plugin {
+    tonic::include_proto!("v1beta1");
+}
+
+/// podresources v1, which the kubelet serves.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::too_many_lines)]
+pub mod pod_resources {
+    tonic::include_proto!("v1");
 }
 
 /// containerd's own services.

@@ -15,6 +15,7 @@ const USAGE: &str = "usage: test-web serve [--port N] [--text TEXT]   answer GET
        test-web sleep                            wait for SIGTERM
        test-web env [NAME]                       print one or all environment variables
        test-web cat PATH                         print a file
+       test-web write PATH TEXT                  write a file
        test-web exit CODE                        end with this code
 privileged, in the node's process and network namespaces:
        test-web node content                     print what the node holds, a line each
@@ -65,6 +66,10 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
         }
         ["cat", path] => {
             print_bytes(&std::fs::read(path).map_err(|e| format!("{path}: {e}"))?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["write", path, text] => {
+            std::fs::write(path, text).map_err(|e| format!("{path}: {e}"))?;
             Ok(ExitCode::SUCCESS)
         }
         ["exit", code] => code.parse::<u8>().map(ExitCode::from).map_err(|e| format!("{code}: {e}")),

@@ -355,7 +355,8 @@ fn restart_rules(errors: &mut Vec<FieldError>, path: &str, c: &Value, list: &str
     }
     for (i, rule) in rules.iter().enumerate() {
         let path = format!("{path}.restartPolicyRules[{i}]");
-        one_of(errors, &format!("{path}.action"), str_at(rule, &["action"]), &["Restart", "RestartAllContainers"]);
+        // RestartAllContainers is behind a feature gate that is off at this level.
+        one_of(errors, &format!("{path}.action"), str_at(rule, &["action"]), &["Restart"]);
         match at(rule, &["exitCodes"]) {
             None => errors.push(FieldError::required(format!("{path}.exitCodes"), "must be specified")),
             Some(codes) => {

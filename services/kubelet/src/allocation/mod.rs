@@ -1,0 +1,152 @@
+//! What containers are given of the node beside shares: devices and CPUs of their own, from NUMA nodes that fit together.
+//!
+//! A pod is given everything at its admission, container by container; [`topology`] chooses the nodes. What was given is
+//! in checkpoint files in upstream's formats, so it survives restarts and a change of the kubelet.
+
+mod checkpoint;
+pub mod cpus;
+pub mod devices;
+mod numa;
+pub mod pod_resources;
+pub mod topology;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cri_api::v1;
+
+use crate::config::KubeletConfiguration;
+use crate::pod::{Container, Pod};
+use crate::status::compute::Failure;
+use cpus::Cpus;
+use cpus::set::CpuSet;
+use devices::{Devices, Reusable};
+use topology::{Hints, Numa, Policy};
+
+const SYSTEM: &str = "/sys/devices/system";
+/// The number of combinations doubles with each node.
+pub const NUMA_NODES_MAX: u32 = 8;
+
+/// The managers together.
+#[derive(Debug)]
+pub struct Allocation {
+    /// Device plugins.
+    pub devices: Arc<Devices>,
+    /// CPUs.
+    pub cpus: Cpus,
+    policy: Policy,
+    whole_pod: bool,
+    numa: Numa,
+    /// Two pods must not be promised the same.
+    one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+fn unexpected(error: &str) -> Failure {
+    Failure {
+        reason: "UnexpectedAdmissionError".into(),
+        message: format!("Pod was rejected: Allocate failed due to {error}, which is unexpected"),
+        disruption: false,
+    }
+}
+
+fn misplaced() -> Failure {
+    Failure {
+        reason: "TopologyAffinityError".into(),
+        message: "Pod was rejected: Resources cannot be allocated with Topology locality".into(),
+        disruption: false,
+    }
+}
+
+impl Allocation {
+    /// Takes up what the checkpoints under `root` say.
+    ///
+    /// # Errors
+    /// The machine has more NUMA nodes than hints can be computed for, or a checkpoint does not fit the configuration.
+    pub fn restore(root: &Path, config: &KubeletConfiguration) -> Result<Self, String> {
+        let option = |name: &str| config.topology_manager_policy_options.get(name).map(String::as_str);
+        let numa = numa::read(&Path::new(SYSTEM).join("node"), option("prefer-closest-numa-nodes") == Some("true"));
+        let policy = Policy::parse(&config.topology_manager_policy).unwrap_or_default();
+        let most = option("max-allowable-numa-nodes").and_then(|n| n.parse().ok()).unwrap_or(NUMA_NODES_MAX);
+        if policy != Policy::None && numa.all.count() > most {
+            return Err(format!("unsupported on machines with more than {most} NUMA Nodes"));
+        }
+        Ok(Allocation {
+            devices: Arc::new(Devices::restore(&root.join("device-plugins"))),
+            cpus: Cpus::restore(root, config, Path::new(SYSTEM))?,
+            policy,
+            whole_pod: policy != Policy::None && config.topology_manager_scope == "pod",
+            numa,
+            one_at_a_time: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Gives a pod what its containers ask for, or nothing. `live` says which pods may still hold something.
+    ///
+    /// # Errors
+    /// Why the pod fails.
+    pub async fn admit(&self, pod: &Pod, live: &(dyn Fn(&str) -> bool + Sync)) -> Result<(), Failure> {
+        let _turn = self.one_at_a_time.lock().await;
+        self.devices.keep_only(live);
+        self.cpus.keep_only(live);
+        let given = self.give(pod).await;
+        if given.is_err() {
+            self.forget(&pod.metadata.uid);
+        }
+        given
+    }
+
+    async fn give(&self, pod: &Pod) -> Result<(), Failure> {
+        let (mut devices, mut cpus) = (Reusable::new(), CpuSet::default());
+        let whole = if self.whole_pod { Some(self.settle(&self.pod_hints(pod))?) } else { None };
+        for container in pod.all_containers() {
+            let nodes = match whole {
+                Some(nodes) => nodes,
+                None => self.settle(&self.hints(pod, container, &devices, &cpus))?,
+            };
+            self.cpus.allocate(pod, container, nodes, &mut cpus)?;
+            let given = self.devices.allocate(pod, container, nodes, &mut devices).await;
+            given.map_err(|e| unexpected(&e))?;
+        }
+        Ok(())
+    }
+
+    fn hints(&self, pod: &Pod, container: &Container, devices: &Reusable, cpus: &CpuSet) -> Vec<Hints> {
+        let all = self.numa.all;
+        let of_cpus = self.cpus.hints(pod, Some(container), cpus, all);
+        vec![
+            self.devices.hints(&pod.metadata.uid, container, devices, all),
+            of_cpus.into_iter().map(|hints| ("cpu".to_owned(), Some(hints))).collect(),
+        ]
+    }
+
+    fn pod_hints(&self, pod: &Pod) -> Vec<Hints> {
+        let all = self.numa.all;
+        let of_cpus = self.cpus.hints(pod, None, &CpuSet::default(), all);
+        vec![
+            self.devices.pod_hints(pod, all),
+            of_cpus.into_iter().map(|hints| ("cpu".to_owned(), Some(hints))).collect(),
+        ]
+    }
+
+    fn settle(&self, hints: &[Hints]) -> Result<Option<topology::Nodes>, Failure> {
+        let (hint, admitted) = topology::merge(self.policy, &self.numa, hints);
+        if admitted { Ok(hint.nodes) } else { Err(misplaced()) }
+    }
+
+    /// Takes back what a pod was given.
+    pub fn forget(&self, uid: &str) {
+        self.devices.keep_only(&|other| other != uid);
+        self.cpus.keep_only(&|other| other != uid);
+    }
+
+    /// Adds what a container was given to its configuration.
+    ///
+    /// # Errors
+    /// A device plugin refused.
+    pub async fn equip(&self, pod: &Pod, name: &str, config: &mut v1::ContainerConfig) -> Result<(), String> {
+        if let Some(resources) = config.linux.as_mut().and_then(|l| l.resources.as_mut()) {
+            resources.cpuset_cpus = self.cpus.allowed(&pod.metadata.uid, name).to_string();
+        }
+        self.devices.equip(&pod.metadata.uid, name, config).await
+    }
+}

@@ -1,0 +1,119 @@
+//! A pod's life on its node: order of containers, hooks, probes, variables from files, and a resize that the control group
+//! shows from inside.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::context::Context;
+
+const PODS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: life}
+spec:
+  terminationGracePeriodSeconds: 2
+  volumes: [{name: vars, emptyDir: {}}]
+  initContainers:
+  - name: first
+    image: corten.local/test-web:v1
+    args: [write, /vars/env, "COLOUR='deep blue'"]
+    volumeMounts: [{name: vars, mountPath: /vars}]
+  - name: side
+    image: corten.local/test-web:v1
+    args: [serve, --port, "8081"]
+    restartPolicy: Always
+    startupProbe: {httpGet: {port: 8081}, periodSeconds: 1, failureThreshold: 30}
+  containers:
+  - name: main
+    image: corten.local/test-web:v1
+    env: [{name: COLOUR, valueFrom: {fileKeyRef: {volumeName: vars, path: env, key: COLOUR}}}]
+    resources: {limits: {cpu: 200m, memory: 64Mi}}
+    lifecycle:
+      postStart: {httpGet: {port: 8081}}
+      preStop: {exec: {command: [/test-web, exit, "3"]}}
+    readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+    livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: sick}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: corten.local/test-web:v1
+    livenessProbe: {exec: {command: [/test-web, exit, "1"]}, periodSeconds: 1, failureThreshold: 1}
+"#;
+
+/// The scenario.
+pub fn run(context: &Context) -> Result<()> {
+    context.apply(PODS)?;
+    context.kubectl("wait --for=condition=Ready pod/life --timeout=120s")?;
+    order(&context.get("pod life")?)?;
+    let colour = context.kubectl("exec life -c main -- /test-web env COLOUR")?;
+    ensure!(colour.trim() == "deep blue", "the file's variable is {colour:?}");
+    resize(context)?;
+    context.eventually("a failed liveness probe restarts the container", || {
+        let status = context.get("pod sick")?["status"]["containerStatuses"][0].clone();
+        ensure!(status["restartCount"].as_u64() > Some(0), "status: {status}");
+        Ok(())
+    })?;
+    context.kubectl("delete pod/life pod/sick --timeout=60s")?;
+    context.eventually("the events tell of the probe and the hook", || {
+        for (pod, reason) in [("sick", "Unhealthy"), ("life", "FailedPreStopHook")] {
+            let selector = format!("events --field-selector=involvedObject.name={pod},reason={reason}");
+            let events = context.get(&selector)?;
+            ensure!(events["items"].as_array().is_some_and(|e| !e.is_empty()), "no event {reason} about {pod}");
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// One container after the other, the sidecar before the main one and beside it.
+fn order(pod: &Value) -> Result<()> {
+    let (inits, mains) = (&pod["status"]["initContainerStatuses"], &pod["status"]["containerStatuses"]);
+    let first = inits[0]["state"]["terminated"]["finishedAt"].as_str().context("the init container has not ended")?;
+    let side = inits[1]["state"]["running"]["startedAt"].as_str().context("the sidecar does not run")?;
+    let main = mains[0]["state"]["running"]["startedAt"].as_str().context("the main container does not run")?;
+    ensure!(first <= side && side <= main, "order: {first}, {side}, {main}");
+    ensure!(inits[1]["started"] == true, "the sidecar has not started: {inits}");
+    Ok(())
+}
+
+fn resize(context: &Context) -> Result<()> {
+    let file = |name: &str| context.kubectl(&format!("exec life -c main -- /test-web cat /sys/fs/cgroup/{name}"));
+    let patch = |cpu: &str, memory: &str| {
+        let amounts = format!(r#"{{"cpu":"{cpu}","memory":"{memory}"}}"#);
+        let resources = format!(r#"{{"requests":{amounts},"limits":{amounts}}}"#);
+        let body = format!(r#"{{"spec":{{"containers":[{{"name":"main","resources":{resources}}}]}}}}"#);
+        context.kubectl_args(&["patch", "pod", "life", "--subresource=resize", "-p", &body])
+    };
+    ensure!(file("cpu.max")?.starts_with("20000 "), "cpu.max: {}", file("cpu.max")?);
+    ensure!(file("memory.max")?.trim() == (64 << 20).to_string(), "memory.max: {}", file("memory.max")?);
+    patch("300m", "96Mi")?;
+    context.eventually("the resize is done", || {
+        let pod = context.get("pod life")?;
+        let status = &pod["status"]["containerStatuses"][0];
+        ensure!(status["resources"]["limits"]["cpu"] == "300m", "status: {status}");
+        ensure!(status["allocatedResources"]["memory"] == "96Mi", "status: {status}");
+        ensure!(status["restartCount"] == 0, "restarted: {status}");
+        ensure!(condition(&pod, "PodResizeInProgress").is_none(), "conditions: {}", pod["status"]["conditions"]);
+        Ok(())
+    })?;
+    ensure!(file("cpu.max")?.starts_with("30000 "), "cpu.max: {}", file("cpu.max")?);
+    ensure!(file("memory.max")?.trim() == (96 << 20).to_string(), "memory.max: {}", file("memory.max")?);
+    patch("1000", "96Mi")?;
+    context.eventually("a resize that never fits is called so", || {
+        let pod = context.get("pod life")?;
+        let pending = condition(&pod, "PodResizePending").context("no condition PodResizePending")?;
+        ensure!(pending["reason"] == "Infeasible", "condition: {pending}");
+        Ok(())
+    })?;
+    ensure!(file("cpu.max")?.starts_with("30000 "), "cpu.max: {}", file("cpu.max")?);
+    Ok(())
+}
+
+fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a Value> {
+    pod["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+}
