@@ -10,6 +10,7 @@ mod controllers;
 mod full_disk;
 mod kills;
 mod leftovers;
+mod load_balancer;
 mod machine;
 mod orderly;
 mod pair;
@@ -52,6 +53,12 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("restarts", restarts::run),
     everywhere("kills", kills::run),
     everywhere("leftovers", leftovers::run),
+    Scenario {
+        name: "load_balancer",
+        drivers: NAMESPACE,
+        why_not: "nobody stands beside a virtual machine on its network yet",
+        run: load_balancer::run,
+    },
     Scenario {
         name: "pair",
         drivers: NAMESPACE,
