@@ -34,6 +34,7 @@ const APPLETS: &[&str] = &[
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
+    "metal-controller-manager",
     "kubelet",
     "pod-network",
     "kube-proxy",

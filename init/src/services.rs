@@ -92,6 +92,15 @@ pub const SERVICES: &[Spec] = &[
         oom_score_adj: CONTROL_PLANE,
     },
     Spec {
+        name: "metal-controller-manager",
+        argv: &["/usr/bin/metal-controller-manager"],
+        target: Target::ControlPlane,
+        after: &["kube-apiserver"],
+        grace_ms: 5_000,
+        privileges: Privileges::Only(&[Capability::NetRaw]),
+        oom_score_adj: CONTROL_PLANE,
+    },
+    Spec {
         name: "kubelet",
         argv: &["/usr/bin/kubelet"],
         target: Target::Worker,

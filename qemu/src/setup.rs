@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, DriverName, Node, Role};
 use crate::drivers::namespace::BRIDGE_ADDRESS;
 
+/// Addresses of the segment that no node has, for Services of type LoadBalancer. Those of a virtual machine's own network are
+/// behind its user-mode gateway, where nobody asks for them.
+const LOAD_BALANCERS: &str = "10.5.0.200-10.5.0.219";
+
 /// Writes cortenctl.yaml and one configuration per node.
 ///
 /// # Errors
@@ -57,6 +61,7 @@ fn complete(config: &mut Value, driver: DriverName, node: &Node) {
         config["machine"]["kubelet"]["extraArgs"]["eviction-hard"] =
             "memory.available<100Mi,nodefs.available<1Gi".into();
     }
+    config["cluster"]["loadBalancerPools"] = json!([{"name": "lan", "addresses": [LOAD_BALANCERS]}]);
     if config["machine"]["certSANs"].is_array() {
         config["machine"]["certSANs"] = json!(["127.0.0.1"]);
     }

@@ -8,11 +8,12 @@ use tracing::info;
 
 use crate::context::Context;
 use crate::{
-    bootstrap_signer, clusterrole_aggregation, credentials, cronjob, csr_approving, csr_cleaner, csr_signing,
-    daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume,
-    garbage_collector, horizontal_pod_autoscaler, job, namespace, node_ipam, node_lifecycle, pod_gc, pv_binder,
-    pv_protection, pvc_protection, replicaset, replicationcontroller, resource_quota, root_ca, service_account,
-    service_cidrs, statefulset, taint_eviction, token_cleaner, ttl_after_finished, volume_expand,
+    attach_detach, bootstrap_signer, clusterrole_aggregation, credentials, cronjob, csr_approving, csr_cleaner,
+    csr_signing, daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring,
+    ephemeral_volume, garbage_collector, horizontal_pod_autoscaler, job, namespace, node_ipam, node_lifecycle,
+    node_ttl, pod_gc, pv_binder, pv_protection, pvc_protection, replicaset, replicationcontroller, resource_claim,
+    resource_quota, root_ca, service_account, service_cidrs, statefulset, taint_eviction, token_cleaner,
+    ttl_after_finished, vac_protection, volume_expand,
 };
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -69,6 +70,14 @@ pub const TABLE: &[Controller] = &[
     controller!("token-cleaner-controller", "token-cleaner", token_cleaner),
     controller!("bootstrap-signer-controller", "bootstrap-signer", bootstrap_signer),
     controller!("service-cidr-controller", "service-cidrs-controller", service_cidrs),
+    controller!("persistentvolume-attach-detach-controller", "attachdetach-controller", attach_detach),
+    controller!(
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        vac_protection
+    ),
+    controller!("resourceclaim-controller", "resource-claim-controller", resource_claim),
+    controller!("ttl-controller", "ttl-controller", node_ttl),
 ];
 
 /// A wrong `--controllers`, or a controller that ended although nothing asked it to.

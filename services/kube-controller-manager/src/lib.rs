@@ -5,6 +5,7 @@
 //! never list in a loop and never write anything but through the API server. Start reading at [`controllers`], then any
 //! controller's `plan`; what they share is in [`context`], [`worker`], [`pods`] and [`owners`].
 
+mod attach_detach;
 mod bootstrap_signer;
 mod clock;
 mod clusterrole_aggregation;
@@ -35,6 +36,7 @@ mod metrics;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod node_ttl;
 mod nodes;
 mod object;
 mod owners;
@@ -48,6 +50,7 @@ mod pvc_protection;
 mod replicaset;
 mod replicationcontroller;
 mod resource;
+mod resource_claim;
 mod resource_quota;
 mod resources;
 mod revisions;
@@ -60,6 +63,7 @@ mod statefulset;
 mod taint_eviction;
 mod token_cleaner;
 mod ttl_after_finished;
+mod vac_protection;
 mod volume_expand;
 mod worker;
 

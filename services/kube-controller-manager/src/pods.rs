@@ -70,3 +70,13 @@ pub fn is_created(pod: &Value) -> bool {
 pub fn is_running_and_ready(pod: &Value) -> bool {
     object::text(pod, "/status/phase") == "Running" && is_ready(pod)
 }
+
+/// The names of a pod's claims; an ephemeral volume's claim is named after both.
+pub fn claims(pod: &Value) -> impl Iterator<Item = String> + '_ {
+    object::list(pod, "/spec/volumes").iter().filter_map(|volume| {
+        if volume["ephemeral"].is_object() {
+            return Some(format!("{}-{}", meta::name(pod), object::text(volume, "/name")));
+        }
+        volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned)
+    })
+}

@@ -40,3 +40,16 @@ pub const STORAGECLASSES: Resource = Resource::new("storage.k8s.io", "v1", "stor
 pub const SERVICECIDRS: Resource = Resource::new("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false);
 /// networking.k8s.io/v1 IPAddress.
 pub const IPADDRESSES: Resource = Resource::new("networking.k8s.io", "v1", "ipaddresses", "IPAddress", false);
+/// storage.k8s.io/v1 CSIDriver.
+pub const CSIDRIVERS: Resource = Resource::new("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false);
+/// storage.k8s.io/v1 VolumeAttachment.
+pub const VOLUMEATTACHMENTS: Resource =
+    Resource::new("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false);
+/// storage.k8s.io/v1 VolumeAttributesClass.
+pub const VOLUMEATTRIBUTESCLASSES: Resource =
+    Resource::new("storage.k8s.io", "v1", "volumeattributesclasses", "VolumeAttributesClass", false);
+/// resource.k8s.io/v1 ResourceClaim.
+pub const RESOURCECLAIMS: Resource = Resource::new("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true);
+/// resource.k8s.io/v1 ResourceClaimTemplate.
+pub const RESOURCECLAIMTEMPLATES: Resource =
+    Resource::new("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", true);

@@ -1,4 +1,4 @@
-//! Services on a node: ClusterIP and NodePort by nftables, as upstream's nftables mode does it.
+//! Services on a node: ClusterIP, NodePort and the addresses of load balancers by nftables, as upstream's nftables mode does it.
 //!
 //! Owns the table `ip kube-proxy` and nothing else; it must never touch pod interfaces or routes. Start reading at
 //! [`services`] (from API objects to service ports), then [`rules`] (from service ports to a rule set): both pure. This

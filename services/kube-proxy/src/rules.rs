@@ -99,7 +99,7 @@ fn chains(out: &mut String, index: usize, port: &ServicePort, cluster: Ipv4Net) 
     );
     line(out, format_args!("\t\t{spread}"));
     line(out, format_args!("\t}}"));
-    if port.node_port.is_some() {
+    if port.node_port.is_some() || !port.external.is_empty() {
         line(out, format_args!("\tchain nodeport-{index} {{"));
         line(out, format_args!("\t\tmeta mark set meta mark | {MASQUERADE_MARK}"));
         line(out, format_args!("\t\tgoto service-{index}"));
@@ -110,14 +110,23 @@ fn chains(out: &mut String, index: usize, port: &ServicePort, cluster: Ipv4Net) 
 fn maps(out: &mut String, ports: &[ServicePort]) {
     let with_endpoints = || ports.iter().enumerate().filter(|(_, port)| !port.endpoints.is_empty());
     let key = |port: &ServicePort| format!("{} . {} . {}", port.cluster_ip, port.protocol.name(), port.port);
-    let by_address = with_endpoints().map(|(index, port)| format!("{} : goto service-{index}", key(port)));
+    let external = |port: &ServicePort| {
+        let (protocol, number) = (port.protocol.name(), port.port);
+        port.external.iter().map(|ip| format!("{ip} . {protocol} . {number}")).collect::<Vec<_>>()
+    };
+    let by_address = with_endpoints().flat_map(|(index, port)| {
+        // As with a node port, the answer must come back through this node.
+        let outer = external(port).into_iter().map(move |key| format!("{key} : goto nodeport-{index}"));
+        std::iter::once(format!("{} : goto service-{index}", key(port))).chain(outer)
+    });
     map(out, "service-ips", "ipv4_addr . inet_proto . inet_service", by_address.collect());
     let by_node_port = with_endpoints().filter_map(|(index, port)| {
         Some(format!("{} . {} : goto nodeport-{index}", port.protocol.name(), port.node_port?))
     });
     map(out, "service-nodeports", "inet_proto . inet_service", by_node_port.collect());
     let dead = ports.iter().filter(|port| port.endpoints.is_empty());
-    let dead = dead.map(|port| format!("{} : goto reject-chain", key(port)));
+    let dead = dead.flat_map(|port| std::iter::once(key(port)).chain(external(port)));
+    let dead = dead.map(|key| format!("{key} : goto reject-chain"));
     // The chain must stand before the map that names it.
     map(out, "no-endpoint-services", "ipv4_addr . inet_proto . inet_service", dead.collect());
 }
@@ -145,6 +154,7 @@ mod tests {
             protocol: Protocol::Tcp,
             port: 80,
             node_port,
+            external: vec![Ipv4Addr::new(192, 0, 2, 7)],
             endpoints: endpoints
                 .iter()
                 .map(|last| Endpoint { address: Ipv4Addr::new(10, 244, 0, *last), port: 8080 })
@@ -162,13 +172,14 @@ mod tests {
         assert!(text.contains("10.96.0.9 . tcp . 80 : goto service-0"));
         assert!(text.contains("numgen random mod 2 vmap { 0 : goto endpoint-0-0, 1 : goto endpoint-0-1 }"));
         assert!(text.contains("dnat to 10.244.0.3:8080"));
-        assert!(!text.contains("nodeport-0"));
+        assert!(text.contains("192.0.2.7 . tcp . 80 : goto nodeport-0"));
     }
 
     #[test]
     fn a_service_without_endpoints_rejects() {
         let text = rules(&[port(&[], None)]);
         assert!(text.contains("10.96.0.9 . tcp . 80 : goto reject-chain"));
+        assert!(text.contains("192.0.2.7 . tcp . 80 : goto reject-chain"));
         assert!(!text.contains("service-0"));
     }
 

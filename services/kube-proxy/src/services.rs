@@ -49,6 +49,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     pub port: u16,
     pub node_port: Option<u16>,
+    /// Addresses outside the cluster's own ranges that lead to this node: those of load balancers and external ones.
+    pub external: Vec<Ipv4Addr>,
     /// Sorted, so that equal states give equal rules.
     pub endpoints: Vec<Endpoint>,
 }
@@ -94,6 +96,7 @@ fn service_ports(service: &Value, slices: &[&Value], node: &str) -> Vec<ServiceP
         return Vec::new();
     }
     let local_only = spec["internalTrafficPolicy"] == "Local";
+    let external = external(service);
     let listed = spec["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
     listed
         .iter()
@@ -105,10 +108,20 @@ fn service_ports(service: &Value, slices: &[&Value], node: &str) -> Vec<ServiceP
                 protocol: Protocol::parse(port["protocol"].as_str())?,
                 port: number(&port["port"])?,
                 node_port: number(&port["nodePort"]).filter(|port| *port > 0),
+                external: external.clone(),
                 endpoints: endpoints(slices, port_name, local_only.then_some(node)),
             })
         })
         .collect()
+}
+
+/// Sorted. A load balancer in mode Proxy (KEP-1860) must see the traffic itself.
+fn external(service: &Value) -> Vec<Ipv4Addr> {
+    let ingress = service["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
+    let balanced = ingress.filter(|point| point["ipMode"] != "Proxy").map(|point| &point["ip"]);
+    let given = service["spec"]["externalIPs"].as_array().into_iter().flatten();
+    let addresses = balanced.chain(given).filter_map(|ip| ip.as_str()?.parse().ok());
+    addresses.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn endpoints(slices: &[&Value], port_name: &str, only_on: Option<&str>) -> Vec<Endpoint> {
@@ -181,6 +194,18 @@ mod tests {
         assert_eq!(addresses(&json!([ready, dying, unready])), ["10.244.0.2:8080"]);
         assert_eq!(addresses(&json!([dying, unready])), ["10.244.0.3:8080"]);
         assert!(addresses(&json!([unready])).is_empty());
+    }
+
+    #[test]
+    fn load_balancers_that_pass_packets_on_and_external_addresses() {
+        let mut balanced = Value::clone(&service("10.96.0.9"));
+        balanced["spec"]["externalIPs"] = json!(["192.0.2.9"]);
+        let ingress = json!([{"ip": "192.0.2.2", "ipMode": "VIP"}, {"ip": "192.0.2.3", "ipMode": "Proxy"},
+                             {"hostname": "x"}, {"ip": "fd00::1"}]);
+        balanced["status"]["loadBalancer"]["ingress"] = ingress;
+        let ports = ports(&[Arc::new(balanced)], &[], "here");
+        let shown: Vec<String> = ports[0].external.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["192.0.2.2", "192.0.2.9"]);
     }
 
     #[test]

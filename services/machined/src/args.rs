@@ -26,6 +26,7 @@ pub(crate) fn files(config: &Config, node: &Node, cgroup_v2: bool) -> Vec<Entry>
             "kube-scheduler",
             vec!["--kubeconfig=/etc/kubernetes/kube-scheduler.conf".to_owned(), "--leader-elect".to_owned()],
         ));
+        files.push(arguments("metal-controller-manager", metal_controller_manager(config, node)));
     }
     files
 }
@@ -90,6 +91,17 @@ fn kube_controller_manager(config: &Config) -> Vec<String> {
         format!("--service-cluster-ip-range={}", config.cluster.service_subnet),
         "--leader-elect".to_owned(),
     ]
+}
+
+fn metal_controller_manager(config: &Config, node: &Node) -> Vec<String> {
+    let mut args = vec![
+        "--kubeconfig=/etc/kubernetes/metal-controller-manager.conf".to_owned(),
+        format!("--node-name={}", node.hostname),
+    ];
+    for pool in &config.cluster.load_balancer_pools {
+        args.push(format!("--load-balancer-pool={}={}", pool.name, pool.addresses.join(",")));
+    }
+    args
 }
 
 fn kubelet(config: &Config, node: &Node) -> Vec<String> {

@@ -137,7 +137,7 @@ pub(crate) fn control_plane_files(config: &Config, keys: &ControlPlane, node: &N
     };
     files.extend(pair("etcd/server", &etcd.issue(member.clone())?));
     files.extend(pair("etcd/peer", &etcd.issue(member)?));
-    for name in ["kube-controller-manager", "kube-scheduler"] {
+    for name in ["kube-controller-manager", "kube-scheduler", "metal-controller-manager"] {
         files.push(client_file(cluster, name, &ca.issue(client(&format!("system:{name}"), None))?));
     }
     Ok(files)

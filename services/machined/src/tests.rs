@@ -98,6 +98,7 @@ fn every_file_of_the_contract_is_there_with_its_identity() {
         ("kubelet", "system:node:n1", "system:nodes"),
         ("kube-controller-manager", "system:kube-controller-manager", ""),
         ("kube-scheduler", "system:kube-scheduler", ""),
+        ("metal-controller-manager", "system:metal-controller-manager", ""),
         ("kube-proxy", "system:kube-proxy", ""),
         ("pod-network", "system:pod-network", ""),
         ("cluster-dns", "system:cluster-dns", ""),
@@ -119,11 +120,9 @@ fn arguments_follow_the_configuration() {
         "  network:\n    # hostname",
         "  kubelet: {extraArgs: {node-ip: 192.0.2.1, v: \"2\"}}\n  network:\n    # hostname",
     );
-    let config = config::check(
-        "c",
-        &text.replace("allowSchedulingOnControlPlanes: true", "allowSchedulingOnControlPlanes: false"),
-    )
-    .unwrap();
+    let text = text.replace("allowSchedulingOnControlPlanes: true", "allowSchedulingOnControlPlanes: false");
+    let pools = "  loadBalancerPools: [{name: lan, addresses: [192.0.2.0/28, 192.0.2.64-192.0.2.70]}]\n";
+    let config = config::check("c", &(text + pools)).unwrap();
     let files = all_files(&config);
     let args = |service: &str| files[&format!("/run/corten/args/{service}")].as_str();
     for (service, line) in [
@@ -132,6 +131,7 @@ fn arguments_follow_the_configuration() {
         ("kube-apiserver", "--advertise-address=10.0.2.15"),
         ("kube-controller-manager", "--cluster-cidr=10.244.0.0/16"),
         ("kubelet", "--register-with-taints=node-role.kubernetes.io/control-plane=:NoSchedule"),
+        ("metal-controller-manager", "--load-balancer-pool=lan=192.0.2.0/28,192.0.2.64-192.0.2.70"),
         ("kubelet", "--node-ip=192.0.2.1"),
         ("kubelet", "--v=2"),
         ("cluster-dns", "--cluster-ip=10.96.0.10"),

@@ -12,6 +12,7 @@ pub const SERVICES: &[&str] = &[
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
+    "metal-controller-manager",
     "kubelet",
     "kube-proxy",
     "pod-network",

@@ -12,6 +12,7 @@ mod full_disk;
 mod kills;
 mod kubelet;
 mod leftovers;
+mod load_balancer;
 mod machine;
 mod orderly;
 mod pair;
@@ -57,6 +58,12 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("kills", kills::run),
     everywhere("leftovers", leftovers::run),
     everywhere("faults", faults::run),
+    Scenario {
+        name: "load_balancer",
+        drivers: NAMESPACE,
+        why_not: "nobody stands beside a virtual machine on its network yet",
+        run: load_balancer::run,
+    },
     Scenario {
         name: "pair",
         drivers: NAMESPACE,

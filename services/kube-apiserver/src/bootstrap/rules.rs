@@ -206,6 +206,18 @@ pub const ROLES: &[Role] = &[
     )
     .bound_to_users(&["system:pod-network"]),
     role(
+        "system:metal-controller-manager",
+        &[
+            r(READ, CORE, &["services"]),
+            r(&["patch"], CORE, &["services/status"]),
+            r(&["delete", "get", "list", "patch", "watch"], CORE, &["nodes"]),
+            r(&["patch"], CORE, &["nodes/status"]),
+            r(&["create", "delete", "get", "list", "update", "watch"], LEASES, &["leases"]),
+            EVENTS,
+        ],
+    )
+    .bound_to_users(&["system:metal-controller-manager"]),
+    role(
         "system:node-problem-detector",
         &[r(&["get"], CORE, &["nodes"]), r(&["patch"], CORE, &["nodes/status"]), EVENTS],
     ),
@@ -650,6 +662,40 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         "pv-protection-controller",
         &[r(&["get", "list", "patch", "update", "watch"], CORE, &["persistentvolumes"]), EVENTS],
     ),
+    (
+        "attachdetach-controller",
+        &[
+            r(FOLLOW, CORE, &["persistentvolumeclaims", "persistentvolumes"]),
+            r(READ, CORE, &["nodes"]),
+            r(&["patch", "update"], CORE, &["nodes/status"]),
+            r(FOLLOW, CORE, &["pods"]),
+            r(&["create", "delete", "get", "list", "watch"], STORAGE, &["volumeattachments"]),
+            r(READ, STORAGE, &["csidrivers"]),
+            r(READ, STORAGE, &["csinodes"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "volumeattributesclass-protection-controller",
+        &[
+            r(READ, CORE, &["persistentvolumeclaims", "persistentvolumes"]),
+            r(&["get", "list", "patch", "update", "watch"], STORAGE, &["volumeattributesclasses"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "resource-claim-controller",
+        &[
+            r(READ, CORE, &["pods"]),
+            r(&["update"], CORE, &["pods/finalizers"]),
+            r(&["create", "delete", "get", "list", "patch", "update", "watch"], RESOURCE, &["resourceclaims"]),
+            r(READ, RESOURCE, &["resourceclaimtemplates"]),
+            r(CHANGE, RESOURCE, &["resourceclaims/status"]),
+            r(CHANGE, CORE, &["pods/status"]),
+            EVENTS,
+        ],
+    ),
+    ("ttl-controller", &[r(&["list", "patch", "update", "watch"], CORE, &["nodes"]), EVENTS]),
     (
         "clusterrole-aggregation-controller",
         &[r(&["escalate", "get", "list", "patch", "update", "watch"], RBAC, &["clusterroles"])],

@@ -25,13 +25,13 @@ pub async fn run(context: Context) {
     worker::on_change(&all, move |change| {
         let pod = change.object();
         if matches!(change, Change::Deleted(_)) || pods::is_finished(pod) {
-            claims_of(pod).for_each(|claim| to.add(format!("{}/{claim}", meta::namespace(pod))));
+            pods::claims(pod).for_each(|claim| to.add(format!("{}/{claim}", meta::namespace(pod))));
         }
     });
     let sync = async |key: String| -> Result<Next, Error> {
         let (namespace, name) = meta::split_key(&key);
         let Some(claim) = claims.get(namespace, name) else { return Ok(Next::Done) };
-        let used_by = |pod: &Value| uses(pod) && claims_of(pod).any(|claim| claim == name);
+        let used_by = |pod: &Value| uses(pod) && pods::claims(pod).any(|claim| claim == name);
         let in_use =
             meta::deletion_timestamp(&claim).is_some() && all.list_namespace(namespace).iter().any(|pod| used_by(pod));
         let plan = protection::plan(&claim, FINALIZER, in_use);
@@ -46,16 +46,6 @@ fn uses(pod: &Value) -> bool {
     !object::text(pod, "/spec/nodeName").is_empty() && !pods::is_finished(pod)
 }
 
-/// The names of a pod's claims; an ephemeral volume's claim is named after both.
-fn claims_of(pod: &Value) -> impl Iterator<Item = String> + '_ {
-    object::list(pod, "/spec/volumes").iter().filter_map(|volume| {
-        if volume["ephemeral"].is_object() {
-            return Some(format!("{}-{}", meta::name(pod), object::text(volume, "/name")));
-        }
-        volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +58,7 @@ mod tests {
                 {"name": "a", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "b", "ephemeral": {}},
                 {"name": "d", "emptyDir": {}}]}})
         };
-        assert_eq!(claims_of(&pod("n", "Running")).collect::<Vec<_>>(), ["c", "p-b"]);
+        assert_eq!(pods::claims(&pod("n", "Running")).collect::<Vec<_>>(), ["c", "p-b"]);
         let cases = [("n", "Running", true), ("n", "Pending", true), ("", "Pending", false), ("n", "Failed", false)];
         for (node, phase, expected) in cases {
             assert_eq!(uses(&pod(node, phase)), expected, "{node} {phase}");

@@ -117,6 +117,17 @@ pub struct Cluster {
     pub dns_domain: String,
     /// Do control-plane machines run ordinary pods?
     pub schedule_on_control_planes: bool,
+    /// Addresses of the machines' network that Services of type LoadBalancer may have.
+    pub load_balancer_pools: Vec<Pool>,
+}
+
+/// A named set of addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name, by which Services ask for it.
+    pub name: String,
+    /// Each a network, a range `first-last` or one address.
+    pub addresses: Vec<String>,
 }
 
 /// `https://host:port`.

@@ -110,6 +110,7 @@ fn document(cluster: &Cluster, secrets: &Secrets, control_plane: bool) -> String
         "  network:\n    podSubnets: [{PODS}]\n    serviceSubnets: [{SERVICES}]\n    dnsDomain: {DOMAIN}"
     );
     out.push_str("  # A cluster of one machine runs its pods there. Set it to false once there are workers.\n  allowSchedulingOnControlPlanes: true\n");
+    out.push_str("  # Addresses of the machines' network for Services of type LoadBalancer.\n  # loadBalancerPools:\n  #  - name: lan\n  #    addresses: [192.0.2.240-192.0.2.250]\n");
     out
 }
 

@@ -16,7 +16,7 @@ mod reader;
 mod tests;
 mod values;
 
-pub use config::{Authority, Cluster, Config, ControlPlane, Endpoint, Interface, Kubelet, Machine, Role, Route};
+pub use config::{Authority, Cluster, Config, ControlPlane, Endpoint, Interface, Kubelet, Machine, Pool, Role, Route};
 pub use generate::{Cluster as NewCluster, Documents, Secrets, generate};
 pub use problem::{Problem, Problems};
 pub use read::parse;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::config::{Authority, Cluster, Config, ControlPlane, Interface, Kubelet, Machine, Role, Route};
+use crate::config::{Authority, Cluster, Config, ControlPlane, Interface, Kubelet, Machine, Pool, Role, Route};
 use crate::node;
 use crate::problem::Problems;
 use crate::reader::{Field, Map, Report};
@@ -167,6 +167,7 @@ fn cluster(map: Map<'_>, needs_keys: bool) -> Option<(Cluster, Keys)> {
     };
     let schedule_on_control_planes =
         map.optional("allowSchedulingOnControlPlanes").and_then(|f| f.boolean()).unwrap_or(false);
+    let load_balancer_pools = pools(&map.items("loadBalancerPools"));
     map.finish();
     let (ca_cert, cluster_ca) = ca?;
     let cluster = Cluster {
@@ -177,8 +178,26 @@ fn cluster(map: Map<'_>, needs_keys: bool) -> Option<(Cluster, Keys)> {
         service_subnet: service_subnet?,
         dns_domain,
         schedule_on_control_planes,
+        load_balancer_pools,
     };
     Some((cluster, Keys { machine_ca: None, cluster_ca, etcd_ca, service_account }))
+}
+
+fn pools(fields: &[Field<'_>]) -> Vec<Pool> {
+    let mut pools: Vec<Pool> = Vec::new();
+    for field in fields {
+        let map = field.map();
+        let name = map.required("name").and_then(|f| f.parse(values::dns_name));
+        let addresses = map.required("addresses").map(|f| f.list()).unwrap_or_default();
+        let addresses = addresses.iter().filter_map(|f| f.parse(values::address_range)).collect();
+        map.finish();
+        let Some(name) = name else { continue };
+        if pools.iter().any(|pool| pool.name == name) {
+            field.wrong(format!("pool {name:?} is listed twice"));
+        }
+        pools.push(Pool { name, addresses });
+    }
+    pools
 }
 
 fn section<'a>(map: &Map<'a>, name: &'static str, needed: bool) -> Option<Map<'a>> {

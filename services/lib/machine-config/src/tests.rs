@@ -73,6 +73,16 @@ fn problems_name_line_and_path() {
             "",
             "config.yaml:12: machine.network.interfaces[0].routes[0].gateway: fd00::1 and 0.0.0.0/0 are of different address families",
         ),
+        (
+            "",
+            "  loadBalancerPools: [{name: lan, addresses: [10.0.0.9-10.0.0.1]}]\n",
+            "config.yaml:13: cluster.loadBalancerPools[0].addresses[0]: \"10.0.0.9-10.0.0.1\" is not a network, a range first-last or an address",
+        ),
+        (
+            "",
+            "  loadBalancerPools: [{name: lan, addresses: [10.0.0.9]}, {name: lan, addresses: []}]\n",
+            "config.yaml:13: cluster.loadBalancerPools[1]: pool \"lan\" is listed twice",
+        ),
         ("    nameservers: 1.1.1.1\n", "", "config.yaml:9: machine.network.nameservers: expected a list, found text"),
         (
             "    nameservers:\n    - 53\n",

@@ -24,6 +24,20 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
+/// A network, `first-last` or one address; kept as text, since it is read again by whom it concerns.
+pub(crate) fn address_range(text: &str) -> Result<String, String> {
+    let fine = if text.contains('/') {
+        network(text)?;
+        true
+    } else if let Some((first, last)) = text.split_once('-') {
+        let ends = (first.parse::<IpAddr>(), last.parse::<IpAddr>());
+        matches!(ends, (Ok(first), Ok(last)) if first.is_ipv4() == last.is_ipv4() && first <= last)
+    } else {
+        text.parse::<IpAddr>().is_ok()
+    };
+    if fine { Ok(text.to_owned()) } else { Err("is not a network, a range first-last or an address".to_owned()) }
+}
+
 /// RFC 1123, lower case, as Kubernetes wants node names.
 pub(crate) fn host_name(text: &str) -> Result<String, String> {
     if text.len() > 63 || text.contains('.') || !is_dns_name(text) {
