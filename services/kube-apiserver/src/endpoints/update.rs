@@ -133,6 +133,7 @@ pub async fn patch(call: &Call, target: &Target, request: Request) -> Result<Res
             let patched = patch.apply(current)?;
             let (object, said) = decode::patched(call, &patch, patched, res.group, res.version, res.kind)?;
             warnings = said;
+            named_alike(&object, target)?;
             Ok(object)
         })
         .await?;

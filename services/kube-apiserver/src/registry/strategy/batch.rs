@@ -96,6 +96,8 @@ fn create(_: &Context<'_>, job: &mut Value) -> Result<(), ApiError> {
     }
     let selector = object(&mut job["spec"], "selector");
     set(object(selector, "matchLabels"), UID_LABEL, uid);
+    // Whoever reads it and writes it back would label it otherwise, and change it.
+    label_from_template(job);
     Ok(())
 }
 
