@@ -102,7 +102,7 @@ fn problems_name_line_and_path() {
         (
             "",
             "  frobnicate: 1\n",
-            "config.yaml:13: cluster.frobnicate: unknown field (known here: name, endpoint, ca, etcd, serviceAccount, network, allowSchedulingOnControlPlanes)",
+            "config.yaml:13: cluster.frobnicate: unknown field (known here: name, endpoint, ca, etcd, serviceAccount, network, allowSchedulingOnControlPlanes, loadBalancerPools)",
         ),
     ];
     parse("config.yaml", &worker("", "")).unwrap();
