@@ -7,7 +7,6 @@ use crate::e2e::Run;
 mod commands;
 mod configuration;
 mod controllers;
-mod faults;
 mod full_disk;
 mod kills;
 mod kubelet;
@@ -57,7 +56,6 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("restarts", restarts::run),
     everywhere("kills", kills::run),
     everywhere("leftovers", leftovers::run),
-    everywhere("faults", faults::run),
     Scenario {
         name: "load_balancer",
         drivers: NAMESPACE,

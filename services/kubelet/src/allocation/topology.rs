@@ -193,7 +193,10 @@ mod tests {
         Hint { nodes: Some(Nodes::of(nodes.iter().copied())), preferred }
     }
 
-    fn run(policy: Policy, lists: &[Option<Vec<Hint>>]) -> (Option<Vec<usize>>, bool, bool) {
+    /// The nodes, whether they are preferred, and whether the pod is admitted.
+    type Merged = (Option<Vec<usize>>, bool, bool);
+
+    fn run(policy: Policy, lists: &[Option<Vec<Hint>>]) -> Merged {
         let numa = Numa { all: Nodes::of(0..2), distances: None };
         let providers: Vec<Hints> = lists.iter().map(|l| Hints::from([("r".to_owned(), l.clone())])).collect();
         let (hint, admitted) = merge(policy, &numa, &providers);
@@ -205,7 +208,7 @@ mod tests {
         let either = || Some(vec![hint(&[0], true), hint(&[1], true), hint(&[0, 1], false)]);
         let second = || Some(vec![hint(&[1], true), hint(&[0, 1], false)]);
         let both = || Some(vec![hint(&[0, 1], true)]);
-        let rows: Vec<(Policy, Vec<Option<Vec<Hint>>>, (Option<Vec<usize>>, bool, bool))> = vec![
+        let rows: Vec<(Policy, Vec<Option<Vec<Hint>>>, Merged)> = vec![
             (Policy::None, vec![either(), Some(vec![])], (None, true, true)),
             (Policy::BestEffort, vec![either()], (Some(vec![0]), true, true)),
             (Policy::BestEffort, vec![either(), second()], (Some(vec![1]), true, true)),

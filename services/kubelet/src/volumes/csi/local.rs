@@ -42,15 +42,18 @@ pub struct Order {
     pub inline: bool,
 }
 
+/// A volume of a driver: the driver's name and the volume's handle.
+type VolumeKey = (String, String);
+
 /// The registered drivers and what they do on this node.
 #[derive(Debug)]
 pub struct Local {
     root: PathBuf,
     drivers: Mutex<BTreeMap<String, Driver>>,
-    /// Volumes that this process has staged, by driver and handle.
-    staged: Mutex<HashSet<(String, String)>>,
+    /// Volumes that this process has staged.
+    staged: Mutex<HashSet<VolumeKey>>,
     /// One thing at a time for each volume.
-    locks: Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<VolumeKey, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Local {
