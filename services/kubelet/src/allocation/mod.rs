@@ -63,7 +63,7 @@ impl Allocation {
     /// # Errors
     /// The machine has more NUMA nodes than hints can be computed for, or a checkpoint does not fit the configuration.
     pub fn restore(root: &Path, config: &KubeletConfiguration) -> Result<Self, String> {
-        let option = |name: &str| config.topology_manager_policy_options.get(name).map(String::as_str);
+        let option = |name: &str| config.options.topology_manager_policy_options.get(name).map(String::as_str);
         let numa = numa::read(&Path::new(SYSTEM).join("node"), option("prefer-closest-numa-nodes") == Some("true"));
         let policy = Policy::parse(&config.topology_manager_policy).unwrap_or_default();
         let most = option("max-allowable-numa-nodes").and_then(|n| n.parse().ok()).unwrap_or(NUMA_NODES_MAX);

@@ -70,7 +70,7 @@ const CPU_OPTIONS: &[&str] = &[
 fn cpu_manager(config: &KubeletConfiguration) -> Result<(), String> {
     only("cpuManagerPolicy", &config.cpu_manager_policy, &["", "none", "static"])?;
     CpuSet::parse(&config.reserved_system_cpus).map_err(|e| format!("reservedSystemCPUs: {e}"))?;
-    let options = &config.cpu_manager_policy_options;
+    let options = &config.options.cpu_manager_policy_options;
     let is_static = config.cpu_manager_policy == "static";
     for (name, value) in options {
         let field = format!("cpuManagerPolicyOptions[{name}]");
@@ -98,7 +98,7 @@ fn cpu_manager(config: &KubeletConfiguration) -> Result<(), String> {
 }
 
 fn topology_options(config: &KubeletConfiguration) -> Result<(), String> {
-    for (name, value) in &config.topology_manager_policy_options {
+    for (name, value) in &config.options.topology_manager_policy_options {
         let field = format!("topologyManagerPolicyOptions[{name}]");
         match name.as_str() {
             "prefer-closest-numa-nodes" => only(&field, value, &["true", "false"])?,

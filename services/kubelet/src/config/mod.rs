@@ -146,11 +146,9 @@ pub struct KubeletConfiguration {
     #[serde(rename = "cpuCFSQuota")]
     pub cpu_cfs_quota: bool,
     pub cpu_manager_policy: String,
-    pub cpu_manager_policy_options: Map,
     pub memory_manager_policy: String,
     pub topology_manager_policy: String,
     pub topology_manager_scope: String,
-    pub topology_manager_policy_options: Map,
     #[serde(rename = "singleProcessOOMKill")]
     pub single_process_oom_kill: Option<bool>,
     pub seccomp_default: bool,
@@ -159,7 +157,18 @@ pub struct KubeletConfiguration {
     pub shutdown_grace_period_critical_pods: GoDuration,
     pub crash_loop_back_off: CrashLoopBackOff,
     #[serde(flatten)]
+    pub options: PolicyOptions,
+    #[serde(flatten)]
     pub tuning: Tuning,
+}
+
+/// Options of the managers' policies, as names and values.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct PolicyOptions {
+    pub cpu_manager_policy_options: Map,
+    pub topology_manager_policy_options: Map,
 }
 
 /// Swap for pods.
@@ -288,17 +297,16 @@ impl Default for KubeletConfiguration {
             reserved_system_cpus: String::new(),
             cpu_cfs_quota: true,
             cpu_manager_policy: "none".into(),
-            cpu_manager_policy_options: Map::new(),
             memory_manager_policy: "None".into(),
             topology_manager_policy: "none".into(),
             topology_manager_scope: "container".into(),
-            topology_manager_policy_options: Map::new(),
             single_process_oom_kill: None,
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
             shutdown_grace_period: GoDuration::seconds(0),
             shutdown_grace_period_critical_pods: GoDuration::seconds(0),
             crash_loop_back_off: CrashLoopBackOff::default(),
+            options: PolicyOptions::default(),
             tuning: Tuning::default(),
         }
     }

@@ -58,7 +58,7 @@ fn wanted(pod: &Pod, container: &Container) -> usize {
 
 impl Static {
     fn new(config: &KubeletConfiguration, machine: Machine) -> Result<Self, String> {
-        let is = |name: &str| config.cpu_manager_policy_options.get(name).is_some_and(|v| v == "true");
+        let is = |name: &str| config.options.cpu_manager_policy_options.get(name).is_some_and(|v| v == "true");
         let manner = Manner {
             whole_cores: is("full-pcpus-only"),
             spread: is("distribute-cpus-across-numa"),

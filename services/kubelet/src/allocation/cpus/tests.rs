@@ -1,5 +1,6 @@
 use super::machine::tests::machine;
 use super::*;
+use crate::config::PolicyOptions;
 use serde_json::{Value, json};
 
 fn pod(uid: &str, cpu: &str) -> Pod {
@@ -13,7 +14,10 @@ fn pod(uid: &str, cpu: &str) -> Pod {
 
 fn manager(name: &str, options: Value) -> Result<Cpus, String> {
     let config = KubeletConfiguration {
-        cpu_manager_policy_options: serde_json::from_value(options).unwrap(),
+        options: PolicyOptions {
+            cpu_manager_policy_options: serde_json::from_value(options).unwrap(),
+            ..PolicyOptions::default()
+        },
         reserved_system_cpus: "0".into(),
         ..KubeletConfiguration::default()
     };
