@@ -196,6 +196,9 @@ mod tests {
     /// The nodes, whether they are preferred, and whether the pod is admitted.
     type Merged = (Option<Vec<usize>>, bool, bool);
 
+    /// What each resource's owner prefers, if it cares.
+    type Lists = Vec<Option<Vec<Hint>>>;
+
     fn run(policy: Policy, lists: &[Option<Vec<Hint>>]) -> Merged {
         let numa = Numa { all: Nodes::of(0..2), distances: None };
         let providers: Vec<Hints> = lists.iter().map(|l| Hints::from([("r".to_owned(), l.clone())])).collect();
@@ -208,7 +211,7 @@ mod tests {
         let either = || Some(vec![hint(&[0], true), hint(&[1], true), hint(&[0, 1], false)]);
         let second = || Some(vec![hint(&[1], true), hint(&[0, 1], false)]);
         let both = || Some(vec![hint(&[0, 1], true)]);
-        let rows: Vec<(Policy, Vec<Option<Vec<Hint>>>, Merged)> = vec![
+        let rows: Vec<(Policy, Lists, Merged)> = vec![
             (Policy::None, vec![either(), Some(vec![])], (None, true, true)),
             (Policy::BestEffort, vec![either()], (Some(vec![0]), true, true)),
             (Policy::BestEffort, vec![either(), second()], (Some(vec![1]), true, true)),
