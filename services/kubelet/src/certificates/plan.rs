@@ -109,7 +109,7 @@ pub fn verdict(csr: &Value) -> Verdict {
 )]
 pub fn renew_at(not_before: i64, not_after: i64, jitter: f64) -> i64 {
     let life = (not_after - not_before) as f64;
-    not_before + (life * (0.7 + 0.2 * jitter)) as i64
+    not_before + (life * (0.7 + 0.2 * jitter)).round() as i64
 }
 
 /// The kubeconfig of the node that has bootstrapped: the cluster of the bootstrap one, with the certificate's file.
