@@ -69,7 +69,7 @@ async fn closed(stream: &mut (impl AsyncReadExt + Unpin), patience: Duration) ->
 async fn drained(stack: &mut Stack, admin: &mut Session) -> Result<()> {
     let tls = stack.tls_of("root", &["system:masters"])?;
     let mut watcher = Session::open(stack.api_address(), &tls).await?;
-    let watch = watcher.send(Method::GET, "/api/v1/configmaps?watch=true", "application/json", Bytes::new()).await?;
+    let watch = watcher.send(Method::GET, "/api/v1/configmaps?watch=true", &[], Bytes::new()).await?;
     let mut events = watch.into_body();
     admin.create("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "last"}})).await?;
     let first = events.frame().await.context("no event")??;

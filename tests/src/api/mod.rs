@@ -2,7 +2,10 @@
 //! Floods, thousands of connections and broken input are no good company for a cluster that other scenarios use.
 
 mod connections;
+mod encryption;
 mod flood;
+mod golden;
+mod hostile;
 mod session;
 
 use std::path::Path;
@@ -16,7 +19,10 @@ use crate::bench::stack::Stack;
 /// One check, with the arguments its server needs.
 struct Check {
     name: &'static str,
+    /// `{folder}` stands for the folder of its files.
     arguments: &'static [&'static str],
+    /// Files it reads: names and texts.
+    files: &'static [(&'static str, &'static str)],
     run: fn(Stack) -> BoxFuture<'static, Result<()>>,
 }
 
@@ -25,12 +31,22 @@ const CHECKS: &[Check] = &[
         name: "flood",
         // Few seats: a small machine can fill them.
         arguments: &["--max-requests-inflight=20", "--max-mutating-requests-inflight=10"],
+        files: &[],
         run: |stack| Box::pin(flood::run(stack)),
     },
     Check {
         name: "connections",
         arguments: &["--shutdown-delay-duration=1s"],
+        files: &[],
         run: |stack| Box::pin(connections::run(stack)),
+    },
+    Check { name: "golden", arguments: &[], files: &[], run: |stack| Box::pin(golden::run(stack)) },
+    Check { name: "hostile", arguments: &[], files: &[], run: |stack| Box::pin(hostile::run(stack)) },
+    Check {
+        name: "encryption",
+        arguments: &["--encryption-provider-config={folder}/encryption.yaml"],
+        files: &[("encryption.yaml", encryption::FIRST)],
+        run: |stack| Box::pin(encryption::run(stack)),
     },
 ];
 
@@ -55,5 +71,5 @@ pub fn run(names: &[String]) -> Result<()> {
 
 async fn one(check: &Check, corten: &Path) -> Result<()> {
     let arguments: Vec<String> = check.arguments.iter().map(|a| (*a).to_owned()).collect();
-    (check.run)(Stack::start_api(corten, &arguments).await?).await
+    (check.run)(Stack::start_api(corten, &arguments, check.files).await?).await
 }

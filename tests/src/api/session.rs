@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::HOST;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -51,21 +51,45 @@ impl Session {
         Ok(Self { requests, authority: address.to_string() })
     }
 
+    /// Whether the server has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
     /// Sends a request; the answer's body is still to be read.
-    pub async fn send(&mut self, method: Method, path: &str, media: &str, body: Bytes) -> Result<Response<Incoming>> {
-        let request =
-            Request::builder().method(method).uri(path).header(HOST, &self.authority).header(CONTENT_TYPE, media);
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         self.requests.ready().await?;
         Ok(self.requests.send_request(request.body(Full::new(body))?).await?)
     }
 
     /// Sends a request and reads the answer, whatever it is.
-    pub async fn ask(&mut self, method: Method, path: &str, media: &str, body: Bytes) -> Result<Answer> {
+    pub async fn ask_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer> {
         let what = format!("{method} {path}");
-        let response = self.send(method, path, media, body).await.with_context(|| what.clone())?;
+        let response = self.send(method, path, headers, body).await.with_context(|| what.clone())?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.context(what)?.to_bytes();
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+    }
+
+    /// The same with a body of a media type.
+    pub async fn ask(&mut self, method: Method, path: &str, media: &str, body: Bytes) -> Result<Answer> {
+        self.ask_with(method, path, &[("content-type", media)], body).await
     }
 
     /// Reads.

@@ -21,6 +21,8 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub struct Stack {
     folder: TempDir,
     ca: Ca,
+    /// The binary and the arguments that the API server is started with.
+    api: (PathBuf, Vec<String>),
     children: Vec<(&'static str, Child)>,
     api_port: u16,
     /// Where the scheduler serves its metrics.
@@ -30,7 +32,7 @@ pub struct Stack {
 impl Stack {
     /// Starts everything and waits until it is ready. `corten` is the multi-call binary.
     pub async fn start(corten: &Path) -> Result<Stack> {
-        let mut stack = Self::start_api(corten, &[]).await?;
+        let mut stack = Self::start_api(corten, &[], &[]).await?;
         let file = |name: &str| stack.path(name).display().to_string();
         let arguments = [
             format!("--kubeconfig={}", file("scheduler.conf")),
@@ -46,14 +48,15 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Starts the store and an API server with more arguments than it needs, and waits until it is ready.
-    pub async fn start_api(corten: &Path, more: &[String]) -> Result<Stack> {
+    /// Starts the store and an API server with more arguments than it needs, and waits until it is ready. `files` are names and texts
+    /// in the folder that `{folder}` stands for in arguments.
+    pub async fn start_api(corten: &Path, more: &[String], files: &[(&str, &str)]) -> Result<Stack> {
         ensure!(corten.exists(), "{} is not built; run cargo build --workspace --bins", corten.display());
         let folder = tempfile::tempdir().context("a folder for the processes")?;
         let ports = [free_port()?, free_port()?, free_port()?, free_port()?];
         let [store, peer, api_port, metrics_port] = ports;
         let ca = Ca::generate("bench")?;
-        let mut stack = Stack { folder, ca, children: Vec::new(), api_port, metrics_port };
+        let mut stack = Stack { folder, ca, api: Default::default(), children: Vec::new(), api_port, metrics_port };
         stack.write_credentials()?;
         stack.spawn(
             corten,
@@ -79,10 +82,31 @@ impl Stack {
             format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
         ];
-        arguments.extend_from_slice(more);
-        stack.spawn(corten, "kube-apiserver", &arguments)?;
-        stack.ready(&stack.client()?).await?;
+        let own = stack.folder.path().display().to_string();
+        arguments.extend(more.iter().map(|a| a.replace("{folder}", &own)));
+        stack.api = (corten.to_owned(), arguments);
+        for (name, text) in files {
+            stack.write(name, text)?;
+        }
+        stack.run_api().await?;
         Ok(stack)
+    }
+
+    /// Starts the API server, again after [`Self::stop_api`].
+    pub async fn run_api(&mut self) -> Result<()> {
+        let (corten, arguments) = self.api.clone();
+        self.spawn(&corten, "kube-apiserver", &arguments)?;
+        self.ready(&self.client()?).await
+    }
+
+    /// Puts a file into the processes' folder.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.path(name), text)?)
+    }
+
+    /// The folder of the store's files.
+    pub fn store_folder(&self) -> PathBuf {
+        self.path("store")
     }
 
     /// Where the API server listens.

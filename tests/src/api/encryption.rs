@@ -1,0 +1,109 @@
+//! Encryption at rest: what the store's files hold, keys that change, and what happens when one is missing.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use http::Method;
+use serde_json::json;
+
+use super::session::Session;
+use crate::bench::stack::Stack;
+
+/// Secrets by one key. The keys are 32 bytes of one letter.
+pub const FIRST: &str = "apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - secretbox: {keys: [{name: one, secret: YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=}]}
+  - identity: {}
+";
+/// Everything by another; the old one still reads.
+const SECOND: &str = "apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: ['*.*']
+  providers:
+  - aesgcm: {keys: [{name: two, secret: YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI=}]}
+  - secretbox: {keys: [{name: one, secret: YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=}]}
+  - identity: {}
+";
+/// A key that nothing was written with.
+const THIRD: &str = "apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - aescbc: {keys: [{name: three, secret: Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2M=}]}
+";
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+pub async fn run(mut stack: Stack) -> Result<()> {
+    let (mut session, tls) = {
+        let tls = stack.tls_of("root", &["system:masters"])?;
+        (Session::open(stack.api_address(), &tls).await?, tls)
+    };
+    session.create(SECRETS, &json!({"metadata": {"name": "s"}, "stringData": {"k": "v"}, "type": "marker.example.com/secret-in-the-clear"})).await?;
+    session.create(MAPS, &json!({"metadata": {"name": "m"}, "data": {"k": "marker-of-a-map"}})).await?;
+    let files = stack.store_folder();
+    ensure!(
+        holds(&files, b"marker-of-a-map")?,
+        "the store's files do not show what is not encrypted: they prove nothing"
+    );
+    ensure!(!holds(&files, b"secret-in-the-clear")?, "the store's files show a secret");
+    ensure!(holds(&files, b"k8s:enc:secretbox:v1:one:")?, "no value has the prefix");
+
+    again(&mut stack, SECOND).await?;
+    session = Session::open(stack.api_address(), &tls).await?;
+    let one = format!("{SECRETS}/s");
+    let found = session.get(&one).await?;
+    ensure!(found.status == 200 && found.json()["data"]["k"] == "dg==", "{} {}", found.status, found.json());
+    let written = session.ask(Method::PUT, &one, "application/json", found.body.clone()).await?;
+    let version = |v: &serde_json::Value| v["metadata"]["resourceVersion"].clone();
+    ensure!(
+        version(&written.json()) != version(&found.json()),
+        "an unchanged object of an old key was not written anew"
+    );
+    let still = session.ask(Method::PUT, &one, "application/json", written.body.clone()).await?;
+    ensure!(version(&still.json()) == version(&written.json()), "it was written twice");
+    let list = session.get(MAPS).await?.json();
+    ensure!(
+        list["items"].as_array().is_some_and(|l| l.iter().any(|m| m["data"]["k"] == "marker-of-a-map")),
+        "plain text is still read"
+    );
+
+    again(&mut stack, THIRD).await?;
+    session = Session::open(stack.api_address(), &tls).await?;
+    let lost = session.get(&one).await?;
+    ensure!(
+        lost.status == 500 && lost.json()["message"].as_str().is_some_and(|m| m.contains("no matching prefix found")),
+        "{}",
+        lost.json()
+    );
+    session.create(SECRETS, &json!({"metadata": {"name": "t"}})).await?;
+    Ok(())
+}
+
+async fn again(stack: &mut Stack, configuration: &str) -> Result<()> {
+    let ended = tokio::task::block_in_place(|| stack.stop_api())?;
+    ensure!(ended.success(), "the API server did not end well: {ended}");
+    stack.write("encryption.yaml", configuration)?;
+    stack.run_api().await
+}
+
+fn holds(folder: &Path, marker: &[u8]) -> Result<bool> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let found = if path.is_dir() {
+            holds(&path, marker)?
+        } else {
+            fs::read(&path).unwrap_or_default().windows(marker.len()).any(|piece| piece == marker)
+        };
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,258 @@
+//! Broken and hostile input is answered by a 4xx: bodies, patches and selectors, mutated at random from a fixed seed, and the classics by hand.
+//! The server may neither fail (5xx), nor end, nor grow.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use http::Method;
+use serde_json::json;
+use tokio_rustls::rustls;
+
+use super::session::Session;
+use crate::bench::stack::Stack;
+
+/// How long mutants are sent.
+const TIME: Duration = Duration::from_secs(5);
+/// By how much the server's memory may grow meanwhile.
+const GROWTH_MIB: u64 = 150;
+const PATH: &str = "/api/v1/namespaces/default/configmaps";
+const ONE: &str = "/api/v1/namespaces/default/configmaps/seed";
+const UNTYPED: &[u8] = b"failed to create typed patch object";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+pub async fn run(stack: Stack) -> Result<()> {
+    let server = Server { address: stack.api_address(), tls: stack.tls_of("root", &["system:masters"])? };
+    let mut session = server.open().await?;
+    let object = json!({"metadata": {"name": "seed", "labels": {"a": "b"}, "annotations": {"x": "y"}}, "data": {"k": "v", "n": "1e3"}});
+    session.create(PATH, &object).await?;
+    let before = resident(&stack);
+    by_hand(&server).await?;
+    let (sent, refused) = at_random(&server).await?;
+    let after = resident(&stack);
+    println!("  {sent} mutants, {refused} of them refused; resident {before} MiB, then {after} MiB");
+    ensure!(sent > 500 && refused > sent / 4, "the mutants are too few or too tame");
+    ensure!(after < before + GROWTH_MIB, "the server grew from {before} to {after} MiB");
+    Ok(())
+}
+
+fn resident(stack: &Stack) -> u64 {
+    stack.memory().iter().find(|(name, _)| *name == "kube-apiserver").map_or(0, |(_, mib)| *mib)
+}
+
+/// Where to connect as whom.
+struct Server {
+    address: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Server {
+    async fn open(&self) -> Result<Session> {
+        Session::open(self.address, &self.tls).await
+    }
+}
+
+/// Method, path, media type, body.
+type Case = (Method, String, &'static str, Vec<u8>);
+
+async fn by_hand(server: &Server) -> Result<()> {
+    let deep = |open: &str, n: usize| open.repeat(n).into_bytes();
+    let bomb = (1..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, i| {
+        let alias = vec![format!("*a{}", i - 1); 9].join(",");
+        format!("{text}a{i}: &a{i} [{alias}]\n")
+    });
+    let many = json!(
+        (0..20_000).map(|i| json!({"op": "add", "path": format!("/data/k{i}"), "value": "v"})).collect::<Vec<_>>()
+    );
+    let json_patch = "application/json-patch+json";
+    let merge_patch = "application/merge-patch+json";
+    let query = |q: &str| format!("{PATH}?{q}");
+    let post = |media, body| (Method::POST, PATH.to_owned(), media, body);
+    let patch = |media, body: &str| (Method::PATCH, ONE.to_owned(), media, body.as_bytes().to_vec());
+    let get = |path: String| (Method::GET, path, "application/json", Vec::new());
+    let cases: Vec<Case> = vec![
+        post("application/json", deep("[", 1_000_000)),
+        post("application/json", deep("{\"a\":", 200_000)),
+        post("application/json", b"{\"metadata\":{\"name\":\"\xff\xfe\"}}".to_vec()),
+        post("application/json", b"{\"metadata\":{\"name\":\"a\",\"generation\":1e999999}}".to_vec()),
+        post("application/json", b"\0".to_vec()),
+        post("application/json", Vec::new()),
+        post("application/yaml", deep("[", 100_000)),
+        post("application/yaml", deep("- ", 100_000)),
+        post("application/yaml", bomb.into_bytes()),
+        post("application/yaml", b"a: &a [*a]\n".to_vec()),
+        post(PROTOBUF, b"k8s\0".to_vec()),
+        post(PROTOBUF, [b"k8s\0".as_slice(), &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]].concat()),
+        post(PROTOBUF, [b"k8s\0".as_slice(), &[0xff; 1000]].concat()),
+        post("text/html", b"<html>".to_vec()),
+        (Method::PATCH, ONE.to_owned(), json_patch, many.to_string().into_bytes()),
+        patch(json_patch, r#"[{"op":"copy","from":"","path":"/data/x"}]"#),
+        patch(json_patch, r#"[{"op":"move","from":"/data","path":"/data/x"}]"#),
+        patch(json_patch, r#"[{"op":"add","path":"/data/18446744073709551616/x","value":1}]"#),
+        patch(merge_patch, "[]"),
+        patch(merge_patch, r#"{"metadata":{"name":"other"}}"#),
+        patch("application/strategic-merge-patch+json", r#"{"$patch":"burn"}"#),
+        patch("application/strategic-merge-patch+json", r#"{"data":{"$retainKeys":5}}"#),
+        patch("application/apply-patch+yaml", "a: b"),
+        get(query("labelSelector=a%20in%20(b")),
+        get(query("labelSelector=,,,")),
+        get(query(&format!("labelSelector={}", "a,".repeat(2000)))),
+        get(query("fieldSelector=spec.nothing%3Dx")),
+        get(query("limit=-1x")),
+        get(query("continue=%00%ff")),
+        get(query("continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6LTksInN0YXJ0IjoiLi4vLi4vc2VjcmV0cyJ9")),
+        get(query("resourceVersion=99999999999999999999")),
+        get(query("watch=true&resourceVersion=x")),
+        get("/api/v1/namespaces/%2e%2e%2fx/configmaps/a%2f..%2fb".to_owned()),
+    ];
+    for (method, path, media, body) in cases {
+        let what = format!("{method} {} {media} {}", shortened(path.as_bytes()), shortened(&body));
+        // Who has not sent all of a body that is refused unread finds the connection closed.
+        let mut session = server.open().await?;
+        let answer = session.ask(method, &path, media, body.into()).await.with_context(|| what.clone())?;
+        ensure!((400..500).contains(&answer.status), "{what}: {} {}", answer.status, shortened(&answer.body));
+        ensure!(answer.json()["kind"] == "Status", "{what}: no Status but {}", shortened(&answer.body));
+    }
+    Ok(())
+}
+
+fn shortened(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()
+}
+
+/// How many were sent, and how many of them refused.
+async fn at_random(server: &Server) -> Result<(u64, u64)> {
+    let mut session = server.open().await?;
+    let seeds = seeds(&mut session).await?;
+    let mut random = Random(0x5eed);
+    let (begun, mut sent, mut refused) = (Instant::now(), 0, 0);
+    while begun.elapsed() < TIME {
+        let (method, path, media, body) = &seeds[random.below(seeds.len())];
+        let (mut path, mut body) = (path.clone(), body.clone());
+        if body.is_empty() {
+            let (own, query) = path.split_once('?').context("a query")?;
+            let mut query = query.as_bytes().to_vec();
+            random.mutate(&mut query);
+            let escaped: String = query
+                .iter()
+                .map(|b| {
+                    if b.is_ascii_alphanumeric() || *b == b'=' {
+                        char::from(*b).to_string()
+                    } else {
+                        format!("%{b:02X}")
+                    }
+                })
+                .collect();
+            path = format!("{own}?{escaped}");
+        } else {
+            random.mutate(&mut body);
+        }
+        let what = || format!("{method} {path} {media} {:?}", String::from_utf8_lossy(&body));
+        if session.is_closed() {
+            session = server.open().await?;
+        }
+        let answer = session.ask(method.clone(), &path, media, body.clone().into()).await.with_context(what)?;
+        // What upstream answers to an apply of fields that do not exist.
+        let known = answer.status == 500 && answer.body.windows(UNTYPED.len()).any(|piece| piece == UNTYPED);
+        ensure!(answer.status < 500 || known, "{}: {} {}", what(), answer.status, shortened(&answer.body));
+        sent += 1;
+        refused += u64::from(answer.status >= 400);
+    }
+    Ok((sent, refused))
+}
+
+async fn seeds(session: &mut Session) -> Result<Vec<Case>> {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-", "labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "100m", "memory": "1Gi"}}}]}});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "m-"}, "data": {"k": "v"}});
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  generateName: y-\n  labels: {a: &x b, c: *x}\ndata:\n  k: |\n    text\n";
+    let headers = [("accept", PROTOBUF)];
+    let binary = session.ask_with(Method::GET, ONE, &headers, Bytes::new()).await?.body.to_vec();
+    ensure!(binary.starts_with(b"k8s\0"), "protobuf");
+    let dry = |path: &str| format!("{path}?dryRun=All");
+    let patch = |media, body: &str| (Method::PATCH, dry(ONE), media, body.as_bytes().to_vec());
+    let strategic = r#"{"metadata":{"labels":{"$patch":"replace","c":"d"},"finalizers":["a.b/c"],"$setElementOrder/finalizers":["a.b/c"]}}"#;
+    Ok(vec![
+        (Method::POST, dry("/api/v1/namespaces/default/pods"), "application/json", pod.to_string().into_bytes()),
+        (Method::POST, dry(PATH), "application/json", map.to_string().into_bytes()),
+        (Method::POST, dry(PATH), "application/yaml", yaml.as_bytes().to_vec()),
+        (Method::POST, dry(PATH), PROTOBUF, binary.clone()),
+        (Method::PUT, dry(ONE), PROTOBUF, binary),
+        patch(
+            "application/json-patch+json",
+            r#"[{"op":"test","path":"/data/k","value":"v"},{"op":"replace","path":"/data/k","value":"w"}]"#,
+        ),
+        patch("application/merge-patch+json", r#"{"data":{"k":null,"z":"1"},"metadata":{"labels":{"q":"r"}}}"#),
+        patch("application/strategic-merge-patch+json", strategic),
+        (
+            Method::PATCH,
+            format!("{ONE}?dryRun=All&fieldManager=f"),
+            "application/apply-patch+yaml",
+            yaml.replace("generateName: y-", "name: seed").into_bytes(),
+        ),
+        (Method::GET, format!("{PATH}?labelSelector=a in (b,c),d!=e,!f,g"), "application/json", Vec::new()),
+        (
+            Method::GET,
+            format!("{PATH}?fieldSelector=metadata.name=seed,metadata.namespace!=x"),
+            "application/json",
+            Vec::new(),
+        ),
+        (Method::GET, format!("{PATH}?limit=5"), "application/json", Vec::new()),
+    ])
+}
+
+/// The same numbers every time (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n.max(1) as u64).unwrap_or_default()
+    }
+
+    /// One to four changes: a bit, a byte, a piece taken out, doubled or put elsewhere, or something that parsers dislike.
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        const DISLIKED: [&[u8]; 12] = [
+            b"[[[[[[[[",
+            b"{{{{",
+            b"\"",
+            b"\\u0000",
+            b"\xff\xff",
+            b"-1e400",
+            b"99999999999999999999",
+            b"null",
+            b"*x",
+            b"&x",
+            b"\n",
+            b"%",
+        ];
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len() + 1);
+            let end = (at + self.below(12)).min(bytes.len());
+            match self.below(6) {
+                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                1 if at < bytes.len() => bytes[at] = self.next().to_le_bytes()[0],
+                2 => drop(bytes.drain(at..end)),
+                3 => {
+                    let piece = bytes[at..end].to_vec();
+                    let to = self.below(bytes.len() + 1);
+                    bytes.splice(to..to, piece);
+                }
+                4 => bytes.truncate(at.max(1)),
+                _ => drop(bytes.splice(at..at, DISLIKED[self.below(DISLIKED.len())].iter().copied())),
+            }
+        }
+        if bytes.is_empty() {
+            bytes.push(b'x');
+        }
+    }
+}
