@@ -45,7 +45,8 @@ fn kill(context: &Context, service: &str) -> Result<()> {
 }
 
 /// What `cortenctl services` says about a service, which includes its process number.
-fn line(context: &Context, service: &str) -> Result<String> {
+/// What machined says of a service: its state and its process.
+pub(super) fn line(context: &Context, service: &str) -> Result<String> {
     let services = context.cortenctl(&["services"])?;
     let found = services.lines().find(|line| line.split_whitespace().any(|word| word == service));
     Ok(found.unwrap_or_default().to_owned())

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::kills;
 use crate::context::Context;
 use crate::inspector;
 
@@ -168,7 +169,14 @@ fn restart_and_removal(context: &Context) -> Result<()> {
     let ours = |line: &String| line.contains("kubernetes.io~csi") || line.contains("kubernetes.io/csi");
     let before = inspector::content(context)?;
     ensure!(before.iter().filter(|l| ours(l)).count() >= 3, "one staged and two published: {before:?}");
-    inspector::kill(context, "kubelet")?;
+    let first = kills::line(context, "kubelet")?;
+    // The victim carries the answer and may not live to give it.
+    let said = inspector::kill(context, "kubelet");
+    context.eventually("a kubelet after the first one's death", || {
+        let now = kills::line(context, "kubelet")?;
+        ensure!(now.contains("Running") && now != first, "{now}; the killer said {said:?}");
+        Ok(())
+    })?;
     context.kubectl("delete pod/storage --timeout=120s")?;
     context.eventually("no mount of the driver", || {
         let left: Vec<String> = inspector::content(context)?.into_iter().filter(ours).collect();
