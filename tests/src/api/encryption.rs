@@ -29,13 +29,17 @@ resources:
   - secretbox: {keys: [{name: one, secret: YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=}]}
   - identity: {}
 ";
-/// A key that nothing was written with.
+/// Secrets by a key that nothing was written with; everything else stays as it is.
 const THIRD: &str = "apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration
 resources:
 - resources: [secrets]
   providers:
   - aescbc: {keys: [{name: three, secret: Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2M=}]}
+- resources: ['*.*']
+  providers:
+  - aesgcm: {keys: [{name: two, secret: YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI=}]}
+  - identity: {}
 ";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
