@@ -13,10 +13,12 @@ use tokio::net::TcpStream;
 use super::session::{Session, connect};
 use crate::bench::stack::Stack;
 
-/// Connections that never begin TLS.
-const MUTE: usize = 8000;
-/// Connections that finish TLS and then say nothing, or one byte.
-const SLOW: usize = 2000;
+/// How many connections, if this process and the server may have as many files open.
+const CONNECTIONS: usize = 10_000;
+/// Files that the rest needs.
+const RESERVE: usize = 500;
+/// One in so many finishes TLS and then says nothing, or one byte; the others never begin it.
+const SLOW_SHARE: usize = 5;
 /// The longest that a request beside them may take.
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -25,12 +27,12 @@ pub async fn run(mut stack: Stack) -> Result<()> {
     let tls = stack.tls_of("root", &["system:masters"])?;
     let mut admin = Session::open(address, &tls).await?;
     let before = resident(&stack);
-    let mut mute = Vec::with_capacity(MUTE);
-    for _ in 0..MUTE {
+    let all = CONNECTIONS.min(open_files()?.saturating_sub(RESERVE));
+    let (mut mute, mut slow) = (Vec::new(), Vec::new());
+    for _ in 0..all - all / SLOW_SHARE {
         mute.push(TcpStream::connect(address).await?);
     }
-    let mut slow = Vec::with_capacity(SLOW);
-    for i in 0..SLOW {
+    for i in 0..all / SLOW_SHARE {
         let mut stream = connect(address, &tls).await?;
         if i % 2 == 0 {
             stream.write_all(b"G").await?;
@@ -43,20 +45,26 @@ pub async fn run(mut stack: Stack) -> Result<()> {
     ensure!(admin.get("/api/v1/namespaces").await?.status == 200, "an old client");
     let took = begun.elapsed();
     println!(
-        "  beside {} idle and slow connections: {took:.1?}; resident {before} MiB, then {} MiB",
-        MUTE + SLOW,
+        "  beside {all} idle and slow connections: {took:.1?}; resident {before} MiB, then {} MiB",
         resident(&stack)
     );
     ensure!(took < LONGEST, "two requests took {took:?}");
     // Those without TLS are closed after ten seconds, the others after half a minute.
-    for at in [0, MUTE - 1] {
-        closed(&mut mute[at], Duration::from_secs(20)).await.context("a connection without TLS")?;
+    for stream in mute.iter_mut().step_by(all / 2) {
+        closed(stream, Duration::from_secs(20)).await.context("a connection without TLS")?;
     }
     for stream in &mut slow[..2] {
         closed(stream, Duration::from_secs(50)).await.context("a connection without a request")?;
     }
     drop((mute, slow));
     drained(&mut stack, &mut admin).await
+}
+
+/// How many files a process of this user may have open (`getrlimit(2)`, the soft limit).
+fn open_files() -> Result<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").context("/proc/self/limits")?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("no limit of open files")?;
+    Ok(line.split_whitespace().next().and_then(|soft| soft.parse().ok()).unwrap_or(usize::MAX))
 }
 
 async fn closed(stream: &mut (impl AsyncReadExt + Unpin), patience: Duration) -> Result<()> {
