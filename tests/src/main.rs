@@ -10,6 +10,7 @@ mod context;
 mod docker_save;
 mod e2e;
 mod inspector;
+mod plugin;
 mod scenarios;
 mod verify;
 

@@ -7,6 +7,7 @@ use crate::e2e::Run;
 mod commands;
 mod configuration;
 mod controllers;
+mod devices;
 mod full_disk;
 mod kills;
 mod kubelet;
@@ -73,6 +74,12 @@ pub const SCENARIOS: &[Scenario] = &[
         drivers: NAMESPACE,
         why_not: "its storage driver is a process of this host",
         run: storage::run,
+    },
+    Scenario {
+        name: "devices",
+        drivers: NAMESPACE,
+        why_not: "its device plugin is a process of this host",
+        run: devices::run,
     },
     Scenario {
         name: "orderly",

@@ -2,14 +2,13 @@
 //! process of this host in the node's mount namespace.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::kills;
 use crate::context::Context;
 use crate::inspector;
+use crate::plugin::Plugin;
 
 const DRIVER: &str = "csi.test.corten.local";
 
@@ -69,43 +68,9 @@ spec:
   - {name: folder, persistentVolumeClaim: {claimName: storage-folder}}
 "#;
 
-/// The driver's process; it ends with the scenario however that ends.
-struct Driver {
-    process: Child,
-    root: PathBuf,
-}
-
-impl Driver {
-    fn start(context: &Context) -> Result<Driver> {
-        let file = context.cluster.folder.join(format!("{}.pid", context.node().name));
-        let outer = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let outer = outer.trim();
-        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
-        let init = children.split_whitespace().next().context("the node has no first process")?.to_owned();
-        let program = std::env::current_exe()?.with_file_name("csi-driver");
-        let mut command = Command::new(&program);
-        let process = command.args(["--enter", &init]).stdout(Stdio::null()).spawn();
-        let process = process.with_context(|| program.display().to_string())?;
-        Ok(Driver { process, root: PathBuf::from(format!("/proc/{init}/root")) })
-    }
-
-    /// What a driver's pod does when it ends in peace.
-    fn leave(&self) -> Result<()> {
-        let socket = self.root.join("var/lib/kubelet/plugins_registry").join(format!("{DRIVER}-reg.sock"));
-        fs::remove_file(&socket).with_context(|| socket.display().to_string())
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// The scenario.
 pub fn run(context: &Context) -> Result<()> {
-    let driver = Driver::start(context)?;
+    let driver = Plugin::start(context, "csi-driver")?;
     context.eventually("the driver in CSINode", || {
         let node = context.get(&format!("csinode {}", context.node().name))?;
         let entry = &node["spec"]["drivers"][0];
@@ -119,7 +84,9 @@ pub fn run(context: &Context) -> Result<()> {
     figures(context)?;
     growth(context)?;
     inspector::with_inspector(context, || restart_and_removal(context))?;
-    driver.leave()?;
+    // What a driver's pod does when it ends in peace.
+    let socket = driver.root.join("var/lib/kubelet/plugins_registry").join(format!("{DRIVER}-reg.sock"));
+    fs::remove_file(&socket).with_context(|| socket.display().to_string())?;
     context.eventually("a CSINode without the driver", || {
         let node = context.get(&format!("csinode {}", context.node().name))?;
         ensure!(node["spec"]["drivers"].as_array().is_none_or(Vec::is_empty), "{node}");
