@@ -152,6 +152,9 @@ fn cluster_dns(config: &Config) -> Vec<String> {
 fn kubelet_configuration(config: &Config, cgroup_v2: bool) -> String {
     let cgroups =
         if cgroup_v2 { "" } else { "failCgroupV1: false\ncgroupsPerQOS: false\nenforceNodeAllocatable: []\n" };
+    // JSON is YAML, and one line for each field.
+    let extra = config.machine.kubelet.extra_config.iter().map(|(name, value)| format!("{name}: {value}\n"));
+    let extra: String = extra.collect();
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
          authentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: {PKI}/ca.crt\n\
@@ -161,7 +164,7 @@ fn kubelet_configuration(config: &Config, cgroup_v2: bool) -> String {
          containerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n\
          failSwapOn: false\n\
          resolvConf: /run/resolv.conf\n\
-         tlsCertFile: {PKI}/kubelet.crt\ntlsPrivateKeyFile: {PKI}/kubelet.key\n",
+         tlsCertFile: {PKI}/kubelet.crt\ntlsPrivateKeyFile: {PKI}/kubelet.key\n{extra}",
         dns = config.cluster.dns_service_ip(),
         domain = config.cluster.dns_domain,
     )

@@ -118,7 +118,7 @@ fn every_file_of_the_contract_is_there_with_its_identity() {
 fn arguments_follow_the_configuration() {
     let text = document().0.replace(
         "  network:\n    # hostname",
-        "  kubelet: {extraArgs: {node-ip: 192.0.2.1, v: \"2\"}}\n  network:\n    # hostname",
+        "  kubelet: {extraArgs: {node-ip: 192.0.2.1, v: \"2\"}, extraConfig: {cpuManagerPolicy: static, systemReserved: {cpu: 500m}, maxPods: 50}}\n  network:\n    # hostname",
     );
     let text = text.replace("allowSchedulingOnControlPlanes: true", "allowSchedulingOnControlPlanes: false");
     let pools = "  loadBalancerPools: [{name: lan, addresses: [192.0.2.0/28, 192.0.2.64-192.0.2.70]}]\n";
@@ -139,6 +139,8 @@ fn arguments_follow_the_configuration() {
         assert!(args(service).lines().any(|l| l == line), "{service}: {line} in {}", args(service));
     }
     assert_eq!(args("kubelet").matches("--node-ip").count(), 1);
+    let fields = "cpuManagerPolicy: \"static\"\nmaxPods: 50\nsystemReserved: {\"cpu\":\"500m\"}\n";
+    assert!(files["/etc/kubernetes/kubelet.yaml"].ends_with(fields), "{}", files["/etc/kubernetes/kubelet.yaml"]);
     assert!(args("kube-scheduler").ends_with('\n'));
 }
 

@@ -96,6 +96,8 @@ pub struct Route {
 pub struct Kubelet {
     /// Flags, without dashes.
     pub extra_args: BTreeMap<String, String>,
+    /// Fields of its KubeletConfiguration (`kubelet.config.k8s.io/v1beta1`) beside those that the machine sets.
+    pub extra_config: BTreeMap<String, serde_json::Value>,
     /// The node's address, when the first one found is wrong.
     pub node_ip: Option<IpAddr>,
 }

@@ -39,6 +39,20 @@ impl Value {
     }
 }
 
+impl From<&Value> for serde_json::Value {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(*value),
+            // Text that is no JSON number came from YAML's other forms of numbers.
+            Value::Number(text) => serde_json::from_str(text).unwrap_or_else(|_| Self::String(text.clone())),
+            Value::Text(text) => Self::String(text.clone()),
+            Value::List(items) => items.iter().map(|item| Self::from(&item.value)).collect(),
+            Value::Map(fields) => fields.iter().map(|(key, _, item)| (key.clone(), Self::from(&item.value))).collect(),
+        }
+    }
+}
+
 /// Reads one document.
 pub(crate) fn read(text: &str) -> Result<Node, Problem> {
     serde_saphyr::from_str::<Spanned<Value>>(text).map(node).map_err(|error| Problem {

@@ -128,6 +128,25 @@ fn route(field: &Field<'_>) -> Option<Route> {
     Some(Route { network, gateway })
 }
 
+/// Fields of KubeletConfiguration without which the machine's parts would not fit together.
+const SET_BY_THE_MACHINE: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "authentication",
+    "authorization",
+    "cgroupDriver",
+    "cgroupsPerQOS",
+    "clusterDNS",
+    "clusterDomain",
+    "containerRuntimeEndpoint",
+    "enforceNodeAllocatable",
+    "failCgroupV1",
+    "failSwapOn",
+    "resolvConf",
+    "tlsCertFile",
+    "tlsPrivateKeyFile",
+];
+
 fn kubelet(map: Map<'_>) -> Kubelet {
     let node_ip = map.optional("nodeIP").and_then(|f| f.parse(values::address));
     let mut extra_args = BTreeMap::new();
@@ -142,8 +161,18 @@ fn kubelet(map: Map<'_>) -> Kubelet {
             }
         }
     }
+    let mut extra_config = BTreeMap::new();
+    if let Some(field) = map.optional("extraConfig") {
+        for (name, value) in field.map().all() {
+            if SET_BY_THE_MACHINE.contains(&name) {
+                value.wrong("is set by the machine itself");
+            } else {
+                extra_config.insert(name.to_owned(), value.json());
+            }
+        }
+    }
     map.finish();
-    Kubelet { extra_args, node_ip }
+    Kubelet { extra_args, extra_config, node_ip }
 }
 
 fn cluster(map: Map<'_>, needs_keys: bool) -> Option<(Cluster, Keys)> {

@@ -96,6 +96,11 @@ impl<'a> Field<'a> {
         check(self.text()?).map_err(|phrase| self.wrong(phrase)).ok()
     }
 
+    /// The value as it is, for another program that checks it.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        (&self.node.value).into()
+    }
+
     pub(crate) fn list(&self) -> Vec<Field<'a>> {
         let Value::List(items) = &self.node.value else {
             self.unexpected("a list");

@@ -49,6 +49,11 @@ fn worker(network: &str, cluster: &str) -> String {
 fn problems_name_line_and_path() {
     let cases: &[(&str, &str, &str)] = &[
         (
+            "  kubelet: {extraConfig: {maxPods: 50, resolvConf: /x}}\n",
+            "",
+            "config.yaml:9: machine.kubelet.extraConfig.resolvConf: is set by the machine itself",
+        ),
+        (
             "    interfaces:\n      - interface: eth0\n        addresses: [\"10.0.0/24\"]\n",
             "",
             "config.yaml:11: machine.network.interfaces[0].addresses[0]: \"10.0.0/24\" is not an address with prefix",
