@@ -9,6 +9,8 @@ fn etcdctl(cluster: &Cluster, member: usize, arguments: &[&str]) -> (String, boo
     let output = Command::new("etcdctl")
         .env("ETCDCTL_API", "3")
         .arg(format!("--endpoints={}", cluster.nodes[member].client_url))
+        // A password is slow to check by design, and slower beside other tests.
+        .args(["--dial-timeout=60s", "--command-timeout=60s"])
         .args(arguments)
         .output()
         .unwrap();

@@ -256,6 +256,9 @@ async fn members_know_each_other_by_certificate() {
     }
     cluster.agree().await;
     for member in 0..3 {
-        assert!(!cluster.log(member).contains("handshake refused"), "{}", cluster.log(member));
+        let log = cluster.log(member);
+        // One that gave up for want of time has judged no certificate.
+        let judged = |line: &str| line.contains("handshake refused") && !line.contains("handshake eof");
+        assert!(!log.lines().any(judged), "{log}");
     }
 }
