@@ -14,6 +14,10 @@ pub fn run(context: &Context) -> Result<()> {
         let before = restarts::identities(context)?;
         for service in SERVICES.iter().chain(&["machined"]) {
             kill(context, service)?;
+            // The next victim is reached through this one.
+            context.eventually(&format!("exec after {service}'s death"), || {
+                context.kubectl("exec client --request-timeout=20s -- /test-web env POD_NAME").map(drop)
+            })?;
             println!("  killed {service}");
         }
         context.kubectl(&format!("wait --for=condition=Ready node/{} --timeout=300s", context.node().name))?;
@@ -28,7 +32,7 @@ pub fn run(context: &Context) -> Result<()> {
 }
 
 /// Kills a service and waits until it runs as another process and the API answers.
-fn kill(context: &Context, service: &str) -> Result<()> {
+pub(super) fn kill(context: &Context, service: &str) -> Result<()> {
     let before = line(context, service)?;
     // Whoever carries the answer may be the victim: what counts is the process number.
     let said = inspector::kill(context, service);
@@ -37,16 +41,11 @@ fn kill(context: &Context, service: &str) -> Result<()> {
         ensure!(now.contains("Running") && now != before, "{now}; the killer said {said:?}");
         context.kubectl("get --raw /readyz --request-timeout=5s").map(drop)
     })?;
-    // The next victim is reached through this one.
-    context.eventually(&format!("exec after {service}'s death"), || {
-        context.kubectl("exec client --request-timeout=20s -- /test-web env POD_NAME").map(drop)
-    })?;
     Ok(())
 }
 
-/// What `cortenctl services` says about a service, which includes its process number.
 /// What machined says of a service: its state and its process.
-pub(super) fn line(context: &Context, service: &str) -> Result<String> {
+fn line(context: &Context, service: &str) -> Result<String> {
     let services = context.cortenctl(&["services"])?;
     let found = services.lines().find(|line| line.split_whitespace().any(|word| word == service));
     Ok(found.unwrap_or_default().to_owned())

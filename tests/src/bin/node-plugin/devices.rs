@@ -1,27 +1,23 @@
-//! A device plugin for tests: three widgets, one of them broken. It runs on the host, in the mount namespace of a node of the
-//! namespace driver, as a plugin's privileged pod would.
+//! A device plugin with three widgets, one of them broken.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use clap::Parser;
+use clap::Args;
 use cri_api::device_plugin::device_plugin_server::{DevicePlugin, DevicePluginServer};
 use cri_api::device_plugin::registration_client::RegistrationClient;
 use cri_api::device_plugin::*;
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
+
+use super::listen;
 
 const ENDPOINT: &str = "widgets.sock";
 
 /// A device plugin for tests.
-#[derive(Parser)]
-struct Arguments {
-    /// A process whose mount namespace the plugin works in
-    #[arg(long)]
-    enter: u32,
+#[derive(Args)]
+pub struct Arguments {
     /// The resource's name
     #[arg(long, default_value = "test.corten.local/widget")]
     name: String,
@@ -30,18 +26,9 @@ struct Arguments {
     folder: PathBuf,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
-    // Before there is any other thread: a mount namespace is entered by processes of one thread only.
-    let namespace = std::fs::File::open(format!("/proc/{}/ns/mnt", arguments.enter))?;
-    nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNS)?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(arguments))
-}
-
-async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let socket = arguments.folder.join(ENDPOINT);
-    let _ = std::fs::remove_file(&socket);
-    let incoming = UnixListenerStream::new(UnixListener::bind(&socket)?);
+/// Registers and serves until the process ends.
+pub async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let incoming = listen(&arguments.folder.join(ENDPOINT))?;
     let server = tonic::transport::Server::builder().add_service(DevicePluginServer::new(Widgets));
     let serving = tokio::spawn(server.serve_with_incoming(incoming));
     // The kubelet calls back at once.

@@ -1,12 +1,11 @@
-//! A storage driver for tests that speaks CSI: volumes are folders in memory, mounted for real. It runs on the host, in
-//! the mount namespace of a node of the namespace driver, as a driver's privileged pod would.
+//! A storage driver that speaks CSI: volumes are folders in memory, mounted for real.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::Args;
 use cri_api::csi::node_server::{Node, NodeServer};
 use cri_api::csi::node_service_capability::rpc::Type as Ability;
 use cri_api::csi::node_service_capability::{self, Rpc};
@@ -15,16 +14,13 @@ use cri_api::csi::*;
 use cri_api::registration::registration_server::{Registration, RegistrationServer};
 use cri_api::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
+use super::listen;
+
 /// A storage driver for tests.
-#[derive(Clone, Parser)]
-struct Arguments {
-    /// A process whose mount namespace the driver works in
-    #[arg(long)]
-    enter: u32,
+#[derive(Clone, Args)]
+pub struct Arguments {
     /// The driver's name
     #[arg(long, default_value = "csi.test.corten.local")]
     name: String,
@@ -33,15 +29,8 @@ struct Arguments {
     kubelet: PathBuf,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
-    // Before there is any other thread: a mount namespace is entered by processes of one thread only.
-    let namespace = std::fs::File::open(format!("/proc/{}/ns/mnt", arguments.enter))?;
-    nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNS)?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(arguments))
-}
-
-async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+/// Serves until the process ends.
+pub async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let own = arguments.kubelet.join("plugins").join(&arguments.name);
     std::fs::create_dir_all(&own)?;
     let endpoint = own.join("csi.sock");
@@ -54,11 +43,6 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     register.serve_with_incoming(listen(&registration)?).await?;
     serving.await??;
     Ok(())
-}
-
-fn listen(path: &Path) -> std::io::Result<UnixListenerStream> {
-    let _ = std::fs::remove_file(path);
-    UnixListener::bind(path).map(UnixListenerStream::new)
 }
 
 #[derive(Clone)]
