@@ -17,7 +17,7 @@ use std::time::Duration;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const ANNOTATION: &str = "apf.kubernetes.io/autoupdate-spec";
-/// How often seats are divided anew.
+/// How often seats are divided anew, by what was asked for meanwhile (KEP-1040).
 const ADJUST: Duration = Duration::from_secs(10);
 
 /// A write to one object.

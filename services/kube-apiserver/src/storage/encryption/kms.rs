@@ -25,7 +25,7 @@ use tonic_prost::ProstCodec;
 
 /// Bytes of a seed, of a derived key, and of what tells derived keys apart.
 const SIZE: usize = 32;
-/// How often the service is asked which key it uses.
+/// How often the service is asked which key it uses: KMS v2 has no event for a new one.
 const POLL: Duration = Duration::from_secs(60);
 /// How long a seed is used after the service last said that its key is the current one.
 const TRUST: Duration = Duration::from_secs(180);
