@@ -29,8 +29,8 @@ macro_rules! process {
 /// Every applet by the name that starts it.
 const APPLETS: [(&str, Applet); 12] = [
     ("machined", process!(2, machined)),
-    ("store", process!(2, store)),
-    ("kube-apiserver", process!(2, kube_apiserver)),
+    ("store", process!(4, store)),
+    ("kube-apiserver", process!(4, kube_apiserver)),
     ("kube-controller-manager", process!(2, kube_controller_manager)),
     ("kube-scheduler", process!(1, kube_scheduler)),
     ("metal-controller-manager", process!(1, metal_controller_manager)),

@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = std::env::args().collect();
-    daemon::main("store", 2, |shutdown| store::run(args, shutdown))
+    daemon::main("store", 4, |shutdown| store::run(args, shutdown))
 }

@@ -19,7 +19,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What a process's `run` returns.
 pub type Outcome = Result<(), Failure>;
 
-/// Runs `process` on a runtime with `threads` workers until it ends or a termination signal arrives.
+/// Runs `process` on a runtime with `threads` workers, or one for each core if those are fewer, until it ends or a
+/// termination signal arrives.
 ///
 /// The exit code is 0 for a clean end and for `--help`, 2 for wrong arguments and 1 for every other error.
 pub fn main<F, P>(name: &'static str, threads: usize, process: P) -> ExitCode
@@ -27,7 +28,9 @@ where
     P: FnOnce(Shutdown) -> F,
     F: Future<Output = Outcome>,
 {
-    linux::memory::return_freed_memory();
+    let threads = std::thread::available_parallelism().map_or(threads, |cores| threads.min(cores.get()));
+    // Two at least: what blocks runs on threads beside the workers.
+    linux::memory::return_freed_memory(threads.max(2));
     start_logging();
     tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

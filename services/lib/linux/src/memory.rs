@@ -37,12 +37,13 @@ fn parse_rollup(text: &str) -> Resident {
 /// Keeps the C library's allocator from holding on to memory, for the life of this process (mallopt(3)).
 ///
 /// Its defaults suit programs that own a machine: an arena for each thread, and thresholds that grow with the largest
-/// block ever freed. Ten processes that share a node would keep their busiest moment's memory for ever.
-pub fn return_freed_memory() {
-    const ARENAS: libc::c_int = 2;
+/// block ever freed. Ten processes that share a node would keep their busiest moment's memory for ever. `arenas` threads
+/// allocate without waiting for each other.
+pub fn return_freed_memory(arenas: usize) {
     const THRESHOLD: libc::c_int = 128 * 1024;
+    let arenas = libc::c_int::try_from(arenas.max(1)).unwrap_or(libc::c_int::MAX);
     for (parameter, value) in
-        [(libc::M_ARENA_MAX, ARENAS), (libc::M_TRIM_THRESHOLD, THRESHOLD), (libc::M_MMAP_THRESHOLD, THRESHOLD)]
+        [(libc::M_ARENA_MAX, arenas), (libc::M_TRIM_THRESHOLD, THRESHOLD), (libc::M_MMAP_THRESHOLD, THRESHOLD)]
     {
         // SAFETY: mallopt takes two plain numbers; glibc allows it at any time, and a refusal leaves the default.
         unsafe { libc::mallopt(parameter, value) };

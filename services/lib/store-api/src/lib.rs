@@ -4,6 +4,8 @@
 //! store and the API server have to agree on bytes only. Start reading at `proto/etcd.proto`; keys and values are
 //! [`bytes::Bytes`](prost::bytes::Bytes).
 
+pub mod codec;
+
 /// Key-value pairs and events.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
 pub mod mvccpb {

@@ -29,7 +29,7 @@ const KEY: &[u8] = b"/fan-out";
 /// # Errors
 /// The server refused something, or an event never came.
 pub async fn run(target: &Target, time: Duration) -> Result<Figures, Failure> {
-    let connections = target.connect(STREAMS + 1).await?;
+    let connections = target.streams(STREAMS + 1).await?;
     let (heard, mut events) = mpsc::unbounded_channel();
     let mut streams = Vec::new();
     for channel in &connections[1..] {

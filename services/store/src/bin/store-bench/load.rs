@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use crate::Failure;
+use crate::connection::Connection;
 use crate::target::Target;
 use crate::workload::{Client, Workload};
 
@@ -84,7 +84,7 @@ impl fmt::Display for Figures {
 pub async fn run(
     target: &Target,
     workload: &'static Workload,
-    connections: &[Channel],
+    connections: &[Connection],
     clients: usize,
     time: Duration,
 ) -> Result<Figures, Failure> {

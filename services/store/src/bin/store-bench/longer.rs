@@ -8,9 +8,9 @@ use bytes::Bytes;
 use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::kv_client::KvClient;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use crate::Failure;
+use crate::connection::Connection;
 use crate::load::Figures;
 use crate::target::Target;
 
@@ -43,7 +43,7 @@ pub async fn puts(target: &Target, count: u64) -> Result<Figures, Failure> {
     Ok(Figures::new(name, times, start.elapsed()))
 }
 
-async fn put_share(channel: Channel, next: Arc<AtomicU64>, count: u64) -> Result<Vec<Duration>, Failure> {
+async fn put_share(channel: Connection, next: Arc<AtomicU64>, count: u64) -> Result<Vec<Duration>, Failure> {
     let mut kv = KvClient::new(channel);
     let value = Bytes::from(vec![b'v'; VALUE_BYTES]);
     let mut times = Vec::new();

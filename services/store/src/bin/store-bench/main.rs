@@ -8,6 +8,7 @@
 //! Every row runs against the first endpoint, then against the second, and prints the ratio of the two; absolute figures
 //! change from machine to machine. Keys have 8 bytes and values 256, as in etcd's own published figures.
 
+mod connection;
 mod fanout;
 mod load;
 mod longer;

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
 use crate::Failure;
+use crate::connection::Connection;
 use crate::process::{Memory, Process};
 
 /// A program's name begins with this where a URL could stand.
@@ -112,7 +113,19 @@ impl Target {
     ///
     /// # Errors
     /// Nobody listens there.
-    pub async fn connect(&self, count: usize) -> Result<Vec<Channel>, Failure> {
+    pub async fn connect(&self, count: usize) -> Result<Vec<Connection>, Failure> {
+        let mut connections = Vec::new();
+        for url in self.urls.iter().cycle().take(count.max(1)) {
+            connections.push(Connection::open(url).await?);
+        }
+        Ok(connections)
+    }
+
+    /// Opens connections on which both sides may go on sending, to the members in turn.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn streams(&self, count: usize) -> Result<Vec<Channel>, Failure> {
         let mut connections = Vec::new();
         for url in self.urls.iter().cycle().take(count.max(1)) {
             connections.push(Channel::from_shared(url.clone())?.tcp_nodelay(true).connect().await?);

@@ -9,9 +9,9 @@ use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::compare::{CompareTarget, TargetUnion};
 use store_api::etcdserverpb::kv_client::KvClient;
 use store_api::etcdserverpb::request_op::Request;
-use tonic::transport::Channel;
 
 use crate::Failure;
+use crate::connection::Connection;
 
 /// Keys that are written and read.
 const KEYS: u32 = 10_000;
@@ -26,7 +26,7 @@ pub struct Workload {
     /// How the row is called.
     pub name: &'static str,
     /// What must be there first.
-    pub prepare: fn(Channel) -> Step<'static>,
+    pub prepare: fn(Connection) -> Step<'static>,
     /// One operation.
     pub step: for<'c> fn(&'c mut Client) -> Step<'c>,
 }
@@ -46,7 +46,7 @@ pub const WORKLOADS: [Workload; 5] = [
 
 /// A client and what it remembers.
 pub struct Client {
-    kv: KvClient<Channel>,
+    kv: KvClient<Connection>,
     id: usize,
     random: SmallRng,
     turn: u64,
@@ -64,7 +64,7 @@ fn op(request: Request) -> pb::RequestOp {
 }
 
 /// Puts every key once.
-fn fill(channel: Channel) -> Step<'static> {
+fn fill(channel: Connection) -> Step<'static> {
     Box::pin(async move {
         let mut kv = KvClient::new(channel);
         let all: Vec<u32> = (0..KEYS).collect();
@@ -81,7 +81,7 @@ fn fill(channel: Channel) -> Step<'static> {
 
 impl Client {
     /// A client with its own random numbers.
-    pub fn new(channel: Channel, id: usize, random: SmallRng) -> Self {
+    pub fn new(channel: Connection, id: usize, random: SmallRng) -> Self {
         let value = vec![b'v'; VALUE_BYTES].into();
         Client { kv: KvClient::new(channel), id, random, turn: 0, value, objects: Vec::new() }
     }
