@@ -8,10 +8,14 @@ use anyhow::{Context, Result, bail};
 use image::Tool;
 use qemu::{Artifacts, DriverName};
 
-/// What the checks themselves need: the list of files comes from git, and the store is compared with etcd. The packages have
-/// the same names in Debian 12 (etcd 3.4) and 13 (etcd 3.5).
-const TOOLS: &[Tool] =
-    &[Tool::new("git", "git"), Tool::new("etcd", "etcd-server"), Tool::new("etcdctl", "etcd-client")];
+/// What the checks themselves need: the list of files comes from git, the store is compared with etcd, and its clocks jump.
+/// The packages have the same names in Debian 12 (etcd 3.4) and 13 (etcd 3.5).
+const TOOLS: &[Tool] = &[
+    Tool::new("git", "git"),
+    Tool::new("etcd", "etcd-server"),
+    Tool::new("etcdctl", "etcd-client"),
+    Tool::new("faketime", "faketime"),
+];
 
 /// The checks that cargo itself does.
 const CARGO_CHECKS: &[(&str, &[&str])] = &[

@@ -19,6 +19,7 @@ mod pair;
 mod power;
 mod refusals;
 mod restarts;
+mod restore;
 mod storage;
 mod streams;
 mod workload;
@@ -55,6 +56,7 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("refusals", refusals::run),
     everywhere("configuration", configuration::run),
     everywhere("restarts", restarts::run),
+    everywhere("restore", restore::run),
     everywhere("kills", kills::run),
     everywhere("leftovers", leftovers::run),
     Scenario {

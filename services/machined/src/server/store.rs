@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use init_api::Request as InitRequest;
 use machine_api::v1::*;
 use machine_config::Role;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use rustls_pki_types::ServerName;
 use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::alarm_request::AlarmAction;
@@ -166,14 +167,17 @@ pub(super) async fn restore(
 
     machine.init.call(InitRequest::ServiceStop(SERVICE.to_owned())).await.map_err(init_status)?;
     let old = data.with_extension(format!("before-{}", jiff::Timestamp::now().as_second()));
-    let swapped = match tokio::fs::rename(&data, &old).await {
-        Ok(()) => tokio::fs::rename(&fresh, &data).await.map_err(|e| failed(&fresh, e)),
-        Err(error) => Err(failed(&data, error)),
-    };
+    let exchanged = exchange(&fresh, &data).map_err(|e| failed(&data, e));
     // Started again in any case: with the new data, or with the old where the exchange failed.
     machine.init.call(InitRequest::ServiceStart(SERVICE.to_owned())).await.map_err(init_status)?;
-    swapped?;
+    exchanged?;
+    tokio::fs::rename(&fresh, &old).await.map_err(|e| failed(&old, e))?;
     Ok(StoreRestoreResponse { message: format!("restored; the data before is kept in {}", old.display()) })
+}
+
+/// Two folders change their places at once: a store that found none would begin an empty cluster.
+fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
+    Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
 }
 
 /// Lets the store's own program verify the snapshot and make a data directory of it, while the store still runs.
@@ -203,6 +207,21 @@ async fn run_restore(machine: &Machine, file: &Path, fresh: &Path) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_change_their_places_or_stay_where_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        for path in [&one, &other] {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("name"), path.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+        exchange(&one, &other).unwrap();
+        let name = |path: &Path| std::fs::read_to_string(path.join("name")).unwrap();
+        assert_eq!((name(&one), name(&other)), ("other".to_owned(), "one".to_owned()));
+        assert!(exchange(&folder.path().join("nothing"), &other).is_err());
+        assert_eq!(name(&other), "one");
+    }
 
     #[test]
     fn a_restored_member_keeps_its_name_and_address() {

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::client::Clients;
+use crate::faults::clock;
 use crate::ports::free_port;
 use crate::proxy::Network;
 
@@ -159,6 +160,7 @@ impl Cluster {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "harness::child_process", "--nocapture"])
             .env(ARGUMENTS, arguments.join("\n"))
+            .envs(clock::environment(&clock_path(self.folder.path(), &node.name)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
@@ -166,6 +168,11 @@ impl Cluster {
             .unwrap();
         self.network.process(member, Some(child.id()));
         node.child = Some(child);
+    }
+
+    /// The file that a member's wall clock follows.
+    pub fn clock(&self, member: usize) -> PathBuf {
+        clock_path(self.folder.path(), &self.nodes[member].name)
     }
 
     /// Kills a member's process without warning.
@@ -181,6 +188,11 @@ impl Cluster {
     pub fn signal(&self, member: usize, signal: Signal) {
         let child = self.nodes[member].child.as_ref().expect("a running member");
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// A member's process.
+    pub fn pid(&self, member: usize) -> u32 {
+        self.nodes[member].child.as_ref().expect("a running member").id()
     }
 
     /// Whether the process runs.
@@ -307,6 +319,10 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+fn clock_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.clock"))
 }
 
 fn log_path(folder: &Path, name: &str) -> PathBuf {

@@ -11,3 +11,4 @@ mod membership;
 #[path = "../ports/mod.rs"]
 mod ports;
 mod proxy;
+mod snapshots;

@@ -6,7 +6,12 @@ use tonic::Code;
 use crate::client::{get, put};
 use crate::harness::{Cluster, LIMIT};
 
-async fn add(cluster: &Cluster, through: usize, member: usize, is_learner: bool) -> Result<pb::Member, tonic::Status> {
+pub async fn add(
+    cluster: &Cluster,
+    through: usize,
+    member: usize,
+    is_learner: bool,
+) -> Result<pb::Member, tonic::Status> {
     let peer_urls = vec![cluster.nodes[member].peer_url.clone()];
     let answer = cluster.clients(through).cluster.member_add(pb::MemberAddRequest { peer_urls, is_learner }).await?;
     Ok(answer.into_inner().member.unwrap())

@@ -2,10 +2,8 @@
 //!
 //! The short run belongs to the tests. `STORE_FAULT_ROUNDS=200` makes it a long one, in runs of ten rounds with a cluster
 //! of their own each; `STORE_FAULT_SEED` repeats one.
-//!
-//! Jumps of the wall clock are not among the faults: nothing in the store reads it. What a jump of the clock that it does
-//! read would do, a pause does.
 
+pub mod clock;
 mod disk;
 
 use std::sync::Arc;
@@ -48,9 +46,10 @@ enum Fault {
     ComeAndGo,
     Disk(Disk),
     FlipBit,
+    ClockJump,
 }
 
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 18] = [
     Fault::KillLeader,
     Fault::KillOne,
     Fault::KillAll,
@@ -68,6 +67,7 @@ const FAULTS: [Fault; 17] = [
     Fault::Disk(Disk::SyncFails),
     Fault::Disk(Disk::Full),
     Fault::FlipBit,
+    Fault::ClockJump,
 ];
 
 impl Fault {
@@ -114,6 +114,7 @@ impl Fault {
             Fault::ComeAndGo => disk::come_and_go(cluster, size, long).await,
             Fault::Disk(disk) => disk.fail(cluster, one).await,
             Fault::FlipBit => disk::flip_bit(cluster, size, one, random).await,
+            Fault::ClockJump => clock::jump(cluster, one, random).await,
         }
         cluster.network.all(Rule::default());
     }
