@@ -13,7 +13,7 @@ mod node_restriction;
 mod pod_resources;
 mod pod_security;
 mod priority;
-mod quota;
+pub mod quota;
 mod quota_usage;
 mod runtime_class;
 mod service_account;
