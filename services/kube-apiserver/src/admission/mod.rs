@@ -10,7 +10,7 @@ mod escalation;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
-mod pod_resources;
+pub mod pod_resources;
 mod pod_security;
 mod priority;
 pub mod quota;
