@@ -37,6 +37,25 @@ const OF_METADATA: &[(&str, &str)] = &[
     ("uid", "Tells an object from all others that ever were. Set by the server."),
 ];
 
+/// A type of which one field says which of the others counts: the type, that field, and the others with what it says for each.
+type Union = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const UNIONS: &[Union] = &[
+    ("io.k8s.api.core.v1.AppArmorProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
+    ("io.k8s.api.core.v1.SeccompProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
+    ("io.k8s.api.flowcontrol.v1.LimitResponse", "type", &[("queuing", "Queuing")]),
+    (
+        "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec",
+        "type",
+        &[("exempt", "Exempt"), ("limited", "Limited")],
+    ),
+    (
+        "io.k8s.api.flowcontrol.v1.Subject",
+        "kind",
+        &[("group", "Group"), ("serviceAccount", "ServiceAccount"), ("user", "User")],
+    ),
+];
+
 /// The types of one document, collected while its paths are written.
 pub(super) struct Definitions<'a> {
     schemas: &'a Schemas,
@@ -107,6 +126,10 @@ impl<'a> Definitions<'a> {
         };
         if ty.atomic() {
             out["x-kubernetes-map-type"] = "atomic".into();
+        }
+        if let Some((_, by, fields)) = UNIONS.iter().find(|(name, ..)| *name == ty.name()) {
+            let fields: Map<_, _> = fields.iter().map(|(field, said)| ((*field).into(), (*said).into())).collect();
+            out["x-kubernetes-unions"] = json!([{"discriminator": by, "fields-to-discriminateBy": fields}]);
         }
         if let Some(gvk) = ty.gvk() {
             out["x-kubernetes-group-version-kind"] =

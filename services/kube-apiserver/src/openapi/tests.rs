@@ -138,6 +138,14 @@ fn what_all_objects_have_is_described() {
 }
 
 #[test]
+fn a_union_names_its_discriminator() {
+    let documents = openapi(builtin(), &sample());
+    let profile = &documents["api/v1"]["components"]["schemas"]["io.k8s.api.core.v1.SeccompProfile"];
+    let want = json!([{"discriminator": "type", "fields-to-discriminateBy": {"localhostProfile": "LocalhostProfile"}}]);
+    assert_eq!(profile["x-kubernetes-unions"], want);
+}
+
+#[test]
 fn the_index_names_every_document_by_its_hash() {
     let documents = BTreeMap::from([("apis/apps/v1".to_string(), Document::new(Bytes::from_static(b"{}")))]);
     let hash = "44136FA355B3678A1146AD16F7E8649E94FB4FC21FE77E8310C060F61CAAFF8A";

@@ -98,7 +98,7 @@ mod tests {
     fn health_is_reported_check_by_check() {
         let checks: &[Check] = &[("ping", Ok(())), ("etcd", Err("secret".into()))];
         let good: &[Check] = &[("ping", Ok(())), ("etcd", Ok(()))];
-        let table: [(&[Check], Vec<&str>, bool, u16, &str); 5] = [
+        let table = [
             (checks, vec![], false, 500, "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n"),
             (checks, vec!["etcd"], false, 200, "ok"),
             (checks, vec!["etcd"], true, 200, "[+]ping ok\n[+]etcd excluded: ok\nreadyz check passed\n"),

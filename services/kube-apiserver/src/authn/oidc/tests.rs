@@ -126,6 +126,41 @@ async fn keys_are_fetched_when_they_are_needed_and_not_more_often() {
     std::fs::remove_dir_all(&provider.folder).expect("removed");
 }
 
+#[tokio::test]
+async fn a_provider_of_the_file_is_asked_like_any_other() {
+    let server = Server::start("file").await;
+    let ca = std::fs::read_to_string(server.folder.join("ca")).expect("file").replace('\n', "\n      ");
+    let text = format!(
+        "apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+jwt:
+- issuer:
+    url: {}
+    audiences: [other, cluster]
+    audienceMatchPolicy: MatchAny
+    certificateAuthority: |
+      {ca}
+  claimValidationRules:
+  - {{claim: aud, requiredValue: cluster}}
+  claimMappings:
+    username: {{claim: sub, prefix: 'x:'}}
+    groups: {{claim: iss, prefix: 'g:'}}
+    uid: {{claim: sub}}
+",
+        server.issuer
+    );
+    let read = crate::authn::file::parse(&text, &[]).expect("valid");
+    let [provider] = read.providers.try_into().expect("one");
+    let oidc = Oidc::new(provider).expect("usable");
+    let token = server.token(&server.newest.lock());
+    let user = oidc.verify(&token).await.expect("good");
+    assert_eq!(
+        (user.name.as_str(), user.uid.as_str(), &user.groups[0]),
+        ("x:jane", "jane", &format!("g:{}", server.issuer))
+    );
+    std::fs::remove_dir_all(&server.folder).expect("removed");
+}
+
 #[test]
 fn issuers_are_https_urls() {
     for issuer in ["http://i", "i", "https://i?x=1", ""] {
