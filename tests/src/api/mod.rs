@@ -6,6 +6,7 @@ mod encryption;
 mod flood;
 mod golden;
 mod hostile;
+mod requests;
 mod session;
 
 use std::path::Path;
@@ -47,6 +48,12 @@ const CHECKS: &[Check] = &[
         arguments: &["--encryption-provider-config={folder}/encryption.yaml"],
         files: &[("encryption.yaml", encryption::FIRST)],
         run: |stack| Box::pin(encryption::run(stack)),
+    },
+    Check {
+        name: "requests",
+        arguments: &["--authentication-config={folder}/authentication.yaml"],
+        files: &[("authentication.yaml", requests::AUTHENTICATION)],
+        run: |stack| Box::pin(requests::run(stack)),
     },
 ];
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::OidcFlags;
 use crate::tokens::keys::Signer;
 use daemon::tls::ClientAuth;
 use hyper::service::service_fn;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 
 /// A provider on the loopback address that publishes its newest key and counts how often it is asked.
-struct Provider {
+struct Server {
     issuer: String,
     newest: Arc<Mutex<Signer>>,
     asked: Arc<AtomicUsize>,
@@ -21,7 +22,7 @@ fn signer() -> Signer {
     Signer::from_pem(pki::KeyPair::generate().expect("key").private_pem()).expect("signer")
 }
 
-impl Provider {
+impl Server {
     async fn start(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("oidc-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("folder");
@@ -70,7 +71,7 @@ impl Provider {
             oidc_signing_algs: vec![jsonwebtoken::Algorithm::ES256],
             ..OidcFlags::default()
         };
-        Oidc::new(&flags).expect("flags").expect("a provider")
+        Oidc::new(provider::Provider::of_flags(&flags).expect("a provider")).expect("flags")
     }
 
     fn token(&self, signer: &Signer) -> String {
@@ -99,7 +100,7 @@ fn answer(
 
 #[tokio::test]
 async fn keys_are_fetched_when_they_are_needed_and_not_more_often() {
-    let provider = Provider::start("rotation").await;
+    let provider = Server::start("rotation").await;
     let oidc = provider.verifier();
     let token = provider.token(&provider.newest.lock());
     assert!(oidc.is_of(&token) && !oidc.is_of("abc"));
@@ -125,11 +126,47 @@ async fn keys_are_fetched_when_they_are_needed_and_not_more_often() {
     std::fs::remove_dir_all(&provider.folder).expect("removed");
 }
 
+#[tokio::test]
+async fn a_provider_of_the_file_is_asked_like_any_other() {
+    let server = Server::start("file").await;
+    let ca = std::fs::read_to_string(server.folder.join("ca")).expect("file").replace('\n', "\n      ");
+    let text = format!(
+        "apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+jwt:
+- issuer:
+    url: {}
+    audiences: [other, cluster]
+    audienceMatchPolicy: MatchAny
+    certificateAuthority: |
+      {ca}
+  claimValidationRules:
+  - {{claim: aud, requiredValue: cluster}}
+  claimMappings:
+    username: {{claim: sub, prefix: 'x:'}}
+    groups: {{claim: iss, prefix: 'g:'}}
+    uid: {{claim: sub}}
+",
+        server.issuer
+    );
+    let read = crate::authn::file::parse(&text, &[]).expect("valid");
+    let [provider] = read.providers.try_into().expect("one");
+    let oidc = Oidc::new(provider).expect("usable");
+    let token = server.token(&server.newest.lock());
+    let user = oidc.verify(&token).await.expect("good");
+    assert_eq!(
+        (user.name.as_str(), user.uid.as_str(), &user.groups[0]),
+        ("x:jane", "jane", &format!("g:{}", server.issuer))
+    );
+    std::fs::remove_dir_all(&server.folder).expect("removed");
+}
+
 #[test]
 fn issuers_are_https_urls() {
     for issuer in ["http://i", "i", "https://i?x=1", ""] {
         let flags = OidcFlags { oidc_issuer_url: Some(issuer.into()), ..OidcFlags::default() };
-        assert!(matches!(Oidc::new(&flags), Err(Error::Issuer(_))), "{issuer}");
+        let provider = provider::Provider::of_flags(&flags).expect("a provider");
+        assert!(matches!(Oidc::new(provider), Err(Error::Issuer(_))), "{issuer}");
     }
-    assert!(Oidc::new(&OidcFlags::default()).expect("none is fine").is_none());
+    assert!(provider::Provider::of_flags(&OidcFlags::default()).is_none());
 }

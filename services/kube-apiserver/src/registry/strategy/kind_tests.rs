@@ -58,6 +58,36 @@ fn full_pod() -> Value {
 }
 
 #[test]
+fn what_pods_and_containers_use() {
+    check(
+        &pod::POD,
+        full_pod(),
+        vec![
+            (
+                "/spec/containers/0/resources",
+                json!({"limits": {"hugepages-2Mi": "2Mi"}}),
+                "spec.containers[0].resources: Forbidden: HugePages require cpu or memory",
+            ),
+            (
+                "/spec/containers/0/volumeDevices",
+                json!([{"name": "x", "devicePath": "/e"}]),
+                "spec.containers[0].volumeMounts[0].mountPath: Invalid value: \"/e\": must not already exist as a path in volumeDevices",
+            ),
+            (
+                "/spec",
+                json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}], "resources": {"requests": {"cpu": "1"}}}),
+                "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2",
+            ),
+            (
+                "/spec/resources",
+                json!({"limits": {"ephemeral-storage": "1"}}),
+                "spec.resources.limits[ephemeral-storage]: Unsupported value: \"ephemeral-storage\": supported values: \"cpu\", \"memory\"",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn pods() {
     let (env, mount) = ("/spec/containers/0/env/0", "/spec/containers/0/volumeMounts/0");
     let (probe, port) =
