@@ -20,11 +20,11 @@ use crate::raft::log::LogStore;
 use crate::raft::membership::{self, Changes, Identity, MemberNode};
 use crate::raft::network::Network;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::thread::CoreThread;
+use crate::raft::thread::{self, CoreThread, Thread};
 use crate::raft::transport::{self, Transport};
 use crate::raft::wire::pb as peer;
 use crate::raft::wire::pb::peer_client::PeerClient;
-use crate::raft::writer::{self, Disk, Fatal, Faults, Job, Threads, Writer};
+use crate::raft::writer::{self, Disk, Fatal, Faults, Job, Writer};
 use crate::raft::{self, Answer, Consensus, transfer};
 use crate::space::{Room, Space};
 use crate::wal::Wal;
@@ -49,7 +49,7 @@ pub struct Member {
 /// What has to be closed at the end.
 pub struct Closing {
     writer: Writer,
-    sync: Threads,
+    sync: Thread,
     core: CoreThread,
     member: Arc<Member>,
     closed: Closed,
@@ -64,7 +64,7 @@ impl Member {
     pub async fn open(config: Config, fatal: Fatal, faults: Faults) -> Result<(Arc<Member>, Closing), Error> {
         let data_dir = config.data_dir.clone();
         remove_old_checkpoints(&config);
-        let opened = tokio::task::spawn_blocking(move || open_storage(&data_dir)).await;
+        let opened = thread::blocking(move || open_storage(&data_dir)).await;
         let Storage { engine, closed, state, wal, tail } = opened.map_err(|e| Error::Consensus(e.to_string()))??;
         let transport = Transport::new(&config, state.removed.clone(), fatal.clone())?;
         let start = membership::decide(Identity::read(&engine)?, &config, &transport).await?;
@@ -116,7 +116,11 @@ impl Member {
                 Ok(()) => break,
                 Err(Error::Refused(Refusal::Stopped)) => return Err(Refusal::Stopped.into()),
                 // Without a quorum there is nobody to join; the others may come at any time.
-                Err(error @ Error::Refused(_)) => tracing::info!(%error, "not part of the cluster yet"),
+                Err(error @ Error::Refused(_)) => {
+                    tracing::info!(%error, "not part of the cluster yet");
+                    // A leader that has just taken over refuses at once, and for a moment.
+                    tokio::time::sleep(MOMENT).await;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -154,14 +158,15 @@ impl Member {
         let consensus = self.consensus.clone();
         let (removed, me) = (self.state.removed.clone(), self.identity.member);
         let linger = std::time::Duration::from_millis(self.config.election_timeout);
+        let met_first: Vec<u64> = met.keys().copied().filter(|id| *id != me).collect();
         if !met.is_empty() {
             consensus.transport().learn(met);
         }
         tokio::spawn(async move {
             let mut metrics = consensus.raft().metrics();
-            let mut seen = None;
+            let (mut seen, mut asked) = (None, Instant::now());
             loop {
-                // The metrics change with every write; who the members are, hardly ever.
+                // The metrics change with every write and every tick; who the members are, hardly ever.
                 let now = {
                     let metrics = metrics.borrow_watched();
                     (*metrics.membership_config.log_id(), metrics.state, metrics.running_state.is_ok())
@@ -169,6 +174,13 @@ impl Member {
                 if seen == Some(now) && !removed.lock().contains(&me) {
                     if metrics.changed().await.is_err() {
                         return;
+                    }
+                    // A voter that hears nothing asks for votes, and is told. A learner would wait for ever.
+                    if now.1.is_learner() && asked.elapsed() > IN_DOUBT {
+                        // Before its first entry it knows only whom it met.
+                        let others = others(&consensus);
+                        consensus.ask_whether_removed(if others.is_empty() { &met_first } else { &others }).await;
+                        asked = Instant::now();
                     }
                     continue;
                 }
@@ -180,7 +192,7 @@ impl Member {
                 consensus.raft().runtime_config().tick(!alone);
                 writer.set_alone(alone);
                 if !members.is_empty() {
-                    consensus.transport().learn(members);
+                    consensus.transport().learn(members.clone());
                 }
                 if let Err(error) = &metrics.borrow_watched().running_state {
                     if !matches!(error, openraft::errors::Fatal::Stopped) {
@@ -194,16 +206,11 @@ impl Member {
                     fatal.raise(transport::REMOVED);
                     return;
                 }
-                let known: Vec<u64> = consensus.members().into_iter().map(|(id, ..)| id).collect();
-                if !known.is_empty() && !known.contains(&me) {
+                if !members.is_empty() && !members.contains_key(&me) {
                     // Whether that is committed, only the others can say; nobody sends this member anything any more.
-                    consensus.ask_whether_removed(&known).await;
+                    consensus.ask_whether_removed(&others(&consensus)).await;
                     tokio::time::sleep(RETRY).await;
                     seen = None;
-                    continue;
-                }
-                if metrics.changed().await.is_err() {
-                    return;
                 }
             }
         });
@@ -299,6 +306,7 @@ impl Member {
             let next = self.state.leases.lock().next_deadline().filter(|_| led.is_some());
             let deadline = next.map_or_else(|| Instant::now() + far, Instant::from_std);
             tokio::select! {
+                biased;
                 () = shutdown.wait() => return,
                 changed = metrics.changed() => match changed {
                     Ok(()) => continue,
@@ -349,11 +357,20 @@ impl Member {
 
 /// How long a request may take besides two elections; etcd's figure.
 const REQUEST_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often a learner asks whether it was removed.
+const IN_DOUBT: std::time::Duration = std::time::Duration::from_secs(5);
+/// The pause before asking for what will be possible soon.
+const MOMENT: std::time::Duration = std::time::Duration::from_millis(20);
 /// The pause before something is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long running calls may take to end.
 const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 const CHECKPOINT: &str = "checkpoint-";
+
+/// Who else is a member.
+fn others(consensus: &Consensus) -> Vec<u64> {
+    consensus.members().into_iter().map(|(id, ..)| id).filter(|id| *id != consensus.id()).collect()
+}
 
 /// A crash during a snapshot leaves its copy behind.
 fn remove_old_checkpoints(config: &Config) {
@@ -385,6 +402,12 @@ fn open_storage(data_dir: &Path) -> Result<Storage, Error> {
 }
 
 impl Closing {
+    /// How much of which file of the log a power cut would leave for certain.
+    #[cfg(test)]
+    pub(crate) fn durable(&self) -> (u64, usize) {
+        self.writer.durable().unwrap_or_default()
+    }
+
     /// Ends consensus, then the storage threads, and waits until the last connection let go of the database.
     pub async fn close(self) {
         let Closing { writer, sync, core, member, closed } = self;
@@ -394,7 +417,7 @@ impl Closing {
             tracing::debug!("the writer had stopped already");
         }
         drop(writer);
-        let joined = tokio::task::spawn_blocking(move || {
+        let joined = thread::blocking(move || {
             sync.join();
             core.join();
         });

@@ -171,6 +171,8 @@ impl Applier {
     /// # Errors
     /// The disk failed or holds damaged records: nothing was answered, and the process must end.
     pub fn apply(&mut self, entries: Vec<(Entry, Option<ApplyResponder<Types>>)>) -> Result<(), Error> {
+        #[cfg(test)]
+        super::sim::applying(&self.engine, self.compaction.is_none(), &entries);
         let mut round = Round {
             batch: WriteBatch::default(),
             pending: Pending { engine: self.engine.clone(), records: HashMap::new() },

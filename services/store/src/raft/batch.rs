@@ -91,12 +91,13 @@ where
         }
         let room = QUEUE - waiting.len();
         tokio::select! {
+            biased;
+            () = end(&mut before) => before = None,
+            Some(()) = running.next() => {}
             count = queue.recv_many(&mut arrived, room), if room > 0 => match count {
                 0 => break,
                 _ => waiting.extend(arrived.drain(..)),
             },
-            () = end(&mut before) => before = None,
-            Some(()) = running.next() => {}
         }
     }
     // Whoever asked is gone; what was proposed happens all the same.

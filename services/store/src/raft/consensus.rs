@@ -11,12 +11,11 @@ use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{RaftMetrics, ReadPolicy};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 use super::batch::{self, Committed, Proposer};
 use super::membership::MemberNode;
 use super::state_machine::StateMachine;
-use super::transport::{Lane, Transport, never_sent};
+use super::transport::{Lane, Link, Transport, never_sent};
 use super::wire::pb;
 use super::{LogId, Types, term};
 use crate::command::{Command, Outcome, Proposal, Reply};
@@ -271,14 +270,20 @@ impl Consensus {
     }
 
     /// Returns soon, or as soon as another member leads.
-    async fn pause(&self, deadline: Instant) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// It is too late, or consensus stopped.
+    pub async fn pause(&self, deadline: Instant) -> Result<(), Error> {
         if Instant::now() >= deadline {
             return Err(Refusal::Timeout.into());
         }
         let mut metrics = self.raft.server_metrics();
-        // An error here means that consensus stopped; the next call says so.
-        let _ = tokio::time::timeout(PAUSE, metrics.changed()).await;
-        Ok(())
+        // A new receiver takes the first change ever for news.
+        drop(metrics.borrow_and_update());
+        match tokio::time::timeout(PAUSE, metrics.changed()).await {
+            Ok(Err(_)) => Err(Refusal::Stopped.into()),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
     }
 
     /// The leader, if it is another member.
@@ -290,7 +295,7 @@ impl Consensus {
     ///
     /// # Errors
     /// No member leads, or the call's own error.
-    pub async fn on_leader<T, F>(&self, call: impl FnOnce(u64, Channel) -> F) -> Result<Option<T>, tonic::Status>
+    pub async fn on_leader<T, F>(&self, call: impl FnOnce(u64, Link) -> F) -> Result<Option<T>, tonic::Status>
     where
         F: Future<Output = Result<T, tonic::Status>>,
     {
@@ -324,6 +329,7 @@ impl Consensus {
             while metrics.borrow_watched().current_leader == Some(leader) && metrics.changed().await.is_ok() {}
         };
         tokio::select! {
+            biased;
             answer = call => answer,
             () = other => Err(Error::from(Refusal::LeaderFailed).into()),
         }
@@ -394,6 +400,13 @@ impl Consensus {
     /// Whether this member only learns.
     pub fn is_learner(&self) -> bool {
         self.members().into_iter().any(|(id, _, learner)| id == self.id && learner)
+    }
+
+    /// The entry that the membership in force came with.
+    pub fn membership_at(&self) -> Option<LogId> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        *metrics.membership_config.log_id()
     }
 
     /// Whether a change of the membership is half done.

@@ -15,7 +15,7 @@ use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 
 use super::writer::{Job, Writer};
-use super::{Entry, LogId, Types, Vote, log_id, term};
+use super::{Entry, LogId, Types, Vote, log_id, term, thread};
 use crate::command::Command;
 use crate::error::Error;
 use crate::schema::{self, Corruption, LogKind, LogRecord};
@@ -226,7 +226,7 @@ impl RaftLogReader<Types> for LogStore {
             return Ok(cached);
         }
         let stored = self.writer.stored(from, cached_from)?;
-        let read = tokio::task::spawn_blocking(move || read_disk(&stored, usize::MAX));
+        let read = thread::blocking(move || read_disk(&stored, usize::MAX));
         let mut entries = read.await.map_err(io::Error::other)??;
         entries.extend(cached);
         Ok(entries)
@@ -239,7 +239,7 @@ impl RaftLogReader<Types> for LogStore {
             return Ok(entries);
         }
         let stored = self.writer.stored(start, end)?;
-        let read = tokio::task::spawn_blocking(move || read_disk(&stored, MESSAGE_BYTES));
+        let read = thread::blocking(move || read_disk(&stored, MESSAGE_BYTES));
         Ok(read.await.map_err(io::Error::other)??)
     }
 

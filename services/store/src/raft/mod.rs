@@ -16,6 +16,8 @@ mod consensus;
 pub mod log;
 pub mod membership;
 pub mod network;
+#[cfg(test)]
+mod sim;
 pub mod state_machine;
 pub mod thread;
 pub mod transfer;
@@ -42,7 +44,14 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = MemberNode,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = thread::Runtime,
 );
+
+/// Whether this thread simulates a cluster.
+#[cfg(test)]
+pub(crate) fn in_simulation() -> bool {
+    sim::active()
+}
 
 /// Identifies a log entry.
 pub type LogId = openraft::type_config::alias::LogIdOf<Types>;

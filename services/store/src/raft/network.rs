@@ -154,6 +154,7 @@ impl RaftNetworkV2<Types> for Peer {
         tracing::info!(member = %format!("{:x}", self.id), "sending a snapshot");
         // No limit on the whole: a store of gigabytes takes its time, and a dead connection ends by its keepalive.
         tokio::select! {
+            biased;
             closed = cancel => Err(closed.into()),
             sent = self.send_snapshot(vote) => {
                 sent.map_err(|error| Unreachable::from_string(format!("snapshot to {:x}: {error}", self.id)).into())

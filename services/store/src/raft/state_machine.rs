@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::transfer::Received;
 use super::writer::{Job, Writer};
-use super::{LogId, SnapshotMeta, StoredMembership, Types};
+use super::{LogId, SnapshotMeta, StoredMembership, Types, thread};
 
 /// How many entries one job carries at most, so that a long replay does not hold them all in memory.
 const APPLY_ENTRIES: usize = 512;
@@ -70,7 +70,7 @@ impl RaftStateMachine<Types> for StateMachine {
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
         // What is committed frees the way for the next entry; its write goes first, so that the disk works meanwhile.
-        tokio::task::yield_now().await;
+        thread::give_way().await;
         let mut chunk = Vec::new();
         while let Some(entry) = entries.next().await {
             chunk.push(entry?);
@@ -97,7 +97,7 @@ impl RaftStateMachine<Types> for StateMachine {
                 let writer = self.writer.clone();
                 let (done, installed) = tokio::sync::oneshot::channel();
                 let install = move || writer.send(Job::Install { received, done });
-                tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+                thread::blocking(install).await.map_err(io::Error::other)??;
                 Ok(installed.await.map_err(io::Error::other)??)
             }
         }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::wire::pb;
-use super::{SnapshotMeta, log_id};
+use super::{SnapshotMeta, log_id, thread};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::schema::{self, Applied, state};
@@ -37,15 +37,15 @@ fn own(family: &str, key: &[u8]) -> bool {
 /// Streams the state machine as of now behind the chunk `first`. A failure ends the stream before its last chunk.
 pub fn send(engine: Engine, first: pb::SnapshotChunk) -> ReceiverStream<pb::SnapshotChunk> {
     let (out, chunks) = mpsc::channel(CHUNKS);
-    tokio::task::spawn_blocking(move || {
-        if out.blocking_send(first).is_err() {
+    thread::produce(out, move |push| {
+        if !push(first) {
             return;
         }
-        match stream(&engine, &out) {
+        match stream(&engine, push) {
             Ok(true) => {
                 let last = pb::SnapshotChunk { complete: true, ..Default::default() };
                 // A receiver that is gone does not miss it.
-                let _ = out.blocking_send(last);
+                let _ = push(last);
             }
             Ok(false) => tracing::debug!("the receiver of a snapshot is gone"),
             Err(error) => tracing::error!(%error, "cannot read a snapshot"),
@@ -55,7 +55,7 @@ pub fn send(engine: Engine, first: pb::SnapshotChunk) -> ReceiverStream<pb::Snap
 }
 
 /// Sends all records; `false` if nobody listens any more.
-fn stream(engine: &Engine, out: &mpsc::Sender<pb::SnapshotChunk>) -> Result<bool, Error> {
+fn stream(engine: &Engine, push: &mut dyn FnMut(pb::SnapshotChunk) -> bool) -> Result<bool, Error> {
     let view = engine.view();
     for family in families() {
         let mut pairs = Vec::new();
@@ -71,11 +71,11 @@ fn stream(engine: &Engine, out: &mpsc::Sender<pb::SnapshotChunk>) -> Result<bool
             pairs.push(pb::Pair { key: key.to_vec().into(), value: value.into_vec().into() });
             if bytes >= CHUNK_BYTES {
                 bytes = 0;
-                listening = out.blocking_send(chunk(std::mem::take(&mut pairs))).is_ok();
+                listening = push(chunk(std::mem::take(&mut pairs)));
             }
             Ok(listening)
         })?;
-        if !listening || (!pairs.is_empty() && out.blocking_send(chunk(pairs)).is_err()) {
+        if !listening || (!pairs.is_empty() && !push(chunk(pairs))) {
             return Ok(false);
         }
     }
@@ -114,7 +114,7 @@ impl Receiver {
     ///
     /// # Errors
     /// A record was changed on the way, records are out of order, the stream ended early, or the disk failed.
-    pub fn receive(mut self, chunks: &mut mpsc::Receiver<pb::SnapshotChunk>) -> Result<Received, Error> {
+    pub fn receive(mut self, chunks: &mut dyn Iterator<Item = pb::SnapshotChunk>) -> Result<Received, Error> {
         match self.take_all(chunks) {
             Ok(()) => Ok(Received { folder: self.folder, meta: self.meta }),
             Err(error) => {
@@ -124,11 +124,11 @@ impl Receiver {
         }
     }
 
-    fn take_all(&mut self, chunks: &mut mpsc::Receiver<pb::SnapshotChunk>) -> Result<(), Error> {
+    fn take_all(&mut self, chunks: &mut dyn Iterator<Item = pb::SnapshotChunk>) -> Result<(), Error> {
         let options = Options::default();
         let mut open: Option<(&'static str, SstFileWriter<'_>)> = None;
         loop {
-            let chunk = chunks.blocking_recv().ok_or_else(|| bad("the stream ended early"))?;
+            let chunk = chunks.next().ok_or_else(|| bad("the stream ended early"))?;
             if chunk.complete {
                 break;
             }
@@ -305,9 +305,9 @@ mod tests {
 
         let mut change = change;
         let mut chunks = send(from.clone(), pb::SnapshotChunk::default());
-        let (forward, mut arrived) = mpsc::channel(1);
+        let (forward, arrived) = mpsc::channel(1);
         let receiver = Receiver::new(to).unwrap();
-        let receiving = tokio::task::spawn_blocking(move || receiver.receive(&mut arrived));
+        let receiving = thread::consume(arrived, move |chunks| receiver.receive(chunks));
         chunks.next().await;
         while let Some(mut chunk) = chunks.next().await {
             if change(&mut chunk) && forward.send(chunk).await.is_err() {

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 use tonic::codegen::http::Uri;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::membership::{Identity, MemberNode};
 use super::wire::pb;
@@ -49,10 +49,19 @@ pub enum Lane {
 #[derive(Clone)]
 pub struct Transport(Arc<Inner>);
 
-/// A channel and the addresses it was made for.
-type Dialled = (Vec<String>, Channel);
+/// The way to a member.
+#[cfg(not(test))]
+pub type Link = tonic::transport::Channel;
+#[cfg(test)]
+pub type Link = super::sim::Link;
+
+/// A way and the addresses it was made for.
+type Dialled = (Vec<String>, Link);
 
 struct Inner {
+    /// This member's name, for a simulated network.
+    #[cfg(test)]
+    name: String,
     tls: Option<TlsConnector>,
     /// Without an answer for this long a connection is given up.
     patience: Duration,
@@ -79,6 +88,8 @@ impl Transport {
             }
         };
         Ok(Transport(Arc::new(Inner {
+            #[cfg(test)]
+            name: config.name.clone(),
             tls,
             patience: Duration::from_millis(config.election_timeout),
             identity: OnceLock::new(),
@@ -115,7 +126,7 @@ impl Transport {
     ///
     /// # Errors
     /// The member is unknown.
-    pub fn channel(&self, id: u64, lane: Lane) -> Result<Channel, Error> {
+    pub fn channel(&self, id: u64, lane: Lane) -> Result<Link, Error> {
         let members = self.0.members.read();
         let urls = members.get(&id).map(|node| &node.peer_urls).ok_or(Refusal::MemberNotFound)?;
         let mut channels = self.0.channels.lock();
@@ -130,25 +141,32 @@ impl Transport {
     }
 
     /// A connection to the first of these URLs that answers.
-    pub fn connect(&self, urls: &[String]) -> Channel {
+    pub fn connect(&self, urls: &[String]) -> Link {
+        #[cfg(test)]
+        if let Some(link) = Link::simulated(&self.0.name, urls) {
+            return link;
+        }
         let urls = urls.iter().filter_map(|url| url.parse().ok()).collect();
         let patience = self.0.patience;
         let connector = Connector { urls, tls: self.0.tls.clone(), patience };
         // The connector decides where to go; the address only fills the :authority header.
-        Endpoint::from_static("http://store")
+        let channel = Endpoint::from_static("http://store")
             .http2_keep_alive_interval(patience / 2)
             .keep_alive_timeout(patience)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(Some(1 << 20))
             .initial_connection_window_size(Some(4 << 20))
-            .connect_with_connector_lazy(connector)
+            .connect_with_connector_lazy(connector);
+        #[cfg(test)]
+        let channel = Link::Wire(channel);
+        channel
     }
 
     /// A client of a member.
     ///
     /// # Errors
     /// The member is unknown.
-    pub fn peer(&self, id: u64, lane: Lane) -> Result<PeerClient<Channel>, Error> {
+    pub fn peer(&self, id: u64, lane: Lane) -> Result<PeerClient<Link>, Error> {
         Ok(PeerClient::new(self.channel(id, lane)?)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX))
@@ -200,7 +218,7 @@ impl Transport {
 /// The connection was never made, so the request was never sent.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect: {0}")]
-struct NotConnected(#[source] io::Error);
+pub(super) struct NotConnected(#[source] pub(super) io::Error);
 
 /// Whether a request certainly never left this member, so that repeating it cannot do anything twice.
 pub fn never_sent(status: &Status) -> bool {

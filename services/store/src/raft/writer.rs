@@ -9,7 +9,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use openraft::storage::{ApplyResponder, IOFlushed};
@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::apply::Applier;
 use super::log::Tail;
+use super::thread::{self, Queue, Thread};
 use super::transfer::Received;
 use super::{Entry, Types};
 use crate::engine::Engine;
@@ -247,6 +248,12 @@ impl Writer {
         self.0.alone.store(alone, Ordering::Relaxed);
     }
 
+    /// How much of which file a power cut would leave for certain.
+    #[cfg(test)]
+    pub(crate) fn durable(&self) -> Option<(u64, usize)> {
+        self.0.work.lock().as_ref().map(|work| work.wal.durable())
+    }
+
     /// Waits until the log has grown by a certain size.
     pub async fn grown(&self) {
         self.0.grown.notified().await;
@@ -283,54 +290,40 @@ impl Waiting {
     }
 }
 
-/// The sync thread; joined by [`Threads::join`].
-pub struct Threads(std::thread::JoinHandle<()>);
-
-impl Threads {
-    /// Waits for the end after [`Job::Stop`].
-    pub fn join(self) {
-        if self.0.join().is_err() {
-            tracing::error!("the sync thread panicked");
-        }
-    }
-}
-
-/// Starts writing and syncing.
+/// Starts writing and syncing; the thread ends after [`Job::Stop`].
 ///
 /// # Errors
 /// The operating system refused.
-pub fn start(disk: Disk, tail: Arc<Mutex<Tail>>, applier: Applier, fatal: Fatal) -> io::Result<(Writer, Threads)> {
-    let (to_sync, waiting) = channel();
+pub fn start(disk: Disk, tail: Arc<Mutex<Tail>>, applier: Applier, fatal: Fatal) -> io::Result<(Writer, Thread)> {
     let Disk { engine, wal, metrics, faults } = disk;
-    let syncer = {
+    let (to_sync, syncer) = {
         let (fatal, metrics, faults) = (fatal.clone(), metrics.clone(), faults.clone());
-        let run = move || sync_loop(&waiting, &faults, &metrics, &fatal);
-        std::thread::Builder::new().name("store-sync".into()).spawn(run)?
+        thread::worker("store-sync", move |first, waiting| sync(first, waiting, &faults, &metrics, &fatal))?
     };
     let work = Mutex::new(Some(Work { engine, wal, metrics, faults, tail, applier, to_sync, fatal, grown: 0 }));
     let shared = Shared { work, compact: Notify::new(), grown: Notify::new(), alone: AtomicBool::new(false) };
-    Ok((Writer(Arc::new(shared)), Threads(syncer)))
+    Ok((Writer(Arc::new(shared)), syncer))
 }
 
-fn sync_loop(waiting: &Receiver<(Pending, Waiting)>, faults: &Faults, metrics: &Metrics, fatal: &Fatal) {
-    while let Ok(first) = waiting.recv() {
-        // Everything queued by now was written by now, so one sync per file covers it.
-        let all: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
-        let mut last_of_its_file = all.chunk_by(|(a, _), (b, _)| a.same_file(b)).filter_map(<[_]>::last);
-        let start = Instant::now();
-        let result = last_of_its_file.try_for_each(|(pending, _)| faults.sync(pending));
-        metrics.syncs.since(start);
-        if let Err(error) = &result {
-            fatal.raise(&format!("cannot sync the log: {error}"));
-        }
-        for (_, one) in all {
-            one.answer(result.clone());
-        }
-        if result.is_err() {
-            // A second try may succeed although the data is lost: the kernel reports each failure once.
-            return;
-        }
+/// Something written, and who waits for its sync.
+type Unsynced = (Pending, Waiting);
+
+/// Syncs everything that waits and answers it; `false` if that must not go on.
+fn sync(first: Unsynced, waiting: &Receiver<Unsynced>, faults: &Faults, metrics: &Metrics, fatal: &Fatal) -> bool {
+    // Everything queued by now was written by now, so one sync per file covers it.
+    let all: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
+    let mut last_of_its_file = all.chunk_by(|(a, _), (b, _)| a.same_file(b)).filter_map(<[_]>::last);
+    let start = Instant::now();
+    let result = last_of_its_file.try_for_each(|(pending, _)| faults.sync(pending));
+    metrics.syncs.since(start);
+    if let Err(error) = &result {
+        fatal.raise(&format!("cannot sync the log: {error}"));
     }
+    for (_, one) in all {
+        one.answer(result.clone());
+    }
+    // A second try may succeed although the data is lost: the kernel reports each failure once.
+    result.is_ok()
 }
 
 struct Work {
@@ -340,7 +333,7 @@ struct Work {
     faults: Faults,
     tail: Arc<Mutex<Tail>>,
     applier: Applier,
-    to_sync: Sender<(Pending, Waiting)>,
+    to_sync: Queue<Unsynced>,
     fatal: Fatal,
     /// Bytes of entries since the log was last said to have grown.
     grown: usize,
@@ -394,7 +387,7 @@ impl Work {
                 if let Err(error) = &result {
                     self.fatal.raise(&format!("cannot sync the log: {error}"));
                     // A second try may succeed although the data is lost: nothing is acknowledged any more.
-                    self.to_sync = channel().0;
+                    self.to_sync = Queue::closed();
                 }
                 Waiting::Append(callback).answer(result);
             }
@@ -407,7 +400,7 @@ impl Work {
         match written {
             Ok(pending) => {
                 if let Err(unsent) = self.to_sync.send((pending, waiting)) {
-                    unsent.0.1.answer(Err(Error::Consensus("the sync thread has stopped".into())));
+                    unsent.1.answer(Err(Error::Consensus("the sync thread has stopped".into())));
                 }
             }
             Err(error) => {
@@ -430,7 +423,7 @@ impl Work {
             // The one who asked may be gone.
             let _ = done.send(result);
         };
-        if let Err(error) = std::thread::Builder::new().name("store-flush".into()).spawn(flush) {
+        if let Err(error) = thread::apart("store-flush", flush) {
             self.fatal.raise(&format!("cannot start a thread to flush the database: {error}"));
         }
     }

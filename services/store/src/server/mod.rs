@@ -209,6 +209,14 @@ impl Server {
         }
     }
 
+    /// Answers a request as a connection of another member would.
+    #[cfg(test)]
+    pub(crate) async fn answer_member(self, mut request: Request<Body>) -> Response<Body> {
+        request.extensions_mut().insert(auth::FromMember);
+        let Ok(response) = self.routes.oneshot(request).await;
+        response
+    }
+
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
         let path = request.uri().path();
         if path.starts_with(KV_PATH)

@@ -15,7 +15,7 @@ use crate::raft::membership::MemberNode;
 use crate::raft::state_machine::SnapshotHandle;
 use crate::raft::transfer::Receiver;
 use crate::raft::wire::{self, pb};
-use crate::raft::{Answer, Types};
+use crate::raft::{Answer, Types, thread};
 
 /// Chunks of a snapshot between the network and the disk.
 const CHUNKS: usize = 4;
@@ -38,8 +38,8 @@ impl Peer {
         chunks: &mut Streaming<pb::SnapshotChunk>,
     ) -> Result<SnapshotOf<Types, SnapshotHandle>, Status> {
         let receiver = Receiver::new(&self.0.config.data_dir)?;
-        let (forward, mut arrived) = mpsc::channel(CHUNKS);
-        let receiving = tokio::task::spawn_blocking(move || receiver.receive(&mut arrived));
+        let (forward, arrived) = mpsc::channel(CHUNKS);
+        let receiving = thread::consume(arrived, move |chunks| receiver.receive(chunks));
         while let Some(chunk) = chunks.next().await {
             // A broken stream ends here without its last chunk; a full disk ends the other side of the channel.
             let Ok(chunk) = chunk else { break };

@@ -268,6 +268,13 @@ impl Wal {
         self.purged = (next, mark);
     }
 
+    /// The file that is written to, and how much of it is synced; all of the files before it is.
+    #[cfg(test)]
+    pub(crate) fn durable(&self) -> (u64, usize) {
+        let number = self.current().number;
+        (number, usize::try_from(self.durable.of(number)).unwrap_or(usize::MAX))
+    }
+
     fn current(&self) -> &Segment {
         &self.segments[self.segments.len() - 1]
     }

@@ -42,6 +42,11 @@ impl Wal {
             buffer: Vec::new(),
             file_bytes: FILE_BYTES,
         };
+        #[cfg(test)]
+        if crate::raft::in_simulation() {
+            // So that there are several.
+            wal.file_bytes = FILE_BYTES >> 9;
+        }
         let mut files = list(folder)?;
         let newest = files.pop();
         for (number, path) in files {

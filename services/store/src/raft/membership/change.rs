@@ -176,10 +176,15 @@ impl Changes {
 }
 
 async fn change(consensus: &Consensus, changes: ChangeMembers<u64, MemberNode>, retain: bool) -> Result<(), Error> {
+    let before = consensus.membership_at();
     let call = consensus.raft().change_membership(changes, retain);
     let Ok(result) = tokio::time::timeout(consensus.limit(), call).await else { return Err(Refusal::Timeout.into()) };
     match result {
         Ok(_) => Ok(()),
+        // The first of a change's two steps may have been made: then the next leader makes the other.
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) if consensus.membership_at() != before => {
+            Err(Refusal::LeaderChanged.into())
+        }
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Refusal::NotLeader.into()),
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)))) => {
             Err(Refusal::Unhealthy.into())

@@ -65,6 +65,10 @@ pub struct Identity {
 
 /// A random number that is not zero: zero means "none" to clients.
 pub(crate) fn random_id() -> u64 {
+    #[cfg(test)]
+    if let Some(number) = super::sim::number() {
+        return number.max(1);
+    }
     rand::random::<u64>().max(1)
 }
 
