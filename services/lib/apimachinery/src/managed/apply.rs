@@ -67,18 +67,17 @@ fn before(writer: &Writer<'_>, live: &Value) -> Managers {
     Managers::of(&copy).unwrap_or_default()
 }
 
-/// Takes out what the manager applied last time and no longer does, unless another one applies it.
+/// Takes out what the manager applied last time and no longer does, unless another one owns it.
 fn prune(writer: &Writer<'_>, merged: &Value, others: &Managers, last: &FieldSet, own: &FieldSet) -> Value {
     let ty = writer.ty;
     let last = fields::named_members(ty, last);
     let set_of = |object: &Value| fields::named_members(ty, &fields::observed(ty, object));
     let all = set_of(merged);
-    let pruned = set_of(&fields::remove(ty, merged, &last));
-    let applied = others.0.iter().filter(|e| e.operation == Operation::Apply);
-    let claimed = applied.fold(own.clone(), |claimed, entry| claimed.union(&entry.fields));
+    let pruned = set_of(&fields::hollow_out(ty, merged, &last));
+    let claimed = others.0.iter().fold(own.clone(), |claimed, entry| claimed.union(&entry.fields));
     let kept = pruned.union(&fields::named_members(ty, &claimed));
     // Removing an element of a list or a struct must not take along what others put below it.
-    let pruned = set_of(&fields::remove(ty, merged, &all.clone().difference(&kept)));
+    let pruned = set_of(&fields::hollow_out(ty, merged, &all.clone().difference(&kept)));
     let gone = all.difference(&pruned).intersection(&last);
     fields::remove(ty, merged, &gone)
 }
