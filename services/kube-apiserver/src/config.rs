@@ -101,9 +101,12 @@ pub struct Config {
     /// What admission plugins are told: an AdmissionConfiguration.
     #[arg(long)]
     pub admission_control_config_file: Option<PathBuf>,
-    /// Whether requests without credentials are answered at all; if so, only those about health and the version.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-    pub anonymous_auth: bool,
+    /// Who issues tokens, and what may be asked without credentials: an AuthenticationConfiguration, which is followed.
+    #[arg(long)]
+    pub authentication_config: Option<PathBuf>,
+    /// Whether requests without credentials are answered at all (yes, if unset); if so, only those about health and the version.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub anonymous_auth: Option<bool>,
     /// Whether secrets of type bootstrap.kubernetes.io/token in kube-system authenticate.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub enable_bootstrap_token_auth: bool,
@@ -241,10 +244,10 @@ mod tests {
         let parse =
             |more: &str| Config::try_parse_from(base.split(' ').chain(more.split(' ').filter(|a| !a.is_empty())));
         let config = parse("").expect("defaults");
-        assert!(config.anonymous_auth && !config.enable_bootstrap_token_auth);
+        assert!(config.anonymous_auth.is_none() && !config.enable_bootstrap_token_auth);
         assert_eq!(config.front_proxy.requestheader_username_headers, ["X-Remote-User"]);
         let config = parse("--anonymous-auth=false --enable-bootstrap-token-auth --oidc-issuer-url=https://i --oidc-client-id=c --oidc-required-claim=a=b --oidc-signing-algs=ES256").expect("flags");
-        assert!(!config.anonymous_auth && config.enable_bootstrap_token_auth);
+        assert!(config.anonymous_auth == Some(false) && config.enable_bootstrap_token_auth);
         assert_eq!(config.oidc.oidc_required_claim, [("a".to_owned(), "b".to_owned())]);
         assert!(parse("--oidc-issuer-url=https://i").is_err(), "without a client id");
         assert!(parse("--oidc-signing-algs=XX").is_err());

@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::session::{Session, connect};
 use crate::bench::stack::Stack;
@@ -19,6 +20,11 @@ const CONNECTIONS: usize = 10_000;
 const RESERVE: usize = 500;
 /// One in so many finishes TLS and then says nothing, or one byte; the others never begin it.
 const SLOW_SHARE: usize = 5;
+/// Watchers that never read.
+const DEAF: usize = 5;
+/// What they are told: more than the buffers of a socket on both ends, in bytes each and times.
+const LOUD: usize = 900 * 1024;
+const ROUNDS: usize = 24;
 /// The longest that a request beside them may take.
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -27,6 +33,7 @@ pub async fn run(mut stack: Stack) -> Result<()> {
     let tls = stack.tls_of("root", &["system:masters"])?;
     let mut admin = Session::open(address, &tls).await?;
     let before = resident(&stack);
+    let deaf = deaf(&stack, &mut admin).await?;
     let all = CONNECTIONS.min(open_files()?.saturating_sub(RESERVE));
     let (mut mute, mut slow) = (Vec::new(), Vec::new());
     for _ in 0..all - all / SLOW_SHARE {
@@ -57,7 +64,71 @@ pub async fn run(mut stack: Stack) -> Result<()> {
         closed(stream, Duration::from_secs(50)).await.context("a connection without a request")?;
     }
     drop((mute, slow));
+    dropped(&mut admin, deaf).await?;
     drained(&mut stack, &mut admin).await
+}
+
+/// Watchers that ask and then never read, with more to be told than their sockets hold.
+async fn deaf(stack: &Stack, admin: &mut Session) -> Result<Vec<TlsStream<TcpStream>>> {
+    let tls = stack.tls_of("root", &["system:masters"])?;
+    let before = watches(admin).await?;
+    let mut deaf = Vec::new();
+    for _ in 0..DEAF {
+        let mut stream = connect(stack.api_address(), &tls).await?;
+        stream.write_all(b"GET /api/v1/namespaces/default/configmaps?watch=true HTTP/1.1\r\nhost: api\r\n\r\n").await?;
+        stream.flush().await?;
+        deaf.push(stream);
+    }
+    until(admin, before + DEAF, Duration::from_secs(10)).await.context("watches begin")?;
+    let resident_before = resident(stack);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let mut object = json!({"metadata": {"name": "loud"}, "data": {"text": "x".repeat(LOUD)}});
+    admin.create(maps, &object).await?;
+    for round in 0..ROUNDS {
+        object["data"]["round"] = json!(round.to_string());
+        let body = Bytes::from(object.to_string());
+        let answer = admin.ask(Method::PUT, &format!("{maps}/loud"), "application/json", body).await?;
+        ensure!(answer.status == 200, "a write beside deaf watchers: {}", answer.status);
+    }
+    let grown = resident(stack).saturating_sub(resident_before);
+    println!("  {DEAF} deaf watchers and {ROUNDS} events of {} KiB: {grown} MiB more", LOUD / 1024);
+    // The cache keeps every event once as an object and once as a frame; it must not keep them for every watcher.
+    let once = ROUNDS * LOUD * 2 / (1 << 20);
+    ensure!(grown < 2 * once as u64 + 50, "the server grew by {grown} MiB");
+    Ok(deaf)
+}
+
+/// They are cut off, and what they have not read is not kept for them.
+async fn dropped(admin: &mut Session, mut deaf: Vec<TlsStream<TcpStream>>) -> Result<()> {
+    let begun = Instant::now();
+    until(admin, 0, Duration::from_secs(90)).await.context("deaf watchers are still served")?;
+    println!("  deaf watchers were dropped after another {:.1?}", begun.elapsed());
+    for stream in &mut deaf {
+        closed(stream, Duration::from_secs(10)).await.context("a deaf watcher")?;
+    }
+    Ok(())
+}
+
+/// Waits until no more and no fewer watches run than these. Only the server's metrics tell.
+async fn until(admin: &mut Session, wanted: usize, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tick.tick().await;
+        let found = watches(admin).await?;
+        if found == wanted {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{found} watches run, not {wanted}");
+    }
+}
+
+async fn watches(admin: &mut Session) -> Result<usize> {
+    let metrics = admin.get("/metrics").await?;
+    let text = String::from_utf8_lossy(&metrics.body).into_owned();
+    let line =
+        text.lines().find(|line| line.starts_with("apiserver_longrunning_requests{")).context("no such metric")?;
+    Ok(line.rsplit(' ').next().context("a number")?.parse()?)
 }
 
 /// How many files a process of this user may have open (`getrlimit(2)`, the soft limit).

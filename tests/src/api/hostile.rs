@@ -27,6 +27,7 @@ pub async fn run(stack: Stack) -> Result<()> {
     session.create(PATH, &object).await?;
     let before = resident(&stack);
     by_hand(&server).await?;
+    inward(&mut session).await?;
     let (refused, slowest) = at_random(&server).await?;
     let after = resident(&stack);
     println!(
@@ -65,6 +66,8 @@ async fn by_hand(server: &Server) -> Result<()> {
         post("application/json", b"{\"metadata\":{\"name\":\"\xff\xfe\"}}".to_vec()),
         post("application/json", b"{\"metadata\":{\"name\":\"a\",\"generation\":1e999999}}".to_vec()),
         post("application/json", b"\0".to_vec()),
+        // Bodies are never unpacked: what is packed is not JSON.
+        post("application/json", [b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), &[0; 2000]].concat()),
         post("application/json", Vec::new()),
         post("application/yaml", deep("[", 100_000)),
         post("application/yaml", deep("- ", 100_000)),
@@ -102,6 +105,43 @@ async fn by_hand(server: &Server) -> Result<()> {
         ensure!((400..500).contains(&answer.status), "{what}: {} {}", answer.status, shortened(&answer.body));
         ensure!(answer.json()["kind"] == "Status", "{what}: no Status but {}", shortened(&answer.body));
     }
+    Ok(())
+}
+
+/// Objects that name addresses only this machine can reach, or a cloud's metadata, do not make the server go there.
+async fn inward(session: &mut Session) -> Result<()> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    let core = "/api/v1/namespaces/default";
+    session.create(&format!("{core}/serviceaccounts"), &json!({"metadata": {"name": "default"}})).await?;
+    let status = |status: serde_json::Value| Bytes::from(json!({"status": status}).to_string());
+    let merge = "application/merge-patch+json";
+    let mut asked = Vec::new();
+    for (i, ip) in ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "::ffff:127.0.0.1"].iter().enumerate() {
+        let (node, pod) = (format!("n{i}"), format!("p{i}"));
+        session.create("/api/v1/nodes", &json!({"metadata": {"name": node}})).await?;
+        let told = status(json!({"addresses": [{"type": "InternalIP", "address": ip}]}));
+        let answer = session.ask(Method::PATCH, &format!("/api/v1/nodes/{node}/status"), merge, told).await?;
+        ensure!(answer.status == 200, "a node at {ip}: {}", answer.json());
+        let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        session.create(&format!("{core}/pods"), &json!({"metadata": {"name": pod}, "spec": spec})).await?;
+        let told = status(json!({"podIP": ip, "podIPs": [{"ip": ip}], "phase": "Running"}));
+        let answer = session.ask(Method::PATCH, &format!("{core}/pods/{pod}/status"), merge, told).await?;
+        // Some addresses are refused already where they are told.
+        ensure!(matches!(answer.status, 200 | 422), "a pod at {ip}: {}", answer.json());
+        asked.push(format!("/api/v1/nodes/{node}:{port}/proxy/latest/meta-data"));
+        if answer.status == 200 {
+            asked.push(format!("{core}/pods/{pod}:{port}/proxy/latest/meta-data"));
+        }
+    }
+    for path in &asked {
+        let answer = session.get(path).await?;
+        let refused = answer.status == 400 && answer.json()["message"] == "address not allowed";
+        ensure!(refused, "{path}: {} {}", answer.status, shortened(&answer.body));
+    }
+    let visitor = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+    ensure!(visitor.is_err(), "the server came");
+    println!("  {} ways inward are closed", asked.len());
     Ok(())
 }
 

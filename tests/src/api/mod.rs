@@ -8,6 +8,7 @@ mod golden;
 mod hostile;
 mod kubectl;
 mod python;
+mod requests;
 mod session;
 
 use std::path::Path;
@@ -56,6 +57,13 @@ const CHECKS: &[Check] = &[
         arguments: &["--encryption-provider-config={folder}/encryption.yaml"],
         files: &[("encryption.yaml", encryption::FIRST)],
         run: |stack| Box::pin(encryption::run(stack)),
+    },
+    Check {
+        name: "requests",
+        store: Store::Corten,
+        arguments: &["--authentication-config={folder}/authentication.yaml"],
+        files: &[("authentication.yaml", requests::AUTHENTICATION)],
+        run: |stack| Box::pin(requests::run(stack)),
     },
 ];
 

@@ -139,6 +139,11 @@ impl Stack {
         Ok(daemon::tls::client_config(&self.path("ca.crt"), Some((&certificate, &key)))?)
     }
 
+    /// TLS without a certificate.
+    pub fn tls_of_nobody(&self) -> Result<Arc<rustls::ClientConfig>> {
+        Ok(daemon::tls::client_config(&self.path("ca.crt"), None)?)
+    }
+
     /// Asks the API server to end; how it ended.
     pub fn stop_api(&mut self) -> Result<std::process::ExitStatus> {
         let at = self.children.iter().position(|(name, _)| *name == "kube-apiserver");

@@ -1,16 +1,26 @@
 //! ResourceQuotas: what a namespace may have in sum. Usage is counted in the quota's own status, which every request that adds to it changes
 //! atomically before its object is stored; a controller sets it right again from time to time.
+//!
+//! A request is charged once, however often it is tried ([`Charges`]), and gets back what it was charged if it is refused after all. If nobody knows how it
+//! ended (the store did not answer, the client went away), the charge stands until the controller counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::quantity::Quantity;
 use serde_json::{Value, json};
 
 use super::pod_resources::{Amounts, amounts};
 use super::quota_usage::{in_scope, of, unstated};
-use super::{AdmissionRequest, Operation, Plugin, Verdict, all};
+use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::errors::ApiError;
 use crate::registry::Context;
 use crate::registry::strategy::tree::{at, object, set, str_at};
-use crate::storage::Preconditions;
+use crate::server::State;
+use crate::storage::{Preconditions, Stored, Swap};
+
+/// What a request has added to quotas so far, by namespace and name of the quota.
+pub type Charges = BTreeMap<(String, String), Amounts>;
 
 /// The plugin.
 pub struct ResourceQuota;
@@ -21,15 +31,7 @@ impl Plugin for ResourceQuota {
     }
 
     fn validate<'a>(&'a self, cx: &'a Context<'_>, request: &'a AdmissionRequest<'_>) -> Verdict<'a> {
-        Box::pin(async move {
-            if !counts(request) {
-                return Ok(());
-            }
-            for quota in all(cx, "", "resourcequotas", request.namespace).await? {
-                charge(cx, request, &quota).await?;
-            }
-            Ok(())
-        })
+        Box::pin(async move { if counts(request) { charge(cx, request).await } else { Ok(()) } })
     }
 }
 
@@ -104,31 +106,105 @@ pub fn spend(quota: &Value, delta: &Amounts) -> Result<Value, String> {
     Ok(changed)
 }
 
-async fn charge(cx: &Context<'_>, request: &AdmissionRequest<'_>, quota: &Value) -> Result<(), ApiError> {
-    let row = request.resource;
-    if !in_scope(quota, row.group, row.plural, request.object) && request.old.is_none() {
-        return Ok(());
-    }
-    let name = str_at(quota, &["metadata", "name"]);
-    if row.group.is_empty() && row.plural == "pods" {
-        let hard = amounts(at(quota, &["status", "hard"]));
-        if let Some(why) = unstated(&hard, request.object) {
-            return Err(request.forbidden(&format!("failed quota: {name}: {why}")));
+/// Charges every quota of the namespace, or none: all are asked before the first is written, and those that somebody else wrote meanwhile are asked again.
+async fn charge(cx: &Context<'_>, request: &AdmissionRequest<'_>) -> Result<(), ApiError> {
+    let Some(row) = cx.state.resource("", "v1", "resourcequotas") else { return Ok(()) };
+    let storage = &cx.state.storage;
+    let cache = storage.cache(row);
+    cache.synced().await;
+    let (mut pending, _) = cache.snapshot(&format!("{}/", request.namespace));
+    let mut cached = true;
+    while !pending.is_empty() {
+        let changes = match changes(cx, request, &pending) {
+            Ok(changes) => changes,
+            // What the cache has may be out of date.
+            Err(_) if cached => {
+                pending = newest(cx, &pending).await?;
+                cached = false;
+                continue;
+            }
+            Err(why) => return Err(request.forbidden(&why)),
+        };
+        pending = Vec::new();
+        for (stored, delta, changed) in changes {
+            if cx.dry_run {
+                continue;
+            }
+            match storage.swap(row, changed, stored.revision).await? {
+                Swap::Done(_) => {
+                    let mut charges = cx.charges.lock();
+                    let charged = charges.entry((stored.namespace.clone(), stored.name.clone())).or_default();
+                    *charged = sum(charged, &delta, Quantity::add);
+                }
+                // A quota that has just gone limits nothing.
+                Swap::Lost(found) => pending.extend(found),
+            }
         }
     }
-    if added(request, quota).is_empty() {
-        return Ok(());
+    Ok(())
+}
+
+async fn newest(cx: &Context<'_>, quotas: &[Arc<Stored>]) -> Result<Vec<Arc<Stored>>, ApiError> {
+    let Some(row) = cx.state.resource("", "v1", "resourcequotas") else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for quota in quotas {
+        found.extend(cx.state.storage.get(row, &quota.namespace, &quota.name).await?);
     }
-    if cx.dry_run {
-        return spend(quota, &added(request, quota)).map(|_| ()).map_err(|why| request.forbidden(&why));
+    Ok(found)
+}
+
+/// A quota, what is added to it, and what it is then.
+type Change = (Arc<Stored>, Amounts, Value);
+
+fn changes(cx: &Context<'_>, request: &AdmissionRequest<'_>, quotas: &[Arc<Stored>]) -> Result<Vec<Change>, String> {
+    let mut changes = Vec::new();
+    for stored in quotas {
+        let charged = cx.charges.lock().get(&(stored.namespace.clone(), stored.name.clone())).cloned();
+        let quota = stored.object();
+        let delta = due(request, &quota, &charged.unwrap_or_default())?;
+        if !delta.is_empty() {
+            let changed = spend(&quota, &delta)?;
+            changes.push((stored.clone(), delta, changed));
+        }
     }
-    let Some(quotas) = cx.state.resource("", "v1", "resourcequotas") else { return Ok(()) };
-    let change = |current: Value| spend(&current, &added(request, &current)).map_err(|why| request.forbidden(&why));
-    let none = Preconditions::default();
-    match cx.state.storage.guaranteed_update(quotas, request.namespace, name, &none, change).await {
-        // A quota that has just gone limits nothing.
-        Err(error) if error.reason() == "NotFound" => Ok(()),
-        result => result.map(|_| ()),
+    Ok(changes)
+}
+
+/// What the request still owes: less what it was charged when it was tried before.
+fn due(request: &AdmissionRequest<'_>, quota: &Value, charged: &Amounts) -> Result<Amounts, String> {
+    let row = request.resource;
+    let hard = amounts(at(quota, &["status", "hard"]));
+    if row.group.is_empty()
+        && row.plural == "pods"
+        && in_scope(quota, row.group, row.plural, request.object)
+        && let Some(why) = unstated(&hard, request.object)
+    {
+        return Err(format!("failed quota: {}: {why}", str_at(quota, &["metadata", "name"])));
+    }
+    let mut delta = sum(&added(request, quota), charged, Quantity::sub);
+    delta.retain(|name, amount| hard.contains_key(name) && amount.sign() != 0);
+    Ok(delta)
+}
+
+fn sum(left: &Amounts, right: &Amounts, combine: impl Fn(Quantity, Quantity) -> Quantity) -> Amounts {
+    let mut sum = left.clone();
+    for (name, amount) in right {
+        let have = sum.remove(name).unwrap_or(Quantity::from_value(0));
+        sum.insert(name.clone(), combine(have, *amount));
+    }
+    sum
+}
+
+/// Gives back what a refused request was charged.
+pub async fn refund(state: &State, charges: Charges) {
+    let Some(row) = state.resource("", "v1", "resourcequotas") else { return };
+    for ((namespace, name), charged) in charges {
+        let back = sum(&Amounts::new(), &charged, Quantity::sub);
+        let change = |quota: Value| Ok(spend(&quota, &back).unwrap_or(quota));
+        let written = state.storage.guaranteed_update(row, &namespace, &name, &Preconditions::default(), change).await;
+        if let Err(error) = written {
+            tracing::warn!(namespace, name, %error, "a quota keeps the usage of a refused request until it is counted");
+        }
     }
 }
 
@@ -162,6 +238,38 @@ mod tests {
         let fresh = quota(json!({"pods": "2"}), json!({}));
         let only = Amounts::from([("pods".to_owned(), Quantity::from_value(1))]);
         assert_eq!(spend(&fresh, &only).expect_err("unknown"), "status unknown for quota: q, resources: pods");
+    }
+
+    #[test]
+    fn a_request_is_charged_once() {
+        let q = quota(
+            json!({"services.nodeports": "5", "services": "5"}),
+            json!({"services.nodeports": "2", "services": "1"}),
+        );
+        let service = |ports: usize| json!({"spec": {"type": "NodePort", "ports": vec![json!({"port": 1}); ports]}});
+        let (old, mut new) = (service(2), service(4));
+        let resource = crate::registry::lookup("", "v1", "services").expect("in the table");
+        let mut request = AdmissionRequest {
+            operation: Operation::Update,
+            resource,
+            subresource: None,
+            namespace: "n",
+            name: "s",
+            object: &mut new,
+            old: Some(&old),
+        };
+        let shown = |delta: Amounts| delta.iter().map(|(n, q)| format!("{n}={q}")).collect::<Vec<_>>();
+        let first = due(&request, &q, &Amounts::new()).expect("known");
+        assert_eq!(shown(first.clone()), ["services.nodeports=2"]);
+        assert!(due(&request, &q, &first).expect("known").is_empty(), "the same again");
+        let meanwhile = service(3);
+        request.old = Some(&meanwhile);
+        let less = due(&request, &q, &first).expect("known");
+        assert_eq!(shown(less.clone()), ["services.nodeports=-1"], "another write has come between");
+        let spent = spend(&spend(&q, &first).expect("fits"), &less).expect("gives back");
+        assert_eq!(spent["status"]["used"], json!({"services.nodeports": "3", "services": "1"}));
+        let back = sum(&Amounts::new(), &sum(&first, &less, Quantity::add), Quantity::sub);
+        assert_eq!(spend(&spent, &back).expect("gives back")["status"], q["status"], "a refused request costs nothing");
     }
 
     #[test]

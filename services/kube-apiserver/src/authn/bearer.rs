@@ -34,8 +34,8 @@ pub async fn verify(state: &State, token: &str, audiences: &[String]) -> Result<
     if let Some((id, secret)) = bootstrap_token::parse(token).filter(|_| state.config.enable_bootstrap_token_auth) {
         return Ok((bootstrap(state, id, secret).await?, here()?));
     }
-    if let Some(oidc) = state.oidc.as_ref().filter(|oidc| oidc.is_of(token)) {
-        return Ok((oidc.verify(token).await?, here()?));
+    if let Some(provider) = state.outside.provider(token) {
+        return Ok((provider.verify(token).await?, here()?));
     }
     let verified = state.tokens.verify(token, audiences)?;
     still_bound(state, &verified).await?;

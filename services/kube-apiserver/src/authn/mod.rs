@@ -3,12 +3,14 @@
 
 pub mod bearer;
 pub mod bootstrap_token;
+pub mod file;
 pub mod front_proxy;
 pub mod impersonate;
 pub mod oidc;
+pub mod outside;
 pub mod x509;
 
-pub use oidc::Oidc;
+pub use outside::Outside;
 
 use crate::server::State;
 use crate::server::listener::Peer;

@@ -14,6 +14,7 @@ use futures_util::{StreamExt, TryFutureExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::admission::quota::Charges;
 use crate::authn::UserInfo;
 use crate::errors::ApiError;
 use crate::registry::{Context, Resource, alloc, generic, lookup};
@@ -57,12 +58,19 @@ pub struct Writer<'a> {
     user: UserInfo,
     now: String,
     warnings: Mutex<Vec<String>>,
+    charges: Mutex<Charges>,
 }
 
 impl<'a> Writer<'a> {
     /// Writes of this moment.
     pub fn new(state: &'a State) -> Self {
-        Self { state, user: UserInfo::loopback(), now: time::now_rfc3339(), warnings: Mutex::default() }
+        Self {
+            state,
+            user: UserInfo::loopback(),
+            now: time::now_rfc3339(),
+            warnings: Mutex::default(),
+            charges: Mutex::default(),
+        }
     }
 
     /// The moment.
@@ -71,8 +79,8 @@ impl<'a> Writer<'a> {
     }
 
     fn context(&self) -> Context<'_> {
-        let (user, state, warnings) = (&self.user, self.state, &self.warnings);
-        Context { user, now: self.now.clone(), dry_run: false, state, warnings }
+        let (user, state, warnings, charges) = (&self.user, self.state, &self.warnings, &self.charges);
+        Context { user, now: self.now.clone(), dry_run: false, state, warnings, charges }
     }
 
     fn row(group: &str, plural: &str) -> Result<&'static Resource, ApiError> {

@@ -10,7 +10,7 @@ use crate::server::body::Response;
 use crate::server::handler::Call;
 use crate::server::query::Query;
 use crate::storage::selection::Selection;
-use crate::storage::{StoreError, Stored};
+use crate::storage::{self, StoreError, Stored};
 use std::sync::Arc;
 
 /// The most entries one read of the store asks for.
@@ -125,6 +125,14 @@ pub async fn read(
             let page = from_store(call, target, options, &token.start, revision).await;
             page.map_err(|e| if e.code() == 410 { pages::expired(token) } else { e })
         }
+        // Upstream, too, lets only plain pages past a cache that is not filled: they show which object is to blame if it cannot be.
+        (None, At::Newest | At::NotOlder(_))
+            if options.limit > 0
+                && options.selection.is_everything()
+                && !call.state.storage.cache(target.res).is_ready() =>
+        {
+            from_store(call, target, options, "", 0).await
+        }
         (None, At::Exact(revision)) => from_store(call, target, options, "", revision).await,
         (None, at) => from_cache(call, target, options, at).await,
     }
@@ -222,7 +230,8 @@ async fn from_store(
         total.get_or_insert(read.count);
         let mut full = false;
         for entry in &read.entries {
-            let object = call.state.storage.opened(target.res, entry).await?;
+            let opened = call.state.storage.opened(target.res, entry).await;
+            let object = opened.map_err(|error| ApiError::internal(storage::unreadable(entry, &error)))?;
             let matches = options.selection.matches(&object);
             if !page.offer(|| relative(target, &object), object.clone(), matches) {
                 full = true;

@@ -1,11 +1,11 @@
 //! Field ownership as requests carry it: who the manager is, what a path can change, and the answers to conflicts.
 
 use crate::errors::{ApiError, FieldError};
-use crate::registry::{Resource, group_resource};
+use crate::registry::{Resource, group_resource, table};
 use crate::server::handler::Call;
-use apimachinery::managed::{self, ApplyError, Scope, Writer};
+use apimachinery::managed::{self, ApplyError, Scope, Versions, Writer};
 use apimachinery::meta;
-use apimachinery::schema::builtin;
+use apimachinery::schema::{TypeRef, builtin};
 use serde_json::Value;
 
 /// As upstream, in bytes.
@@ -75,6 +75,31 @@ fn scope(res: &Resource, sub: Option<&str>) -> Scope<'static> {
     }
 }
 
+/// The rows that show the same stored objects.
+#[derive(Debug)]
+struct Rows<'a>(&'a Resource);
+
+impl Rows<'_> {
+    fn row(&self, api_version: &str) -> Option<&'static Resource> {
+        let alike = |row: &&Resource| row.storage == self.0.storage && row.kind == self.0.kind;
+        table().iter().filter(alike).find(|row| row.api_version() == api_version)
+    }
+}
+
+impl Versions for Rows<'_> {
+    fn ty(&self, api_version: &str) -> Option<TypeRef<'_>> {
+        let row = self.row(api_version)?;
+        builtin().kind(row.group, row.version, row.kind)
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
+        let (from, to) = (self.row(from)?, self.row(to)?);
+        let mut converted = from.strategy.converted(object).unwrap_or_else(|| object.clone());
+        to.strategy.served_form(&mut converted);
+        Some(converted)
+    }
+}
+
 fn with_writer<T>(
     call: &Call,
     res: &Resource,
@@ -86,6 +111,7 @@ fn with_writer<T>(
     let api_version = res.api_version();
     let writer = Writer {
         ty,
+        versions: &Rows(res),
         manager,
         api_version: &api_version,
         subresource: sub.unwrap_or_default(),
@@ -129,4 +155,68 @@ fn conflict(error: &ApplyError) -> ApiError {
     conflicts.iter().fold(ApiError::new(409, "Conflict", error.to_string()), |answer, conflict| {
         answer.with_cause("FieldManagerConflict", format!("conflict with {}", conflict.manager), conflict.field.clone())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::lookup;
+    use serde_json::json;
+
+    fn apply_as(manager: &str, version: &str, live: &Value, spec: Value, force: bool) -> Result<Value, ApplyError> {
+        let res = lookup("autoscaling", version, "horizontalpodautoscalers").expect("in the table");
+        let versions = Rows(res);
+        let api_version = res.api_version();
+        let writer = Writer {
+            ty: versions.ty(&api_version).expect("a type"),
+            versions: &versions,
+            manager,
+            api_version: &api_version,
+            subresource: "",
+            now: "2026-01-01T00:00:00Z",
+            scope: Scope::Except(&["status"]),
+        };
+        let config = json!({"apiVersion": api_version, "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": spec});
+        let live = versions.convert(live, "autoscaling/v2", &api_version).expect("served");
+        let live = if live["metadata"].get("uid").is_some() { live } else { json!({}) };
+        let mut new = managed::apply(&writer, &live, &config, force)?;
+        new["metadata"]["uid"] = json!("u");
+        Ok(versions.convert(&new, &api_version, "autoscaling/v2").expect("stored"))
+    }
+
+    fn cpu(percent: i64) -> Value {
+        json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}})
+    }
+
+    #[test]
+    fn managers_speak_different_versions() {
+        let target = json!({"kind": "Deployment", "name": "d"});
+        let v1 = |percent: i64| json!({"maxReplicas": 5, "scaleTargetRef": target, "targetCPUUtilizationPercentage": percent});
+        let v2 = |percent: i64| json!({"maxReplicas": 5, "scaleTargetRef": target, "metrics": [cpu(percent)]});
+        let live = apply_as("old", "v1", &json!({}), v1(50), false).expect("created");
+        assert_eq!(live["spec"]["metrics"], json!([cpu(50)]));
+        let shared = apply_as("new", "v2", &live, v2(50), false).expect("they agree");
+        let versions = |object: &Value| {
+            let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+            entries.iter().map(|e| format!("{} {}", e["manager"], e["apiVersion"])).collect::<Vec<_>>()
+        };
+        assert_eq!(versions(&shared), ["\"new\" \"autoscaling/v2\"", "\"old\" \"autoscaling/v1\""]);
+        let error = apply_as("new", "v2", &live, v2(60), false).expect_err("another's field").to_string();
+        assert_eq!(error, "Apply failed with 1 conflict: conflict with \"old\": .spec.targetCPUUtilizationPercentage");
+        let forced = apply_as("new", "v2", &live, v2(60), true).expect("by force");
+        let error = apply_as("old", "v1", &forced, v1(50), false).expect_err("it has changed hands").to_string();
+        assert_eq!(error, "Apply failed with 1 conflict: conflict with \"new\": .spec.metrics");
+        // What a manager applied in one version it gives up in the other.
+        let only =
+            json!({"maxReplicas": 5, "minReplicas": 2, "scaleTargetRef": target, "targetCPUUtilizationPercentage": 50});
+        let live = apply_as("one", "v1", &json!({}), only, false).expect("created");
+        let moved = apply_as("one", "v2", &live, v2(50), false).expect("in the other version");
+        assert_eq!((moved["spec"].get("minReplicas"), versions(&moved).len()), (None, 1));
+        assert_eq!(moved["spec"]["metrics"], json!([cpu(50)]));
+        // A version that is served no longer takes its owners along.
+        let mut stale = live;
+        stale["metadata"]["managedFields"][0]["apiVersion"] = json!("autoscaling/v2beta2");
+        let taken = apply_as("two", "v2", &stale, v2(70), false).expect("nobody is left to object");
+        assert_eq!(versions(&taken), ["\"two\" \"autoscaling/v2\""]);
+    }
 }

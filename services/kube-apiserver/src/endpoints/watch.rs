@@ -7,6 +7,7 @@ use super::list::ListOptions;
 use super::read::invalid_version;
 use super::watch_socket;
 use crate::errors::{ApiError, FieldError};
+use crate::flowcontrol::watchers::Watching;
 use crate::protobuf;
 use crate::server::body::{self, Request, Response, StreamError};
 use crate::server::handler::Call;
@@ -120,10 +121,16 @@ pub async fn watch(call: Call, target: Target, request: Request) -> Result<Respo
     let cacher = call.state.storage.cache(target.res);
     let changed = cacher.subscribe();
     let prefix = if target.namespace.is_empty() { String::new() } else { format!("{}/", target.namespace) };
-    let (initial, reached, place) = begin(&cacher, &prefix, options.from).await?;
+    let (initial, reached, start) = begin(&cacher, &prefix, options.from).await?;
     call.state.metrics.watches.fetch_add(1, Ordering::Relaxed);
     let now = Instant::now();
+    // Kubelets look at the pods of their own node: as upstream counts, no write is charged for them.
+    let counted = options.selection.exact("spec.nodeName").is_none();
+    let name = if target.name.is_empty() { options.selection.single_name().unwrap_or_default() } else { &target.name };
+    let place = (target.res.group, target.res.plural);
+    let watching = counted.then(|| call.state.watchers.begin(place, &target.namespace, name));
     let mut watcher = Watcher {
+        _watching: watching,
         form: accepted.form,
         encoding,
         bookmark_at: options.bookmarks.then(|| next_bookmark(now, now + options.limit)),
@@ -137,7 +144,7 @@ pub async fn watch(call: Call, target: Target, request: Request) -> Result<Respo
         target,
         cacher,
         changed,
-        place,
+        place: start,
         reached,
     };
     watcher.narrow();
@@ -185,6 +192,7 @@ fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
 }
 
 struct Watcher {
+    _watching: Option<Watching>,
     call: Call,
     target: Target,
     cacher: Arc<Cacher>,

@@ -6,8 +6,9 @@
 //! This file is the thin layer: locks, the clock, and futures that wait. A request that finds a free seat costs one lock and no allocation
 //! but that of its hand of queues.
 //!
-//! Watches hold their seats until their initial events are gathered, other long-running requests need none, as upstream has it. Not done:
-//! the extra time upstream charges writes for the watchers they wake, since an event is encoded once for all of them.
+//! Watches hold their seats until their initial events are gathered, other long-running requests need none, as upstream has it. A write that wakes
+//! many watchers keeps its seats for a while after it has been answered ([`width`](Work)); [`watchers`] counts them, [`retry`] tells the refused when to
+//! come again.
 
 pub mod classify;
 pub mod defaults;
@@ -15,7 +16,9 @@ pub mod inflight;
 pub mod keeper;
 pub mod metrics;
 pub mod queues;
+mod retry;
 pub mod shares;
+pub mod watchers;
 mod width;
 
 #[cfg(test)]
@@ -37,12 +40,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-pub use width::width;
+pub use width::{Stored, Width, Work};
 
 /// How long a request waits for a seat: a quarter of the time all of it may take.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// After how many seconds a refused client should come again.
-pub const RETRY_AFTER: u32 = 1;
+/// Refusals are counted from a moment so long before the start that the first ones already count.
+const RETRY_BASE: u64 = 60;
 /// Which FlowSchema and which level a request was assigned to, by uid.
 const HEADERS: [&str; 2] = ["x-kubernetes-pf-flowschema-uid", "x-kubernetes-pf-prioritylevel-uid"];
 
@@ -88,14 +91,14 @@ impl Admission {
         &self,
         user: &UserInfo,
         a: &Attributes,
-        seats: u32,
+        work: Work,
         class: &mut Option<Arc<Class>>,
     ) -> Result<Seat, Reason> {
         match self {
             Self::Fair(control) => match control.classify(user, a) {
                 Some(found) => {
                     *class = Some(found.clone());
-                    found.enter(user, a, seats).await.map(Seat::Fair)
+                    found.enter(user, a, work).await.map(Seat::Fair)
                 }
                 // Only who is neither authenticated nor anonymous, and so has no rights anyway.
                 None => Err(Reason::ConcurrencyLimit),
@@ -135,6 +138,7 @@ struct Planned {
 /// One priority level's seats. It outlives its configuration while requests hold some.
 struct Level {
     name: String,
+    refusals: Mutex<retry::Refusals>,
     state: Mutex<Queues<Token>>,
     demand: Mutex<LevelDemand>,
 }
@@ -160,12 +164,16 @@ pub struct Class {
 /// The seats of a request that runs; given back when dropped.
 pub struct Ticket {
     class: Arc<Class>,
-    grant: Grant,
+    /// Taken when it is given back.
+    grant: Option<Grant>,
+    /// How long it is kept when the request has ended.
+    after: Duration,
 }
 
 /// What a waiting request is known by.
 struct Token {
     class: Arc<Class>,
+    after: Duration,
     send: oneshot::Sender<Ticket>,
 }
 
@@ -225,6 +233,7 @@ impl FlowControl {
             Some(planned) => planned.level.clone(),
             None => Arc::new(Level {
                 name: name.to_owned(),
+                refusals: Mutex::default(),
                 state: Mutex::new(Queues::new(shape, limit)),
                 demand: Mutex::default(),
             }),
@@ -259,28 +268,33 @@ impl FlowControl {
 }
 
 impl Class {
-    /// Waits for `seats` seats.
-    pub async fn enter(self: Arc<Self>, user: &UserInfo, a: &Attributes, seats: u32) -> Result<Ticket, Reason> {
+    /// Waits for as many seats as the work takes.
+    pub async fn enter(self: Arc<Self>, user: &UserInfo, a: &Attributes, work: Work) -> Result<Ticket, Reason> {
         let flow = self.schema.flow(user, a);
-        let seats = seats.clamp(1, self.widest);
+        let Width { seats, after } = work.width(self.widest);
         let (class, mut ticket) = (self.clone(), None);
         let token = || {
             let (send, receive) = oneshot::channel();
             ticket = Some(receive);
-            Token { class, send }
+            Token { class, after, send }
         };
         let arrival = self.level.state.lock().arrive(self.begun.elapsed(), flow, seats, token);
         let result = match (arrival, ticket) {
-            (Arrival::Run(grant), _) => Ok(Ticket { class: self.clone(), grant }),
+            (Arrival::Run(grant), _) => Ok(Ticket { class: self.clone(), grant: Some(grant), after }),
             (Arrival::Wait(place), Some(ticket)) => Waiting { class: self.clone(), place, ticket }.wait().await,
             (Arrival::Wait(_), None) => Err(Reason::Cancelled),
             (Arrival::Refuse(reason), _) => Err(reason),
         };
         match &result {
-            Ok(ticket) => self.counts.dispatched(ticket.grant.seats()),
+            Ok(ticket) => self.counts.dispatched(ticket.grant.as_ref().map_or(0, Grant::seats)),
             Err(reason) => self.counts.rejected(*reason),
         }
         result
+    }
+
+    /// Notes a refusal; after how many seconds the client should come again.
+    pub fn refused(&self) -> u32 {
+        self.level.refusals.lock().add(self.begun.elapsed().as_secs() + RETRY_BASE)
     }
 
     /// Tells the client how it was classified; not by name, which might tell more than it should.
@@ -318,16 +332,30 @@ impl Drop for Waiting {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.class.counts.finished(self.grant.seats());
-        let started = self.class.level.state.lock().finish(self.class.begun.elapsed(), &self.grant);
-        hand_over(started);
+        let Some(grant) = self.grant.take() else { return };
+        self.class.counts.finished(grant.seats());
+        let (class, after) = (self.class.clone(), self.after);
+        let give_back = move || {
+            let started = class.level.state.lock().finish(class.begun.elapsed(), &grant);
+            hand_over(started);
+        };
+        if after.is_zero() {
+            return give_back();
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            give_back();
+        });
     }
 }
 
 /// Wakes those who may run. The ticket of one who has just left comes back and is dropped, which starts the next.
 fn hand_over(started: Vec<(Token, Grant)>) {
-    for (Token { class, send }, grant) in started {
-        drop(send.send(Ticket { class, grant }));
+    for (Token { class, after, send }, grant) in started {
+        // Who has left did nothing that anybody is told of.
+        if let Err(mut ticket) = send.send(Ticket { class, grant: Some(grant), after }) {
+            ticket.after = Duration::ZERO;
+        }
     }
 }
 

@@ -24,14 +24,14 @@ async fn a_full_level_makes_others_wait_and_frees_itself() {
     let class = control.classify(&user("joe"), &a).expect("global-default");
     assert_eq!((class.schema.name.as_str(), class.level.name.as_str()), ("global-default", "global-default"));
     class.level.state.lock().resize(Duration::ZERO, 1);
-    let first = class.clone().enter(&user("joe"), &a, 1).await.expect("free");
+    let first = class.clone().enter(&user("joe"), &a, Work::Plain).await.expect("free");
     let second = tokio::spawn({
         let (class, a) = (class.clone(), a.clone());
-        async move { class.enter(&user("jane"), &a, 1).await.map(drop) }
+        async move { class.enter(&user("jane"), &a, Work::Plain).await.map(drop) }
     });
     let third = tokio::spawn({
         let (class, a) = (class.clone(), a.clone());
-        async move { class.enter(&user("jim"), &a, 1).await.map(drop) }
+        async move { class.enter(&user("jim"), &a, Work::Plain).await.map(drop) }
     });
     tokio::task::yield_now().await;
     assert_eq!(class.level.state.lock().waiting(), 2);
@@ -50,8 +50,8 @@ async fn nobody_waits_for_ever() {
     let a = attributes("get");
     let class = control.classify(&user("joe"), &a).expect("global-default");
     class.level.state.lock().resize(Duration::ZERO, 1);
-    let _held = class.clone().enter(&user("joe"), &a, 1).await.expect("free");
-    assert_eq!(class.clone().enter(&user("joe"), &a, 1).await.map(drop), Err(Reason::TimeOut));
+    let _held = class.clone().enter(&user("joe"), &a, Work::Plain).await.expect("free");
+    assert_eq!(class.clone().enter(&user("joe"), &a, Work::Plain).await.map(drop), Err(Reason::TimeOut));
     let mut text = String::new();
     metrics::text(&mut text, &control);
     let labels = "flow_schema=\"global-default\",priority_level=\"global-default\"";
@@ -64,6 +64,21 @@ async fn nobody_waits_for_ever() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_write_keeps_its_seats_while_watchers_are_told() {
+    let control = FlowControl::new(600);
+    let a = attributes("update");
+    let class = control.classify(&user("joe"), &a).expect("global-default");
+    let used = || class.level.state.lock().used();
+    let ticket = class.clone().enter(&user("joe"), &a, Work::Write(40)).await.expect("free");
+    assert_eq!(used(), 4);
+    drop(ticket);
+    assert_eq!(used(), 4, "the answer is out, the events are not");
+    tokio::time::sleep(Duration::from_millis(6)).await;
+    assert_eq!(used(), 0);
+    assert_eq!(class.refused(), 1);
+}
+
 #[tokio::test]
 async fn exempt_requests_never_wait() {
     let control = FlowControl::new(1);
@@ -72,7 +87,7 @@ async fn exempt_requests_never_wait() {
     let class = control.classify(&root, &a).expect("exempt");
     let mut tickets = Vec::new();
     for _ in 0..1000 {
-        tickets.push(class.clone().enter(&root, &a, 10).await.expect("exempt"));
+        tickets.push(class.clone().enter(&root, &a, Work::Write(100)).await.expect("exempt"));
     }
     assert_eq!(class.level.state.lock().running(), 1000);
 }

@@ -132,7 +132,7 @@ fn schema(out: &mut Writer, schema_: &Value) {
 }
 
 /// What begins with `x-`, as YAML, of which JSON is a part.
-fn extensions(out: &mut Writer, number: u32, object: &Value) {
+pub(super) fn extensions(out: &mut Writer, number: u32, object: &Value) {
     each(object, |name, value| {
         if name.starts_with("x-") {
             named(out, number, name, |out| any(out, value));
@@ -140,42 +140,42 @@ fn extensions(out: &mut Writer, number: u32, object: &Value) {
     });
 }
 
-fn any(out: &mut Writer, value: &Value) {
+pub(super) fn any(out: &mut Writer, value: &Value) {
     out.bytes(2, value.to_string().as_bytes());
 }
 
-fn text(out: &mut Writer, number: u32, value: &Value) {
+pub(super) fn text(out: &mut Writer, number: u32, value: &Value) {
     if let Some(text) = value.as_str() {
         out.bytes(number, text.as_bytes());
     }
 }
 
-fn texts(out: &mut Writer, number: u32, list: &Value) {
+pub(super) fn texts(out: &mut Writer, number: u32, list: &Value) {
     items(list).for_each(|item| text(out, number, item));
 }
 
-fn flag(out: &mut Writer, number: u32, value: &Value) {
+pub(super) fn flag(out: &mut Writer, number: u32, value: &Value) {
     if value == &Value::Bool(true) {
         out.varint(number, 1);
     }
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-fn each(map: &Value, mut act: impl FnMut(&str, &Value)) {
+pub(super) fn each(map: &Value, mut act: impl FnMut(&str, &Value)) {
     map.as_object().into_iter().flat_map(Map::iter).for_each(|(key, value)| act(key, value));
 }
 
-fn nested(out: &mut Writer, number: u32, fill: impl FnOnce(&mut Writer)) {
+pub(super) fn nested(out: &mut Writer, number: u32, fill: impl FnOnce(&mut Writer)) {
     let mut below = Writer::default();
     fill(&mut below);
     out.bytes(number, below.as_slice());
 }
 
 /// An entry of a map: name and value.
-fn named(out: &mut Writer, number: u32, name: &str, fill: impl FnOnce(&mut Writer)) {
+pub(super) fn named(out: &mut Writer, number: u32, name: &str, fill: impl FnOnce(&mut Writer)) {
     nested(out, number, |out| {
         out.bytes(1, name.as_bytes());
         nested(out, 2, fill);

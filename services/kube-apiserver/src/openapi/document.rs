@@ -24,6 +24,11 @@ impl Document {
             let _ = write!(text, "{byte:02X}");
             text
         });
+        Self::with_hash(bytes, hash)
+    }
+
+    /// Another form of a document that has this hash.
+    pub(super) fn with_hash(bytes: Bytes, hash: String) -> Self {
         Self { bytes, hash, packed: OnceLock::new() }
     }
 

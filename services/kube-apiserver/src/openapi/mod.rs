@@ -4,6 +4,7 @@
 //! [`paths`] turns rows into operations, [`definitions`] types into schemas; the two versions of OpenAPI differ only in their [`Dialect`].
 
 pub mod binary;
+pub mod binary3;
 mod definitions;
 mod dialect;
 mod document;
@@ -95,6 +96,19 @@ fn v3_documents() -> &'static BTreeMap<String, Document> {
         documents.into_iter().map(|(name, document)| (name, serialise(&document))).collect()
     });
     &DOCUMENTS
+}
+
+/// As [`v3`], as protobuf; it goes by the hash of the text.
+pub fn v3_binary(group_version: &str) -> Option<&'static Document> {
+    static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
+        let documents = openapi(builtin(), &rows()).into_iter();
+        let binary = |(name, document): (String, Value)| {
+            let hash = v3(&name).map(|text| text.hash.clone()).unwrap_or_default();
+            (name, Document::with_hash(binary3::document(&document).into(), hash))
+        };
+        documents.map(binary).collect()
+    });
+    DOCUMENTS.get(group_version)
 }
 
 fn serialise(document: &Value) -> Document {

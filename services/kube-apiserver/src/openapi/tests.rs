@@ -120,6 +120,24 @@ fn v2_is_closed_and_has_the_operations() {
 }
 
 #[test]
+fn what_all_objects_have_is_described() {
+    let documents = openapi(builtin(), &sample());
+    let schemas = &documents["apis/apps/v1"]["components"]["schemas"];
+    let deployment = &schemas["io.k8s.api.apps.v1.Deployment"]["properties"];
+    for field in ["apiVersion", "kind", "metadata", "spec", "status"] {
+        assert!(deployment[field]["description"].is_string(), "{field}");
+    }
+    // A description does not stand beside a reference, where it would not count.
+    assert!(deployment["spec"].get("$ref").is_none() && deployment["spec"]["allOf"].is_array());
+    let metadata = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]["properties"];
+    for (field, one) in metadata.as_object().expect("fields") {
+        assert!(one["description"].is_string() || field == "selfLink", "{field}");
+    }
+    let v2 = swagger(builtin(), &sample());
+    assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["description"].is_string());
+}
+
+#[test]
 fn the_index_names_every_document_by_its_hash() {
     let documents = BTreeMap::from([("apis/apps/v1".to_string(), Document::new(Bytes::from_static(b"{}")))]);
     let hash = "44136FA355B3678A1146AD16F7E8649E94FB4FC21FE77E8310C060F61CAAFF8A";

@@ -1,5 +1,6 @@
 //! What an API resource is: a row of data ([`Resource`]) plus what differs from the generic path ([`Strategy`]).
 
+use crate::admission::quota::Charges;
 use crate::authn::UserInfo;
 use crate::errors::{ApiError, FieldError};
 use crate::server::State;
@@ -161,6 +162,8 @@ pub struct Context<'a> {
     pub state: &'a State,
     /// What the client is told besides the answer, as Warning headers.
     pub warnings: &'a Mutex<Vec<String>>,
+    /// What the request has cost so far.
+    pub charges: &'a Mutex<Charges>,
 }
 
 impl Context<'_> {
@@ -226,6 +229,11 @@ pub trait Strategy: Sync + Send {
 
     /// Runs once a change is in the store: release what the old state held and the new one does not.
     fn after_update(&self, _cx: &Context<'_>, _new: &Stored, _old: &Value) {}
+
+    /// The object in the stored version and no more, for a version that is served but not stored; `None`: as it is.
+    fn converted(&self, _obj: &Value) -> Option<Value> {
+        None
+    }
 
     /// The object as it is stored, for a version that is served but not stored; `None`: as it is.
     fn stored_form(&self, _obj: &Value) -> Option<Value> {

@@ -8,12 +8,13 @@ use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::{Shared, respond, routes};
+use crate::admission::quota::{self, Charges};
 use crate::audit::{Asked, Record};
 use crate::authn::{self, UserInfo, front_proxy, impersonate};
 use crate::authz::{self, Attributes, Decision};
 use crate::endpoints;
 use crate::errors::ApiError;
-use crate::flowcontrol::{self, Class, Seat};
+use crate::flowcontrol::{self, Class, Seat, Work};
 use crate::registry::{Context, lookup};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method};
@@ -52,6 +53,8 @@ pub struct Call {
     pub audit: Option<Arc<Record>>,
     /// What admission tells the client besides the answer.
     pub warnings: Mutex<Vec<String>>,
+    /// What quotas were charged for it; outlives it, as it is given back if the request fails.
+    pub charges: Arc<Mutex<Charges>>,
 }
 
 impl Call {
@@ -76,8 +79,8 @@ impl Call {
 
     /// What strategies and admission see.
     pub fn context(&self, dry_run: bool) -> Context<'_> {
-        let (user, state, warnings) = (&self.user, &self.state, &self.warnings);
-        Context { user, now: self.now.clone(), dry_run, state, warnings }
+        let (user, state, warnings, charges) = (&self.user, &self.state, &self.warnings, &*self.charges);
+        Context { user, now: self.now.clone(), dry_run, state, warnings, charges }
     }
 
     /// The request's attributes.
@@ -152,7 +155,7 @@ async fn chain(
     noted: &mut Noted,
 ) -> Result<Response, ApiError> {
     let path = request.uri().path().to_string();
-    let user = authenticate(&state, &peer, request.headers(), routes::is_public(&path)).await?;
+    let user = authenticate(&state, &peer, request.headers(), &path).await?;
     front_proxy::clear(request.headers_mut(), &state.config.front_proxy);
     let mut call = Call {
         peer: peer.address,
@@ -165,6 +168,7 @@ async fn chain(
         now: apimachinery::time::now_rfc3339(),
         audit: None,
         warnings: Mutex::default(),
+        charges: Arc::default(),
         state,
     };
     noted.record = follow(&call, &peer, id, request.uri());
@@ -178,7 +182,7 @@ async fn chain(
         }
         become_other(&mut call)?;
     }
-    let Ok(_seat) = seat(&call, &mut noted.class).await else { return Ok(too_many()) };
+    let Ok(_seat) = seat(&call, &mut noted.class).await else { return Ok(too_many(noted.class.as_ref())) };
     if !public {
         authorize(&call, &request)?;
     }
@@ -188,8 +192,16 @@ async fn chain(
     if call.is_long_running() {
         return endpoints::dispatch(call, request).await;
     }
+    let (state, charges) = (call.state.clone(), call.charges.clone());
     match tokio::time::timeout(LIMIT, endpoints::dispatch(call, request)).await {
-        Ok(result) => result,
+        Ok(result) => {
+            let refused = result.as_ref().is_err_and(|error| error.code() < 500);
+            let charges = std::mem::take(&mut *charges.lock());
+            if refused && !charges.is_empty() {
+                quota::refund(&state, charges).await;
+            }
+            result
+        }
         Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
     }
 }
@@ -200,23 +212,46 @@ async fn seat(call: &Call, class: &mut Option<Arc<Class>>) -> Result<Option<Seat
     if call.is_long_running() && a.verb != "watch" {
         return Ok(None);
     }
-    let listed = (a.verb == "list" && a.name.is_empty()).then(|| lookup(&a.group, &a.version, &a.resource)).flatten();
-    let stored = listed.and_then(|res| call.state.storage.size(res));
-    let seats = flowcontrol::width(stored, call.query.get("limit").parse().unwrap_or(0));
-    call.state.flow.enter(&call.user, a, seats, class).await.map(Some)
+    call.state.flow.enter(&call.user, a, work(call), class).await.map(Some)
+}
+
+/// What the request does, as far as its width goes.
+fn work(call: &Call) -> Work {
+    let (a, query) = (call.attributes(), &call.query);
+    let begins_with_list = a.verb == "list" || (a.verb == "watch" && query.flag("sendInitialEvents"));
+    let writes = matches!(a.verb.as_str(), "create" | "update" | "patch" | "delete");
+    let Some(res) = (begins_with_list || writes).then(|| lookup(&a.group, &a.version, &a.resource)).flatten() else {
+        return Work::Plain;
+    };
+    if writes {
+        return Work::Write(call.state.watchers.interested((res.group, res.plural), &a.namespace, &a.name));
+    }
+    let Some(stored) = call.state.storage.stored(res) else { return Work::Plain };
+    let (version, limit) = (query.get("resourceVersion"), query.get("limit").parse().unwrap_or(0));
+    let exact = query.get("resourceVersionMatch") == "Exact"
+        || !query.get("continue").is_empty()
+        || (limit > 0 && !matches!(version, "" | "0") && query.get("resourceVersionMatch").is_empty());
+    Work::List {
+        stored,
+        limit,
+        single: !a.name.is_empty(),
+        selective: !query.get("labelSelector").is_empty() || !query.get("fieldSelector").is_empty(),
+        cached: a.verb == "watch" || !exact,
+    }
 }
 
 /// Upstream's answer, which is text and not a Status.
-fn too_many() -> Response {
+fn too_many(class: Option<&Arc<Class>>) -> Response {
     let mut response = respond::text(429, "Too many requests, please try again later.\n");
-    response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(flowcontrol::RETRY_AFTER));
+    let after = class.map_or(1, |class| class.refused());
+    response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(after));
     response
 }
 
-async fn authenticate(state: &Shared, peer: &Peer, headers: &HeaderMap, public: bool) -> Result<UserInfo, ApiError> {
+async fn authenticate(state: &Shared, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<UserInfo, ApiError> {
     match authn::authenticate(state, peer, headers).await {
         Ok(Some(user)) => Ok(user),
-        Ok(None) if public && state.config.anonymous_auth => Ok(UserInfo::anonymous()),
+        Ok(None) if state.outside.admits_anonymous(path, routes::is_public(path)) => Ok(UserInfo::anonymous()),
         Ok(None) => Err(ApiError::unauthorized()),
         Err(why) => {
             tracing::debug!(peer = %peer.address, why, "a token was refused");

@@ -6,6 +6,7 @@
 pub mod body;
 pub mod guard;
 pub mod handler;
+pub mod health;
 pub mod listener;
 pub mod metrics;
 pub mod negotiate;
@@ -19,10 +20,11 @@ pub use metrics::Metrics;
 pub use start::run;
 
 use crate::audit::Auditor;
-use crate::authn::Oidc;
+use crate::authn::Outside;
 use crate::authz::Authorizer;
 use crate::config::Config;
 use crate::flowcontrol::Admission;
+use crate::flowcontrol::watchers::Watchers;
 use crate::proxy::Backends;
 use crate::registry::alloc::Allocators;
 use crate::registry::{self, Resource};
@@ -45,8 +47,8 @@ pub struct State {
     pub table: &'static [Resource],
     /// Service-account tokens.
     pub tokens: Tokens,
-    /// The OpenID Connect provider, if there is one.
-    pub oidc: Option<Oidc>,
+    /// Who is known from outside the cluster.
+    pub outside: Arc<Outside>,
     /// Who may connect as what.
     pub peers: Peers,
     /// RBAC and Node rules.
@@ -59,6 +61,8 @@ pub struct State {
     pub admission: crate::admission::config::Configuration,
     /// Who runs when many requests come at once.
     pub flow: Admission,
+    /// Who watches what, for the width of writes.
+    pub watchers: Watchers,
     /// The shutdown signal: from now on /readyz says no.
     pub shutdown: daemon::Shutdown,
     /// Connections and long-running responses are to end: the shutdown signal, or a while after it (`--shutdown-delay-duration`).
@@ -80,8 +84,8 @@ impl State {
         registry::lookup(group, version, plural)
     }
 
-    /// Whether /readyz says yes.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.shutdown.triggered()
+    /// Whether everything that is done once at start has been done.
+    pub fn is_started(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::body::Response;
 use super::handler::Call;
-use super::{GIT_VERSION, metrics, respond};
+use super::{GIT_VERSION, health, metrics, respond};
 use crate::endpoints::encode;
 use crate::errors::ApiError;
 use crate::openapi::Document;
@@ -12,11 +12,6 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use std::fmt::Write;
-use std::time::Duration;
-
-/// How long a readiness probe waits for the store.
-const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Paths anybody may read: probes have no credentials.
 pub fn is_public(path: &str) -> bool {
@@ -32,7 +27,9 @@ pub async fn serve(call: &Call) -> Result<Response, ApiError> {
     let path = call.path.trim_end_matches('/');
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["livez", ..] | ["healthz", ..] | ["readyz", ..] => health(call, &parts).await,
+        ["livez", single @ ..] => health::serve(call, "livez", &single.join("/")).await,
+        ["healthz", single @ ..] => health::serve(call, "healthz", &single.join("/")).await,
+        ["readyz", single @ ..] => health::serve(call, "readyz", &single.join("/")).await,
         ["version"] => Ok(respond::json(200, &version())),
         ["metrics"] => Ok(respond::text(200, metrics::text(&call.state))),
         [""] => Ok(respond::json(
@@ -46,10 +43,7 @@ pub async fn serve(call: &Call) -> Result<Response, ApiError> {
         ["apis", group, version] => found(discovery::resources(group, version)),
         ["openapi", "v2"] => openapi_v2(call),
         ["openapi", "v3"] => cached(call, openapi::v3_index()),
-        ["openapi", "v3", gv @ ..] => match openapi::v3(&gv.join("/")) {
-            Some(document) => versioned(call, document),
-            None => Err(ApiError::no_such_path()),
-        },
+        ["openapi", "v3", gv @ ..] => openapi_v3(call, &gv.join("/")),
         ["openid", "v1", "jwks"] => {
             let mut response = respond::json(200, &call.state.tokens.jwks());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
@@ -85,19 +79,38 @@ fn wants_aggregated(accept: &str) -> bool {
 
 fn openapi_v2(call: &Call) -> Result<Response, ApiError> {
     use openapi::binary::{MEDIA_TYPE, OLD_MEDIA_TYPE};
+    if !wants_binary(call, MEDIA_TYPE, OLD_MEDIA_TYPE)? {
+        return cached(call, openapi::v2());
+    }
+    let mut response = cached(call, openapi::v2_binary())?;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    Ok(response)
+}
+
+fn openapi_v3(call: &Call, group_version: &str) -> Result<Response, ApiError> {
+    use openapi::binary3::{MEDIA_TYPE, OLD_MEDIA_TYPE};
+    let text = openapi::v3(group_version).ok_or_else(ApiError::no_such_path)?;
+    if !wants_binary(call, MEDIA_TYPE, OLD_MEDIA_TYPE)? {
+        return versioned(call, text);
+    }
+    let mut response = versioned(call, openapi::v3_binary(group_version).ok_or_else(ApiError::no_such_path)?)?;
+    if response.status() == StatusCode::OK {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    }
+    Ok(response)
+}
+
+/// Whether the client wants protobuf rather than JSON, by what it names first; 406 if it wants neither.
+fn wants_binary(call: &Call, media_type: &str, old_media_type: &str) -> Result<bool, ApiError> {
     let accept = call.header(ACCEPT).unwrap_or("*/*");
     for clause in accept.split(',').filter_map(|clause| clause.split(';').next()) {
         match clause.trim() {
-            "application/json" | "*/*" | "application/*" => return cached(call, openapi::v2()),
-            MEDIA_TYPE | OLD_MEDIA_TYPE => {
-                let mut response = cached(call, openapi::v2_binary())?;
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-                return Ok(response);
-            }
+            "application/json" | "*/*" | "application/*" => return Ok(false),
+            binary if binary == media_type || binary == old_media_type => return Ok(true),
             _ => {}
         }
     }
-    Err(ApiError::not_acceptable(&["application/json", MEDIA_TYPE]))
+    Err(ApiError::not_acceptable(&["application/json", media_type]))
 }
 
 /// A document whose address may carry its hash: then clients may keep it for good, and those with an old address are sent to the new one.
@@ -158,57 +171,6 @@ fn go_architecture() -> &'static str {
     }
 }
 
-/// One check of `/livez`, `/readyz` or `/healthz`.
-type Check = (&'static str, bool);
-
-async fn health(call: &Call, parts: &[&str]) -> Result<Response, ApiError> {
-    let which = parts.first().copied().unwrap_or_default();
-    let store = tokio::time::timeout(STORE_PATIENCE, call.state.storage.store().revision()).await;
-    let mut checks: Vec<Check> = vec![("ping", true), ("etcd", matches!(store, Ok(Ok(_))))];
-    if which != "livez" {
-        checks.push(("poststarthook/bootstrap", call.state.is_ready() || call.state.shutdown.triggered()));
-    }
-    if which == "readyz" {
-        checks.push(("shutdown", !call.state.shutdown.triggered()));
-    }
-    match parts.get(1..).unwrap_or_default().join("/").as_str() {
-        "" => {}
-        single => {
-            checks.retain(|(name, _)| *name == single);
-            if checks.is_empty() {
-                return Err(ApiError::no_such_path());
-            }
-            return Ok(report(&format!("{which}/{single}"), &checks, &[], call.query.has("verbose")));
-        }
-    }
-    let excluded: Vec<&str> = call.query.all("exclude").collect();
-    Ok(report(which, &checks, &excluded, call.query.has("verbose")))
-}
-
-/// What upstream prints: `ok`, or the checks line by line.
-fn report(which: &str, checks: &[Check], excluded: &[&str], verbose: bool) -> Response {
-    let healthy = checks.iter().all(|(name, ok)| *ok || excluded.contains(name));
-    if healthy && !verbose {
-        return respond::text(200, "ok");
-    }
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    for (name, ok) in checks {
-        let _ = match ok {
-            _ if excluded.contains(name) => writeln!(text, "[+]{name} excluded: ok"),
-            true => writeln!(text, "[+]{name} ok"),
-            false => writeln!(text, "[-]{name} failed: reason withheld"),
-        };
-    }
-    let unknown: Vec<String> =
-        excluded.iter().filter(|e| !checks.iter().any(|(name, _)| name == *e)).map(|e| format!("{e:?}")).collect();
-    if !unknown.is_empty() {
-        let _ = writeln!(text, "warn: some health checks cannot be excluded: no matches for {}", unknown.join(","));
-    }
-    let _ = writeln!(text, "{which} check {}", if healthy { "passed" } else { "failed" });
-    respond::text(if healthy { 200 } else { 500 }, text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,13 +187,6 @@ mod tests {
         ] {
             assert_eq!(is_public(path), want, "{path}");
         }
-    }
-
-    #[test]
-    fn health_is_reported_check_by_check() {
-        let checks: &[Check] = &[("ping", true), ("etcd", false)];
-        assert_eq!(report("readyz", checks, &[], false).status(), 500);
-        assert_eq!(report("readyz", checks, &["etcd"], false).status(), 200);
     }
 
     #[test]

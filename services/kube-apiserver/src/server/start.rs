@@ -4,10 +4,11 @@ use super::listener::{self, Peers};
 use super::{Metrics, Shared, State};
 use crate::admission::config::Configuration;
 use crate::audit::Auditor;
-use crate::authn::Oidc;
+use crate::authn::Outside;
 use crate::authz::Authorizer;
 use crate::bootstrap;
 use crate::config::Config;
+use crate::flowcontrol::watchers::Watchers;
 use crate::flowcontrol::{self, Admission};
 use crate::proxy::Backends;
 use crate::registry::alloc::Allocators;
@@ -69,11 +70,13 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
     if config.encryption_provider_config_automatic_reload {
         tokio::spawn(encryption.clone().follow(shutdown.clone()));
     }
+    let outside = Outside::new(&config)?;
+    tokio::spawn(outside.clone().follow(shutdown.clone()));
     let storage = Storage::new(store, encryption, event_ttl);
     Ok(Arc::new(State {
         authorizer: Authorizer::new(storage.clone(), &config.authorization_mode),
         tokens: Tokens::new(&config)?,
-        oidc: Oidc::new(&config.oidc)?,
+        outside,
         peers: Peers::new(&config)?,
         backends: Backends::new(&config)?,
         alloc: Allocators::new(&config)?,
@@ -82,6 +85,7 @@ pub fn build(config: Config, shutdown: daemon::Shutdown) -> Result<Shared, daemo
         ready: AtomicBool::new(false),
         audit: Auditor::new(&config)?,
         flow: Admission::new(&config)?,
+        watchers: Watchers::default(),
         metrics: Metrics::default(),
         storage,
         closing: delayed(&shutdown, config.shutdown_delay_duration),

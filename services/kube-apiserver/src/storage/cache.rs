@@ -124,6 +124,8 @@ pub struct TooOld;
 #[derive(Debug, Default)]
 pub struct Cache {
     items: BTreeMap<String, Arc<Stored>>,
+    /// The length of all their texts.
+    bytes: u64,
     ring: VecDeque<Arc<Event>>,
     /// Events dropped from the ring since the beginning: the number of the ring's first event.
     first: u64,
@@ -137,23 +139,32 @@ impl Cache {
     /// Starts over from a complete read; watchers from before will find their place gone.
     pub fn reset(&mut self, items: impl IntoIterator<Item = (String, Arc<Stored>)>, revision: i64) {
         self.items = items.into_iter().collect();
+        self.bytes = self.items.values().map(|object| object.json.len() as u64).sum();
+        self.revision = revision;
+        self.forget();
+    }
+
+    /// The events are gone for everybody who watches; the state stays.
+    pub fn forget(&mut self) {
         // One number is skipped so that a cursor at the end of the old ring is seen to be stale.
         self.first += self.ring.len() as u64 + 1;
         self.ring.clear();
-        self.floor = revision;
-        self.revision = revision;
+        self.floor = self.revision;
     }
 
     /// The key has a new state.
     pub fn put(&mut self, key: String, object: Arc<Stored>) {
         let revision = object.revision;
+        self.bytes += object.json.len() as u64;
         let previous = self.items.insert(key, object.clone());
+        self.bytes -= previous.as_ref().map_or(0, |old| old.json.len() as u64);
         self.push(Event::new(revision, Some(object), previous));
     }
 
     /// The key is gone.
     pub fn remove(&mut self, key: &str, revision: i64) {
         if let Some(previous) = self.items.remove(key) {
+            self.bytes -= previous.json.len() as u64;
             self.push(Event::new(revision, None, Some(previous)));
         }
         self.advance(revision);
@@ -188,6 +199,11 @@ impl Cache {
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// How large they are in sum.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether there are none.
@@ -289,6 +305,9 @@ mod tests {
         cache.reset([], 10_001);
         assert!(cache.events(end, 1).is_err(), "a reset loses what happened in between");
         assert_eq!(cache.events(cache.end(), 1).map(|(e, _)| e.len()), Ok(0));
+        let end = cache.end();
+        cache.forget();
+        assert!(cache.events(end, 1).is_err(), "nobody goes on as if nothing had happened");
     }
 
     #[test]

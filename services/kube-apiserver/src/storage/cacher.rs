@@ -6,9 +6,11 @@ use super::encryption::Encryption;
 use super::etcd::{Entry, Store, StoreError};
 use super::keys;
 use crate::errors::ApiError;
+use crate::flowcontrol;
 use crate::registry::Resource;
 use daemon::backoff::Backoff;
 use parking_lot::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use store_api::etcdserverpb as pb;
@@ -30,6 +32,8 @@ pub struct Cacher {
     cache: RwLock<Cache>,
     /// The cache's revision, for those who wait; -1 before the first read.
     revision: watch::Sender<i64>,
+    /// An object in the store cannot be read: clients are not served from here until it can. What was cached before stays for the server's own decisions.
+    broken: AtomicBool,
     /// Where to ask for progress on the running stream.
     ask: RwLock<Option<mpsc::Sender<pb::WatchRequest>>>,
 }
@@ -43,6 +47,7 @@ impl Cacher {
             encryption,
             cache: RwLock::default(),
             revision: watch::channel(-1).0,
+            broken: AtomicBool::new(false),
             ask: RwLock::default(),
         });
         tokio::spawn(feed(Arc::downgrade(&cacher)));
@@ -57,6 +62,15 @@ impl Cacher {
     /// Whether the store has been read once.
     pub fn is_synced(&self) -> bool {
         *self.revision.borrow() >= 0
+    }
+
+    /// Whether lists and watches can be served: the store has been read, and every object in it could be.
+    pub fn is_ready(&self) -> bool {
+        self.is_synced() && !self.is_broken()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// A receiver that changes with every change of the cache.
@@ -77,6 +91,12 @@ impl Cacher {
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.cache.read().len()
+    }
+
+    /// How many objects there are and how large they are in sum.
+    pub fn stored(&self) -> flowcontrol::Stored {
+        let cache = self.cache.read();
+        flowcontrol::Stored { count: cache.len() as u64, bytes: cache.bytes() }
     }
 
     /// Whether there are none.
@@ -153,6 +173,9 @@ impl Cacher {
 
     /// Waits until the cache has reached a revision.
     pub async fn at_least(&self, revision: i64) -> Result<(), ApiError> {
+        if self.is_broken() {
+            return Err(self.behind(revision));
+        }
         let mut reached = self.revision.subscribe();
         if *reached.borrow() >= revision {
             return Ok(());
@@ -163,6 +186,7 @@ impl Cacher {
             self.ask_progress();
             match tokio::time::timeout(ASK_AGAIN, reached.wait_for(|r| *r >= revision)).await {
                 Ok(_) => return Ok(()),
+                Err(_) if self.is_broken() => return Err(self.behind(revision)),
                 Err(_) if tokio::time::Instant::now() >= deadline => return Err(self.behind(revision)),
                 Err(_) => {}
             }
@@ -171,7 +195,7 @@ impl Cacher {
 
     fn behind(&self, revision: i64) -> ApiError {
         let current = self.revision();
-        if current < 0 || !self.is_synced() {
+        if !self.is_ready() {
             return ApiError::too_many_requests(
                 format!("storage is (re)initializing: {}", self.res.group_resource()),
                 1,
@@ -199,7 +223,7 @@ impl Cacher {
                 revision = page.revision;
             }
             for entry in &page.entries {
-                items.extend(self.decode(entry).await?.map(|stored| (relative(&prefix, &entry.key), stored)));
+                items.push((relative(&prefix, &entry.key), self.decode(entry).await?));
             }
             match page.entries.last() {
                 Some(last) if page.more => start = format!("{}\0", relative(&prefix, &last.key)),
@@ -208,20 +232,24 @@ impl Cacher {
         }
         tracing::debug!(resource = ?self.res, objects = items.len(), revision, "cache filled");
         self.cache.write().reset(items, revision);
+        self.broken.store(false, Ordering::Release);
         self.publish();
         Ok(revision)
     }
 
-    async fn decode(&self, entry: &Entry) -> Result<Option<Arc<Stored>>, StoreError> {
-        match super::opened(&self.encryption, self.res, entry).await {
-            Ok(stored) => Ok(Some(stored)),
-            // A key service is away: without the object the cache would say that it is gone.
-            Err(error) if error.code() == 503 => Err(StoreError::Unavailable(error.to_string())),
-            Err(error) => {
-                tracing::error!(key = %String::from_utf8_lossy(&entry.key), %error, "an object cannot be read and is left out");
-                Ok(None)
-            }
-        }
+    async fn decode(&self, entry: &Entry) -> Result<Arc<Stored>, StoreError> {
+        super::opened(&self.encryption, self.res, entry).await.map_err(|error| match error.code() {
+            // A key service that is away comes back.
+            503 => StoreError::Unavailable(error.to_string()),
+            _ => StoreError::Unreadable(super::unreadable(entry, &error)),
+        })
+    }
+
+    /// Lists and watches end here until everything can be read; whoever watches begins anew and is told why not.
+    fn stop_serving(&self) {
+        self.broken.store(true, Ordering::Release);
+        self.cache.write().forget();
+        self.revision.send_modify(|_| {});
     }
 
     async fn apply(&self, prefix: &str, reply: &pb::WatchResponse) -> Result<(), StoreError> {
@@ -230,7 +258,7 @@ impl Cacher {
             let Some(kv) = &event.kv else { continue };
             let deleted = event.r#type() == EventType::Delete;
             // Parsing happens outside the lock.
-            let state = if deleted { None } else { self.decode(kv).await? };
+            let state = if deleted { None } else { Some(self.decode(kv).await?) };
             changes.push((relative(prefix, &kv.key), kv.mod_revision, state));
         }
         {
@@ -288,6 +316,13 @@ async fn feed(cacher: Weak<Cacher>) {
         match result {
             Ok(()) => backoff.reset(),
             Err(StoreError::Compacted) => position = None,
+            Err(StoreError::Unreadable(why)) => {
+                tracing::error!(resource = ?strong.res, why, "an object cannot be read; nothing is listed or watched until it can");
+                position = None;
+                strong.stop_serving();
+                drop(strong);
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
             Err(error) => {
                 tracing::warn!(resource = ?strong.res, %error, "the store's watch broke; trying again");
                 // What arrived before the break has been applied: go on after it.

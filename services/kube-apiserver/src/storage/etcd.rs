@@ -36,6 +36,9 @@ pub enum StoreError {
     /// The value is over the store's limit.
     #[error("request too large")]
     TooLarge,
+    /// An object is there and cannot be decrypted or decoded.
+    #[error("{0}")]
+    Unreadable(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),

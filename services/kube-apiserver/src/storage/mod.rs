@@ -14,6 +14,7 @@ pub mod keys;
 pub mod selection;
 
 use crate::errors::ApiError;
+use crate::flowcontrol;
 use crate::registry::Resource;
 use apimachinery::meta;
 pub use cacher::Cacher;
@@ -89,6 +90,11 @@ impl Storage {
     /// The connection, for what is not an object: health, compaction, revisions.
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// How values are encrypted, for its health.
+    pub fn encryption(&self) -> &Encryption {
+        &self.0.encryption
     }
 
     /// The newest committed state of one object.
@@ -217,9 +223,9 @@ impl Storage {
         caches.entry(key).or_insert_with(|| Cacher::start(self.0.store.clone(), self.0.encryption.clone(), res)).clone()
     }
 
-    /// How many objects the resource has, if its cache is running.
-    pub fn size(&self, res: &'static Resource) -> Option<usize> {
-        self.0.caches.lock().get(&(res.group, res.version, res.storage)).map(|cache| cache.len())
+    /// What the resource's cache holds, if it is running.
+    pub fn stored(&self, res: &'static Resource) -> Option<flowcontrol::Stored> {
+        self.0.caches.lock().get(&(res.group, res.version, res.storage)).map(|cache| cache.stored())
     }
 
     /// How many objects each started cache holds, by resource.
@@ -259,6 +265,13 @@ async fn opened(encryption: &Encryption, res: &Resource, entry: &etcd::Entry) ->
     Ok(Arc::new(Stored { stale: opened.stale, ..stored }))
 }
 
+/// What is said of an entry that [`opened`] refuses, where many are read and it matters which.
+pub fn unreadable(entry: &etcd::Entry, error: &ApiError) -> String {
+    let why = error.to_string();
+    let why = why.strip_prefix("Internal error occurred: ").unwrap_or(&why);
+    format!("unable to transform key {:?}: {why}", String::from_utf8_lossy(&entry.key))
+}
+
 fn is_event(res: &Resource) -> bool {
     res.storage == "events"
 }
@@ -279,7 +292,7 @@ impl From<StoreError> for ApiError {
             StoreError::Unavailable(why) => ApiError::unavailable(format!("the store cannot be reached: {why}")),
             StoreError::Timeout => ApiError::timeout("the store did not answer in time", 1),
             StoreError::TooLarge => ApiError::too_large("the object is larger than the store accepts"),
-            StoreError::Other(why) => ApiError::internal(why),
+            StoreError::Unreadable(why) | StoreError::Other(why) => ApiError::internal(why),
         }
     }
 }

@@ -51,6 +51,11 @@ impl Selection {
         self.name.as_deref().or_else(|| self.fields.exact("metadata.name"))
     }
 
+    /// The single value the selection allows for a field, if it is limited to one.
+    pub fn exact(&self, field: &str) -> Option<&str> {
+        self.fields.exact(field)
+    }
+
     /// Nothing but the object of that name.
     pub fn restrict_to_name(&mut self, name: &str) {
         self.name = Some(name.to_string());

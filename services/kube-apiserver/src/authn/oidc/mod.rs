@@ -2,43 +2,41 @@
 //! how keys rotate. [`claims`] judges what a signed token says.
 
 mod claims;
+pub mod provider;
 
 use super::UserInfo;
-use crate::config::OidcFlags;
 use crate::server::body::{self, full};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation};
 use parking_lot::Mutex;
-use rustls_pki_types::ServerName;
+use provider::{Authorities, Provider};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Where Debian keeps the authorities a machine trusts.
-const MACHINE_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The provider has this long for each of its two documents.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Tokens with invented keys must not make this server a load for the provider.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What can be wrong with the flags.
+/// What can be wrong with a provider.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The issuer is not an https URL.
-    #[error("--oidc-issuer-url: {0:?} is not an https URL without query")]
+    #[error("the issuer {0:?} is not an https URL without query")]
     Issuer(String),
     /// The authorities cannot be read.
     #[error(transparent)]
     Tls(#[from] daemon::tls::TlsError),
 }
 
-/// A provider.
+/// A provider with its keys.
 pub struct Oidc {
-    flags: OidcFlags,
-    issuer: String,
+    provider: Provider,
     tls: TlsConnector,
     keys: Mutex<Keys>,
     fetching: tokio::sync::Mutex<()>,
@@ -51,28 +49,29 @@ struct Keys {
 }
 
 impl Oidc {
-    /// The provider that the flags name, if they name one. Nothing is fetched yet.
-    pub fn new(flags: &OidcFlags) -> Result<Option<Self>, Error> {
-        let Some(issuer) = flags.oidc_issuer_url.clone() else { return Ok(None) };
-        let url: Option<http::Uri> = issuer.parse().ok();
+    /// Nothing is fetched yet.
+    pub fn new(provider: Provider) -> Result<Self, Error> {
+        let url: Option<http::Uri> = provider.issuer.parse().ok();
         if url.is_none_or(|u| u.scheme_str() != Some("https") || u.host().is_none() || u.query().is_some()) {
-            return Err(Error::Issuer(issuer));
+            return Err(Error::Issuer(provider.issuer));
         }
-        let ca = flags.oidc_ca_file.as_deref().unwrap_or(Path::new(MACHINE_AUTHORITIES));
-        let mut tls = daemon::tls::client_config(ca, None)?;
+        let mut tls = match &provider.authorities {
+            Authorities::File(path) => daemon::tls::client_config(path, None)?,
+            Authorities::Text(pem) => trusting(pem)?,
+        };
         Arc::make_mut(&mut tls).alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Some(Self {
-            flags: flags.clone(),
-            issuer,
-            tls: TlsConnector::from(tls),
-            keys: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
-        }))
+        let (tls, keys) = (TlsConnector::from(tls), Mutex::default());
+        Ok(Self { provider, tls, keys, fetching: tokio::sync::Mutex::default() })
+    }
+
+    /// Whether this is that provider, in every respect.
+    pub fn is(&self, provider: &Provider) -> bool {
+        self.provider == *provider
     }
 
     /// Whether a token says that this provider has issued it; nothing is checked.
     pub fn is_of(&self, token: &str) -> bool {
-        unchecked(token).is_some_and(|claims| claims["iss"] == self.issuer.as_str())
+        unchecked(token).is_some_and(|claims| claims["iss"] == self.provider.issuer.as_str())
     }
 
     /// The user behind a token.
@@ -84,13 +83,13 @@ impl Oidc {
                 self.signed(token).ok_or("oidc: failed to verify signature: no key of the provider fits")?
             }
         };
-        claims::user(&signed, &self.flags, jsonwebtoken::get_current_timestamp().cast_signed())
+        claims::user(&signed, &self.provider, jsonwebtoken::get_current_timestamp().cast_signed())
     }
 
     /// The claims, if a known key has signed them.
     fn signed(&self, token: &str) -> Option<Value> {
         let header = jsonwebtoken::decode_header(token).ok()?;
-        if !self.flags.oidc_signing_algs.contains(&header.alg) {
+        if !self.provider.algorithms.contains(&header.alg) {
             return None;
         }
         // Signature only: times and audiences are judged in claims.
@@ -115,9 +114,11 @@ impl Oidc {
             return Ok(());
         }
         self.keys.lock().asked = Some(Instant::now());
-        let configuration = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
+        let issuer = self.provider.issuer.as_str();
+        let below = || format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let configuration = self.provider.discovery.clone().unwrap_or_else(below);
         let document = self.get(&configuration).await?;
-        if document["issuer"] != self.issuer.as_str() {
+        if document["issuer"] != issuer {
             return Err(format!("oidc: {configuration} is of the issuer {}", document["issuer"]));
         }
         let url = document["jwks_uri"].as_str().ok_or("oidc: the provider names no jwks_uri")?.to_owned();
@@ -159,6 +160,17 @@ impl Oidc {
         }
         Ok(serde_json::from_slice(&body::read(answer.into_body()).await?)?)
     }
+}
+
+/// TLS that trusts these authorities only.
+fn trusting(pem: &str) -> Result<Arc<rustls::ClientConfig>, daemon::tls::TlsError> {
+    let wrong = |why: String| daemon::tls::TlsError::Config(format!("certificateAuthority: {why}"));
+    daemon::tls::install_provider();
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate.map_err(|e| wrong(e.to_string()))?).map_err(|e| wrong(e.to_string()))?;
+    }
+    Ok(Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// The claims of a token whoever signed it.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::OidcFlags;
 use crate::tokens::keys::Signer;
 use daemon::tls::ClientAuth;
 use hyper::service::service_fn;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 
 /// A provider on the loopback address that publishes its newest key and counts how often it is asked.
-struct Provider {
+struct Server {
     issuer: String,
     newest: Arc<Mutex<Signer>>,
     asked: Arc<AtomicUsize>,
@@ -21,7 +22,7 @@ fn signer() -> Signer {
     Signer::from_pem(pki::KeyPair::generate().expect("key").private_pem()).expect("signer")
 }
 
-impl Provider {
+impl Server {
     async fn start(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("oidc-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("folder");
@@ -70,7 +71,7 @@ impl Provider {
             oidc_signing_algs: vec![jsonwebtoken::Algorithm::ES256],
             ..OidcFlags::default()
         };
-        Oidc::new(&flags).expect("flags").expect("a provider")
+        Oidc::new(provider::Provider::of_flags(&flags).expect("a provider")).expect("flags")
     }
 
     fn token(&self, signer: &Signer) -> String {
@@ -99,7 +100,7 @@ fn answer(
 
 #[tokio::test]
 async fn keys_are_fetched_when_they_are_needed_and_not_more_often() {
-    let provider = Provider::start("rotation").await;
+    let provider = Server::start("rotation").await;
     let oidc = provider.verifier();
     let token = provider.token(&provider.newest.lock());
     assert!(oidc.is_of(&token) && !oidc.is_of("abc"));
@@ -129,7 +130,8 @@ async fn keys_are_fetched_when_they_are_needed_and_not_more_often() {
 fn issuers_are_https_urls() {
     for issuer in ["http://i", "i", "https://i?x=1", ""] {
         let flags = OidcFlags { oidc_issuer_url: Some(issuer.into()), ..OidcFlags::default() };
-        assert!(matches!(Oidc::new(&flags), Err(Error::Issuer(_))), "{issuer}");
+        let provider = provider::Provider::of_flags(&flags).expect("a provider");
+        assert!(matches!(Oidc::new(provider), Err(Error::Issuer(_))), "{issuer}");
     }
-    assert!(Oidc::new(&OidcFlags::default()).expect("none is fine").is_none());
+    assert!(provider::Provider::of_flags(&OidcFlags::default()).is_none());
 }

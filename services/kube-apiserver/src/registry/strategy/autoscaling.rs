@@ -25,6 +25,7 @@ pub static AUTOSCALER_V1: Kind = Kind {
         to_v2(&mut newer);
         Some(newer)
     },
+    completed: defaults_v2,
     served: to_v1,
     generation: false,
     ..Kind::SPEC_STATUS
@@ -151,7 +152,6 @@ pub fn to_v2(h: &mut Value) {
         set(status, "conditions", list);
     }
     set(h, "apiVersion", "autoscaling/v2");
-    defaults_v2(h);
 }
 
 fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, _: &Value) {

@@ -76,6 +76,13 @@ pub fn metadata(obj: &Value, name_rule: Rule) -> Vec<FieldError> {
     } else {
         named(&mut errors, "metadata.name", name, name_rule);
     }
+    let prefix = str_at(obj, &["metadata", "generateName"]);
+    if !prefix.is_empty() {
+        // What follows it ends well; it may itself end in a dash.
+        let masked = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |p| format!("{p}a"));
+        let problems = name_rule(&masked).into_iter();
+        errors.extend(problems.map(|detail| FieldError::invalid("metadata.generateName", prefix, detail)));
+    }
     metadata_body(&mut errors, obj);
     errors
 }
@@ -90,11 +97,45 @@ fn metadata_body(errors: &mut Vec<FieldError>, obj: &Value) {
     if size > MAX_ANNOTATIONS {
         errors.push(FieldError::too_long("metadata.annotations", MAX_ANNOTATIONS));
     }
-    for (i, f) in items(obj, &["metadata", "finalizers"]).iter().enumerate() {
-        let path = format!("metadata.finalizers[{i}]");
-        named(errors, &path, f.as_str().unwrap_or_default(), qualified_name);
-    }
+    finalizers(errors, obj);
     owner_references(errors, obj);
+}
+
+/// Finalizers that need no domain: those of garbage collection and of namespaces.
+const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+
+fn finalizers(errors: &mut Vec<FieldError>, obj: &Value) {
+    let list: Vec<&str> = items(obj, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect();
+    for (i, finalizer) in list.iter().enumerate() {
+        let path = format!("metadata.finalizers[{i}]");
+        let before = errors.len();
+        named(errors, &path, finalizer, qualified_name);
+        if errors.len() == before && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(finalizer) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(path, *finalizer, detail));
+        }
+    }
+    if list.contains(&"orphan") && list.contains(&"foregroundDeletion") {
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(FieldError::invalid("metadata.finalizers", list, detail));
+    }
+}
+
+/// What is being deleted waits for nobody new.
+fn no_new_finalizers(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    if !has(&old["metadata"], "deletionTimestamp") {
+        return;
+    }
+    let was = items(old, &["metadata", "finalizers"]);
+    let added = items(new, &["metadata", "finalizers"]).iter().filter(|f| !was.contains(f));
+    let added: Vec<String> = added.filter_map(Value::as_str).map(|f| format!("{f:?}")).collect();
+    if !added.is_empty() {
+        let list = added.join(", ");
+        let detail = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+        );
+        errors.push(FieldError::forbidden("metadata.finalizers", detail));
+    }
 }
 
 fn owner_references(errors: &mut Vec<FieldError>, obj: &Value) {
@@ -134,6 +175,7 @@ pub fn metadata_update(new: &Value, old: &Value) -> Vec<FieldError> {
             immutable(&mut errors, &format!("metadata.{field}"), n.get(field), o.get(field));
         }
     }
+    no_new_finalizers(&mut errors, new, old);
     metadata_body(&mut errors, new);
     errors
 }
@@ -282,5 +324,44 @@ mod tests {
         let old = json!({"metadata": {"name": "x", "uid": "1"}});
         assert!(metadata_update(&json!({"metadata": {"name": "x"}}), &old).is_empty());
         assert_eq!(metadata_update(&json!({"metadata": {"name": "x", "uid": "2"}}), &old).len(), 1);
+    }
+
+    #[test]
+    fn generated_names_and_finalizers() {
+        let said = |metadata: Value| {
+            let errors = metadata_of(metadata);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        fn metadata_of(metadata: Value) -> Vec<FieldError> {
+            super::metadata(&json!({"metadata": metadata}), dns_label)
+        }
+        assert!(said(json!({"name": "x-1", "generateName": "x-", "finalizers": ["orphan", "a.b/c"]})).is_empty());
+        let bad = said(json!({"name": "x-1", "generateName": "X-", "finalizers": ["mine", "a b/c"]}));
+        assert!(
+            bad[0].starts_with("metadata.generateName: Invalid value: \"X-\": a lowercase RFC 1123 label"),
+            "{bad:?}"
+        );
+        assert_eq!(
+            bad[1],
+            "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"
+        );
+        assert!(bad[2].starts_with("metadata.finalizers[1]: Invalid value: \"a b/c\""), "{bad:?}");
+        let both = said(json!({"name": "x", "finalizers": ["orphan", "foregroundDeletion"]}));
+        assert_eq!(
+            both,
+            [
+                "metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set"
+            ]
+        );
+        let old = json!({"metadata": {"name": "x", "deletionTimestamp": "t", "finalizers": ["a.b/c"]}});
+        let mut new = old.clone();
+        assert!(metadata_update(&new, &old).is_empty());
+        new["metadata"]["finalizers"] = json!(["a.b/c", "a.b/d"]);
+        assert_eq!(
+            metadata_update(&new, &old).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"a.b/d\"}"
+            ]
+        );
     }
 }

@@ -282,6 +282,11 @@ fn limits_and_quotas() {
                 json!(["Terminating", "NotTerminating"]),
                 "spec.scopes: Invalid value: [\"Terminating\",\"NotTerminating\"]: conflicting scopes",
             ),
+            (
+                "/spec",
+                json!({"hard": {"requests.cpu": "1"}, "scopes": ["BestEffort"]}),
+                "spec.scopes: Invalid value: [\"BestEffort\"]: unsupported scope applied to resource",
+            ),
         ],
     );
 }

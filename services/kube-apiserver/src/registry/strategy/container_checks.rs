@@ -263,6 +263,11 @@ pub fn resources(errors: &mut Vec<FieldError>, path: &str, r: &Value) {
             _ => {}
         }
     }
+    let names = || limits.iter().chain(&requests).map(|(name, ..)| name.as_str());
+    let huge = names().any(|n| n.starts_with("hugepages-"));
+    if huge && !names().any(|n| matches!(n, "cpu" | "memory")) {
+        errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
+    }
 }
 
 fn overcommits(resource: &str) -> bool {

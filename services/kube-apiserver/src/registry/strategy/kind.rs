@@ -39,8 +39,10 @@ pub struct Kind {
     pub updated: fn(&Context<'_>, &Stored, &Value),
     /// The object is gone.
     pub deleted: fn(&Context<'_>, &Value),
-    /// The object as stored, where that is another version than the served one.
+    /// The object in the stored version, where that is another than the served one.
     pub stored: fn(&Value) -> Option<Value>,
+    /// What an unset field means there.
+    pub completed: fn(&mut Value),
     /// Turns what is stored into the served version.
     pub served: fn(&mut Value),
 }
@@ -62,6 +64,7 @@ impl Kind {
         updated: |_, _, _| {},
         deleted: |_, _| {},
         stored: |_| None,
+        completed: |_| {},
         served: |_| {},
     };
 
@@ -140,8 +143,14 @@ impl Strategy for Kind {
         (self.updated)(cx, new, old);
     }
 
-    fn stored_form(&self, obj: &Value) -> Option<Value> {
+    fn converted(&self, obj: &Value) -> Option<Value> {
         (self.stored)(obj)
+    }
+
+    fn stored_form(&self, obj: &Value) -> Option<Value> {
+        let mut stored = (self.stored)(obj)?;
+        (self.completed)(&mut stored);
+        Some(stored)
     }
 
     fn served_form(&self, obj: &mut Value) {

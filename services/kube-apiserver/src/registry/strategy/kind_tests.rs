@@ -114,6 +114,26 @@ fn pods() {
                 "spec.containers[0].resources.limits[disk]: Invalid value: \"disk\": must be a standard resource type or fully qualified",
             ),
             (
+                limits,
+                json!({"limits": {"hugepages-2Mi": "2Mi"}}),
+                "spec.containers[0].resources: Forbidden: HugePages require cpu or memory",
+            ),
+            (
+                "/spec/containers/0/volumeDevices",
+                json!([{"name": "x", "devicePath": "/e"}]),
+                "spec.containers[0].volumeMounts[0].mountPath: Invalid value: \"/e\": must not already exist as a path in volumeDevices",
+            ),
+            (
+                "/spec",
+                json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}], "resources": {"requests": {"cpu": "1"}}}),
+                "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2",
+            ),
+            (
+                "/spec/resources",
+                json!({"limits": {"ephemeral-storage": "1"}}),
+                "spec.resources.limits[ephemeral-storage]: Unsupported value: \"ephemeral-storage\": supported values: \"cpu\", \"memory\"",
+            ),
+            (
                 port,
                 json!(70_000),
                 "spec.containers[0].ports[0].hostPort: Invalid value: 70000: must be between 1 and 65535, inclusive",

@@ -5,16 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::checks::{
     Rule, dns_label, dns_subdomain, ip, labels, named, optional_named, optional_one_of, path_segment, qualified_name,
     required_named, required_one_of,
 };
-use super::container_checks::{Scope, container, host_network};
+use super::container_checks::{Scope, container, host_network, resources};
 use super::tree::{at, has, int_at, items, str_at};
 use super::volume_checks::{Volumes, volumes};
 use super::{scheduling_checks, security_checks};
+use crate::admission::pod_resources::{amounts, total};
 use crate::errors::FieldError;
 
 const DNS_POLICIES: [&str; 4] = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
@@ -42,11 +43,41 @@ pub fn pod_spec(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
     if let Some(os) = at(spec, &["os"]) {
         required_one_of(errors, &format!("{path}.os.name"), str_at(os, &["name"]), &["linux", "windows"]);
     }
+    whole_pod(errors, path, spec);
     for (i, alias) in items(spec, &["hostAliases"]).iter().enumerate() {
         let path = format!("{path}.hostAliases[{i}]");
         ip(errors, &format!("{path}.ip"), str_at(alias, &["ip"]));
         for (j, name) in items(alias, &["hostnames"]).iter().enumerate() {
             named(errors, &format!("{path}.hostnames[{j}]"), name.as_str().unwrap_or_default(), dns_subdomain);
+        }
+    }
+}
+
+/// Resources that can be given for a pod as a whole.
+const WHOLE: [&str; 2] = ["cpu", "memory"];
+
+/// What the pod as a whole may use: at least what its containers ask for, and no container more than that.
+fn whole_pod(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
+    let Some(own) = at(spec, &["resources"]) else { return };
+    let path = format!("{path}.resources");
+    if !items(own, &["claims"]).is_empty() {
+        let detail = "claims may not be set for Resources at pod-level";
+        errors.push(FieldError::forbidden(format!("{path}.claims"), detail));
+    }
+    resources(errors, &path, own);
+    for kind in ["limits", "requests"] {
+        let names = at(own, &[kind]).and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys);
+        for name in names.filter(|n| !WHOLE.contains(&n.as_str()) && !n.starts_with("hugepages-")) {
+            errors.push(FieldError::not_supported(format!("{path}.{kind}[{name}]"), name.as_str(), &WHOLE));
+        }
+    }
+    let mut parts = spec.clone();
+    super::tree::remove(&mut parts, "resources");
+    let together = total(&json!({"spec": parts}), "requests");
+    for (name, amount) in amounts(at(own, &["requests"])) {
+        if let Some(sum) = together.get(&name).filter(|sum| sum.milli() > amount.milli()) {
+            let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
+            errors.push(FieldError::invalid(format!("{path}.requests[{name}]"), amount.to_string(), detail));
         }
     }
 }

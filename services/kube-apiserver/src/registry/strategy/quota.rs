@@ -76,12 +76,30 @@ pub static RESOURCE_QUOTA: Kind = Kind {
     ..Kind::SPEC_STATUS
 };
 
+/// Whether a quota can limit a resource of what a scope chooses; resources that are not of this server are nobody's business.
+fn limits(scope: &str, resource: &str) -> bool {
+    let computed = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+    let known = COUNTED.contains(&resource) || COUNTED_TOO.contains(&resource);
+    match scope {
+        _ if !known => true,
+        "BestEffort" => resource == "pods",
+        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
+            resource == "pods" || computed.contains(&resource)
+        }
+        _ => true,
+    }
+}
+
 fn scopes(errors: &mut Vec<FieldError>, q: &Value) {
+    let names: Vec<&String> = map_at(q, &["spec", "hard"]).into_iter().flat_map(Map::keys).collect();
     let list: Vec<&str> = items(q, &["spec", "scopes"]).iter().filter_map(Value::as_str).collect();
     for scope in &list {
         if !SCOPES.contains(scope) {
             errors.push(FieldError::invalid("spec.scopes", q["spec"]["scopes"].clone(), "unsupported scope"));
         }
+    }
+    if list.iter().any(|scope| names.iter().any(|name| !limits(scope, name))) {
+        errors.push(FieldError::invalid("spec.scopes", list.clone(), "unsupported scope applied to resource"));
     }
     for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
         if pair.iter().all(|s| list.contains(s)) {

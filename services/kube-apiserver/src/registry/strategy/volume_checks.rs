@@ -204,6 +204,15 @@ pub fn mounts(errors: &mut Vec<FieldError>, path: &str, c: &Value, known: &Volum
         if !place.is_empty() && list[..i].iter().any(|o| str_at(o, &["mountPath"]) == place) {
             errors.push(FieldError::invalid(format!("{path}.mountPath"), place, "must be unique"));
         }
+        let devices = items(c, &["volumeDevices"]);
+        if devices.iter().any(|d| str_at(d, &["name"]) == str_at(m, &["name"])) {
+            let detail = "must not already exist in volumeDevices";
+            errors.push(FieldError::invalid(format!("{path}.name"), str_at(m, &["name"]), detail));
+        }
+        if !place.is_empty() && devices.iter().any(|d| str_at(d, &["devicePath"]) == place) {
+            let detail = "must not already exist as a path in volumeDevices";
+            errors.push(FieldError::invalid(format!("{path}.mountPath"), place, detail));
+        }
     }
     let devices = items(c, &["volumeDevices"]);
     for (i, d) in devices.iter().enumerate() {

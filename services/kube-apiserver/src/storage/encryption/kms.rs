@@ -29,6 +29,9 @@ const SIZE: usize = 32;
 const POLL: Duration = Duration::from_secs(60);
 /// How long a seed is used after the service last said that its key is the current one.
 const TRUST: Duration = Duration::from_secs(180);
+/// How long good and bad news of the service count, as upstream has it.
+const WELL: Duration = Duration::from_secs(20);
+const ILL: Duration = Duration::from_secs(3);
 /// Seeds that are remembered; each server start and each change of the service's key makes one.
 const SEEDS: usize = 1000;
 
@@ -43,6 +46,8 @@ pub struct Kms {
     known: Mutex<HashMap<[u8; SIZE], Arc<[u8]>>>,
     /// The service's key, as it last said.
     key_id: Mutex<String>,
+    /// How it was when it was last asked, and until when that counts.
+    health: tokio::sync::Mutex<Option<(Instant, Result<(), EncryptionError>)>>,
 }
 
 #[derive(Clone)]
@@ -79,6 +84,7 @@ impl Kms {
             current: tokio::sync::Mutex::default(),
             known: Mutex::default(),
             key_id: Mutex::default(),
+            health: tokio::sync::Mutex::default(),
         });
         tokio::spawn(poll(Arc::downgrade(&kms)));
         kms
@@ -174,6 +180,20 @@ impl Kms {
             known.clear();
         }
         known.insert(identity, seed);
+    }
+
+    /// Whether the service is well. Probes come often: it is not asked each time.
+    pub async fn health(&self) -> Result<(), EncryptionError> {
+        let mut health = self.health.lock().await;
+        if let Some((until, known)) = health.as_ref()
+            && Instant::now() < *until
+        {
+            return known.clone();
+        }
+        let found = self.check().await;
+        let lasts = if found.is_ok() { WELL } else { ILL };
+        *health = Some((Instant::now() + lasts, found.clone()));
+        found
     }
 
     /// Asks which key the service uses. Another one ends the use of the current seed; the same one prolongs it.

@@ -144,6 +144,21 @@ impl Encryption {
         }
     }
 
+    /// Whether all key services are well; `None`: there are none.
+    pub async fn health(&self) -> Option<Result<(), EncryptionError>> {
+        let rules = self.rules.load_full();
+        let links = rules.iter().flat_map(|rule| &rule.chain);
+        let services: Vec<&Arc<Kms>> =
+            links.filter_map(|l| if let Link::Kms(kms) = l { Some(kms) } else { None }).collect();
+        let mut health = (!services.is_empty()).then_some(Ok(()));
+        for service in services {
+            if let Err(error) = service.health().await {
+                health = Some(Err(error));
+            }
+        }
+        health
+    }
+
     /// The text of what is stored under a key.
     pub async fn open(&self, res: &Resource, key: &[u8], value: &Bytes) -> Result<Opened, EncryptionError> {
         let encrypted = value.starts_with(MARK);

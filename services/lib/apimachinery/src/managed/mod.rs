@@ -15,12 +15,25 @@ pub use update::{same_but_for_times, update};
 
 use crate::fields::FieldSet;
 use crate::schema::TypeRef;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt::Debug;
+
+/// The versions an object is served in. What managers own is written in the version that they speak, and means something only there.
+pub trait Versions: Debug {
+    /// The object's type in a version; `None` if it is not served.
+    fn ty(&self, api_version: &str) -> Option<TypeRef<'_>>;
+    /// An object of one version as another one shows it.
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value>;
+}
 
 /// Who writes, how.
 #[derive(Clone, Debug)]
 pub struct Writer<'a> {
     /// The type of the object.
     pub ty: TypeRef<'a>,
+    /// The other versions of it.
+    pub versions: &'a dyn Versions,
     /// The manager's name.
     pub manager: &'a str,
     /// The version it writes in: `apps/v1`.
@@ -57,7 +70,16 @@ const UNOWNED: &[&[&str]] = &[
     &["f:metadata", "f:resourceVersion"],
 ];
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// An object of the writer's version as another one shows it, with its type there.
+    fn shown<'o>(&self, object: &'o Value, version: &str) -> Option<(TypeRef<'a>, Cow<'o, Value>)> {
+        if version == self.api_version {
+            return Some((self.ty, Cow::Borrowed(object)));
+        }
+        let ty = self.versions.ty(version)?;
+        Some((ty, Cow::Owned(self.versions.convert(object, self.api_version, version)?)))
+    }
+
     /// Takes what this writer cannot own out of a set.
     fn limit(&self, set: &mut FieldSet) {
         for path in UNOWNED {

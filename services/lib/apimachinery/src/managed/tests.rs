@@ -2,9 +2,24 @@ use super::*;
 use crate::schema::builtin;
 use serde_json::{Value, json};
 
+/// Served in one version only.
+#[derive(Debug)]
+struct Alone;
+
+impl Versions for Alone {
+    fn ty(&self, _: &str) -> Option<TypeRef<'_>> {
+        None
+    }
+
+    fn convert(&self, _: &Value, _: &str, _: &str) -> Option<Value> {
+        None
+    }
+}
+
 fn writer<'a>(manager: &'a str, now: &'a str) -> Writer<'a> {
     Writer {
         ty: builtin().of("apps/v1", "Deployment").unwrap(),
+        versions: &Alone,
         manager,
         api_version: "apps/v1",
         subresource: "",

@@ -4,6 +4,7 @@ use super::Writer;
 use super::entries::{Conflict, Entry, Managers, Operation};
 use crate::fields::{self, Comparison, FieldSet};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// More managers by update than this are folded into one, oldest first.
 const UPDATERS_MAX: usize = 10;
@@ -34,12 +35,11 @@ pub fn update(writer: &Writer<'_>, old: &Value, new: &mut Value) {
 }
 
 fn follow(writer: &Writer<'_>, old: &Value, new: &Value, managers: &mut Managers) {
-    let mut changes = fields::compare(writer.ty, old, new);
-    changes.each(|set| writer.limit(set));
-    if changes.is_empty() {
+    let changes = Changes::between(writer, old, new, managers);
+    if changes.own.is_empty() {
         return;
     }
-    settle(managers, &changes);
+    changes.settle(managers);
     let mut own = managers.take(Operation::Update, writer).unwrap_or_else(|| Entry {
         manager: writer.manager.into(),
         operation: Operation::Update,
@@ -48,7 +48,7 @@ fn follow(writer: &Writer<'_>, old: &Value, new: &Value, managers: &mut Managers
         time: None,
         fields: FieldSet::default(),
     });
-    let taken = changes.added.union(&changes.modified);
+    let taken = changes.own.added.union(&changes.own.modified);
     if !taken.is_empty() {
         own.time = Some(writer.now.into());
     }
@@ -58,28 +58,63 @@ fn follow(writer: &Writer<'_>, old: &Value, new: &Value, managers: &mut Managers
     fold(managers);
 }
 
-/// Takes changed and removed fields from whoever owned them.
-pub(super) fn settle(managers: &mut Managers, changes: &Comparison) {
-    let gone = changes.added.clone().union(&changes.modified).union(&changes.removed);
-    for entry in &mut managers.0 {
-        entry.fields = std::mem::take(&mut entry.fields).difference(&gone);
-    }
-    managers.drop_empty();
+/// What differs between two states, as every version in which fields are owned shows it.
+pub(super) struct Changes {
+    /// In the writer's version.
+    pub own: Comparison,
+    others: BTreeMap<String, Comparison>,
 }
 
-/// What others own of the changed fields.
-pub(super) fn conflicts(managers: &Managers, changes: &Comparison) -> Vec<Conflict> {
-    let taken = changes.added.clone().union(&changes.modified);
-    let of = |entry: &Entry| {
-        let manager = entry.description();
-        entry
-            .fields
-            .intersection(&taken)
-            .paths()
-            .into_iter()
-            .map(move |field| Conflict { manager: manager.clone(), field })
-    };
-    managers.0.iter().flat_map(of).collect()
+impl Changes {
+    /// Compares. Managers that speak a version which is no longer served are forgotten: nobody can tell any more what they own.
+    pub fn between(writer: &Writer<'_>, old: &Value, new: &Value, managers: &mut Managers) -> Self {
+        let compared = |version: &str| {
+            let ((ty, old), (_, new)) = (writer.shown(old, version)?, writer.shown(new, version)?);
+            let mut changes = fields::compare(ty, &old, &new);
+            changes.each(|set| writer.limit(set));
+            Some(changes)
+        };
+        let mut others = BTreeMap::new();
+        managers.0.retain(|entry| {
+            let version = &entry.api_version;
+            if version == writer.api_version || others.contains_key(version) {
+                return true;
+            }
+            compared(version).map(|changes| others.insert(version.clone(), changes)).is_some()
+        });
+        let mut own = fields::compare(writer.ty, old, new);
+        own.each(|set| writer.limit(set));
+        Self { own, others }
+    }
+
+    fn of(&self, entry: &Entry) -> &Comparison {
+        self.others.get(&entry.api_version).unwrap_or(&self.own)
+    }
+
+    /// What of an entry's fields the new state writes.
+    pub fn taken(&self, entry: &Entry) -> FieldSet {
+        let changes = self.of(entry);
+        entry.fields.intersection(&changes.added.clone().union(&changes.modified))
+    }
+
+    /// Takes changed and removed fields from whoever owned them.
+    pub fn settle(&self, managers: &mut Managers) {
+        for entry in &mut managers.0 {
+            let changes = self.of(entry);
+            let gone = changes.added.clone().union(&changes.modified).union(&changes.removed);
+            entry.fields = std::mem::take(&mut entry.fields).difference(&gone);
+        }
+        managers.drop_empty();
+    }
+
+    /// What others own of the changed fields.
+    pub fn conflicts(&self, managers: &Managers) -> Vec<Conflict> {
+        let of = |entry: &Entry| {
+            let manager = entry.description();
+            self.taken(entry).paths().into_iter().map(move |field| Conflict { manager: manager.clone(), field })
+        };
+        managers.0.iter().flat_map(of).collect()
+    }
 }
 
 fn fold(managers: &mut Managers) {
