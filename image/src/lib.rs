@@ -19,7 +19,7 @@ mod tree;
 mod workspace;
 
 pub use host::{Tool, ensure_tools};
-pub use program::install_program;
+pub use program::{install_program, package_folder};
 pub use workspace::{cargo, host_binaries, root as workspace_root, target_dir};
 
 use anyhow::{Context, Result};

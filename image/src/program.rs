@@ -1,11 +1,11 @@
-//! A single program out of a later Debian suite, for hosts whose own suite has it too old.
+//! A single program, or a folder of data, out of a later Debian suite, for hosts whose own suite has it too old.
 //!
 //! Only for programs that need nothing but the C library or not even that, such as those written in Go.
 
 use crate::{packages, say, workspace_root};
 use anyhow::{Context, Result, bail};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Before /usr/bin on Debian's default path, and not the package manager's.
@@ -31,4 +31,13 @@ pub fn install_program(program: &str, package: &str) -> Result<()> {
     std::fs::copy(&source, &target).with_context(|| format!("install {}", target.display()))?;
     std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o755))?;
     Ok(())
+}
+
+/// A folder of a Debian package of the image's suite, which is fetched and unpacked but not installed.
+pub fn package_folder(package: &str, folder: &str) -> Result<PathBuf> {
+    crate::ensure_tools(crate::TOOLS)?;
+    let fetched = packages::fetch(&workspace_root()?.join(".corten/cache/programs"), &[package.to_owned()], false)?;
+    let files = fetched.below(folder)?;
+    let file = files.values().next().with_context(|| format!("{package} has no {folder}"))?;
+    Ok(file.parent().map(Path::to_owned).unwrap_or_default())
 }

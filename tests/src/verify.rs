@@ -8,13 +8,15 @@ use anyhow::{Context, Result, bail};
 use image::Tool;
 use qemu::{Artifacts, DriverName};
 
-/// What the checks themselves need: the list of files comes from git, the store is compared with etcd, and its clocks jump.
-/// The packages have the same names in Debian 12 (etcd 3.4) and 13 (etcd 3.5).
+/// What the checks themselves need: the list of files comes from git, the store is compared with etcd and changed for it, its
+/// clocks jump, and pip brings the official Python client. The packages have the same names in Debian 12 (etcd 3.4) and 13
+/// (etcd 3.5).
 const TOOLS: &[Tool] = &[
     Tool::new("git", "git"),
     Tool::new("etcd", "etcd-server"),
     Tool::new("etcdctl", "etcd-client"),
     Tool::new("faketime", "faketime"),
+    Tool::new("pip3", "python3-pip"),
 ];
 
 /// The checks that cargo itself does.
@@ -37,6 +39,8 @@ pub fn run() -> Result<()> {
             bail!("{name}: cargo {} failed", arguments.join(" "));
         }
     }
+    step(start, "the wire forms of every kind");
+    wire_forms()?;
     step(start, "the same image twice");
     same_bytes()?;
     step(start, "the API server alone");
@@ -50,6 +54,21 @@ pub fn run() -> Result<()> {
         println!("left out: the namespace driver needs root");
     }
     step(start, "all checks passed");
+    Ok(())
+}
+
+/// Reads and writes what upstream wrote, in JSON, YAML and protobuf.
+fn wire_forms() -> Result<()> {
+    let folder = image::package_folder("golang-k8s-api-dev", "usr/share/gocode/src/k8s.io/api/testdata/HEAD")?;
+    let status = image::cargo()
+        .args(["test", "--workspace", "--quiet", "wire_fixtures", "--", "--ignored"])
+        .env("CORTEN_WIRE_FIXTURES", folder)
+        .current_dir(qemu::cluster::workspace())
+        .status()
+        .context("cargo")?;
+    if !status.success() {
+        bail!("the wire forms differ from upstream's");
+    }
     Ok(())
 }
 

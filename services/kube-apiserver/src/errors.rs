@@ -345,6 +345,11 @@ impl ApiError {
         error
     }
 
+    /// 422: a patch that does not fit what it is for. Upstream keeps the reason to itself, and clients know its words.
+    pub fn unprocessable() -> Self {
+        Self::new(422, "Invalid", "the server rejected our request due to an error in our request").about("", "", "")
+    }
+
     /// 429.
     pub fn too_many_requests(message: impl Into<String>, retry_after: u32) -> Self {
         let error = Self::new(429, "TooManyRequests", message);

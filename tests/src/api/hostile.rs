@@ -1,17 +1,14 @@
 //! Broken and hostile input is answered by a 4xx: bodies, patches and selectors, mutated at random from a fixed seed, and the classics by hand.
 //! The server may neither fail (5xx), nor end, nor grow.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http::Method;
 use serde_json::json;
-use tokio_rustls::rustls;
 
-use super::session::Session;
+use super::session::{Server, Session};
 use crate::bench::stack::Stack;
 
 /// How many mutants are sent.
@@ -43,18 +40,6 @@ pub async fn run(stack: Stack) -> Result<()> {
 
 fn resident(stack: &Stack) -> u64 {
     stack.memory().iter().find(|(name, _)| *name == "kube-apiserver").map_or(0, |(_, mib)| *mib)
-}
-
-/// Where to connect as whom.
-struct Server {
-    address: SocketAddr,
-    tls: Arc<rustls::ClientConfig>,
-}
-
-impl Server {
-    async fn open(&self) -> Result<Session> {
-        Session::open(self.address, &self.tls).await
-    }
 }
 
 /// Method, path, media type, body.

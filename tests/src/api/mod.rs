@@ -6,6 +6,8 @@ mod encryption;
 mod flood;
 mod golden;
 mod hostile;
+mod kubectl;
+mod python;
 mod requests;
 mod session;
 
@@ -15,11 +17,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::BoxFuture;
 
-use crate::bench::stack::Stack;
+use crate::bench::stack::{Stack, Store};
 
 /// One check, with the arguments its server needs.
 struct Check {
     name: &'static str,
+    store: Store,
     /// `{folder}` stands for the folder of its files.
     arguments: &'static [&'static str],
     /// Files it reads: names and texts.
@@ -30,6 +33,7 @@ struct Check {
 const CHECKS: &[Check] = &[
     Check {
         name: "flood",
+        store: Store::Corten,
         // Few seats: a small machine can fill them.
         arguments: &["--max-requests-inflight=20", "--max-mutating-requests-inflight=10"],
         files: &[],
@@ -37,25 +41,36 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "connections",
+        store: Store::Corten,
         arguments: &["--shutdown-delay-duration=1s"],
         files: &[],
         run: |stack| Box::pin(connections::run(stack)),
     },
-    Check { name: "golden", arguments: &[], files: &[], run: |stack| Box::pin(golden::run(stack)) },
-    Check { name: "hostile", arguments: &[], files: &[], run: |stack| Box::pin(hostile::run(stack)) },
+    plain("golden", Store::Corten, |stack| Box::pin(golden::run(stack))),
+    plain("golden-etcd", Store::Etcd, |stack| Box::pin(golden::run(stack))),
+    plain("kubectl", Store::Corten, |stack| Box::pin(kubectl::run(stack))),
+    plain("python", Store::Corten, |stack| Box::pin(python::run(stack))),
+    plain("hostile", Store::Corten, |stack| Box::pin(hostile::run(stack))),
     Check {
         name: "encryption",
+        store: Store::Corten,
         arguments: &["--encryption-provider-config={folder}/encryption.yaml"],
         files: &[("encryption.yaml", encryption::FIRST)],
         run: |stack| Box::pin(encryption::run(stack)),
     },
     Check {
         name: "requests",
+        store: Store::Corten,
         arguments: &["--authentication-config={folder}/authentication.yaml"],
         files: &[("authentication.yaml", requests::AUTHENTICATION)],
         run: |stack| Box::pin(requests::run(stack)),
     },
 ];
+
+/// One whose server is as it comes.
+const fn plain(name: &'static str, store: Store, run: fn(Stack) -> BoxFuture<'static, Result<()>>) -> Check {
+    Check { name, store, arguments: &[], files: &[], run }
+}
 
 /// Runs the named checks, or all.
 ///
@@ -78,5 +93,5 @@ pub fn run(names: &[String]) -> Result<()> {
 
 async fn one(check: &Check, corten: &Path) -> Result<()> {
     let arguments: Vec<String> = check.arguments.iter().map(|a| (*a).to_owned()).collect();
-    (check.run)(Stack::start_api(corten, &arguments, check.files).await?).await
+    (check.run)(Stack::start_api_on(check.store, corten, &arguments, check.files).await?).await
 }

@@ -31,10 +31,24 @@ impl Answer {
     }
 }
 
+/// Where to connect as whom.
+pub struct Server {
+    pub address: SocketAddr,
+    pub tls: Arc<rustls::ClientConfig>,
+}
+
+impl Server {
+    /// A new connection.
+    pub async fn open(&self) -> Result<Session> {
+        Session::open(self.address, &self.tls).await
+    }
+}
+
 /// A connection.
 pub struct Session {
-    requests: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     authority: String,
+    requests: usize,
 }
 
 /// A TLS connection that has said nothing yet.
@@ -46,14 +60,19 @@ pub async fn connect(address: SocketAddr, tls: &Arc<rustls::ClientConfig>) -> Re
 
 impl Session {
     pub async fn open(address: SocketAddr, tls: &Arc<rustls::ClientConfig>) -> Result<Self> {
-        let (requests, connection) = handshake(TokioIo::new(connect(address, tls).await?)).await?;
+        let (sender, connection) = handshake(TokioIo::new(connect(address, tls).await?)).await?;
         tokio::spawn(connection);
-        Ok(Self { requests, authority: address.to_string() })
+        Ok(Self { sender, authority: address.to_string(), requests: 0 })
+    }
+
+    /// How many requests it has carried.
+    pub fn requests(&self) -> usize {
+        self.requests
     }
 
     /// Whether the server has closed it.
     pub fn is_closed(&self) -> bool {
-        self.requests.is_closed()
+        self.sender.is_closed()
     }
 
     /// Sends a request; the answer's body is still to be read.
@@ -68,8 +87,9 @@ impl Session {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.requests.ready().await?;
-        Ok(self.requests.send_request(request.body(Full::new(body))?).await?)
+        self.sender.ready().await?;
+        self.requests += 1;
+        Ok(self.sender.send_request(request.body(Full::new(body))?).await?)
     }
 
     /// Sends a request and reads the answer, whatever it is.

@@ -17,6 +17,15 @@ use tokio_rustls::rustls;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// What keeps the objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Ours.
+    Corten,
+    /// The etcd of this machine, which takes the same flags.
+    Etcd,
+}
+
 /// The running processes; they end with it.
 pub struct Stack {
     folder: TempDir,
@@ -51,6 +60,11 @@ impl Stack {
     /// Starts the store and an API server with more arguments than it needs, and waits until it is ready. `files` are names and texts
     /// in the folder that `{folder}` stands for in arguments.
     pub async fn start_api(corten: &Path, more: &[String], files: &[(&str, &str)]) -> Result<Stack> {
+        Self::start_api_on(Store::Corten, corten, more, files).await
+    }
+
+    /// The same on another store.
+    pub async fn start_api_on(kind: Store, corten: &Path, more: &[String], files: &[(&str, &str)]) -> Result<Stack> {
         ensure!(corten.exists(), "{} is not built; run cargo build --workspace --bins", corten.display());
         let folder = tempfile::tempdir().context("a folder for the processes")?;
         let ports = [free_port()?, free_port()?, free_port()?, free_port()?];
@@ -58,17 +72,20 @@ impl Stack {
         let ca = Ca::generate("bench")?;
         let mut stack = Stack { folder, ca, api: Default::default(), children: Vec::new(), api_port, metrics_port };
         stack.write_credentials()?;
-        stack.spawn(
-            corten,
-            "store",
-            &[
+        let (mut program, name) = match kind {
+            Store::Corten => (applet(corten, "store"), "store"),
+            Store::Etcd => (Command::new("etcd"), "etcd"),
+        };
+        stack.run(
+            program.args([
                 format!("--data-dir={}", stack.path("store").display()),
                 format!("--listen-client-urls=http://127.0.0.1:{store}"),
                 format!("--advertise-client-urls=http://127.0.0.1:{store}"),
                 format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
                 format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
                 format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
-            ],
+            ]),
+            name,
         )?;
         let file = |name: &str| stack.path(name).display().to_string();
         let mut arguments = vec![
@@ -162,7 +179,8 @@ impl Stack {
         Client::from_kubeconfig(&path).with_context(|| path.display().to_string())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A file of the processes; `ca.crt`, `admin.crt`, `admin.key` and `admin.conf` are the administrator's.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -198,14 +216,12 @@ impl Stack {
     }
 
     fn spawn(&mut self, corten: &Path, name: &'static str, arguments: &[String]) -> Result<()> {
+        self.run(applet(corten, name).args(arguments), name)
+    }
+
+    fn run(&mut self, command: &mut Command, name: &'static str) -> Result<()> {
         let log = File::create(self.path(&format!("{name}.log")))?;
-        let child = Command::new(corten)
-            .arg(name)
-            .args(arguments)
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("{} {name}", corten.display()))?;
+        let child = command.stdout(log.try_clone()?).stderr(log).spawn().with_context(|| format!("{command:?}"))?;
         self.children.push((name, child));
         Ok(())
     }
@@ -234,6 +250,13 @@ impl Drop for Stack {
             let _ = child.wait();
         }
     }
+}
+
+/// One program of the multi-call binary.
+fn applet(corten: &Path, name: &str) -> Command {
+    let mut command = Command::new(corten);
+    command.arg(name);
+    command
 }
 
 fn kubeconfig(port: u16, user: &str) -> String {

@@ -64,6 +64,7 @@ async fn attempt(
     let uid = uuid::Uuid::new_v4().to_string();
     generic::prepare_for_create(&mut object, namespace, &uid, &call.now)?;
     decode::default(res.group, res.version, res.kind, &mut object);
+    res.strategy.default(&mut object);
     tracking.follow(call, res, None, &json!({}), &mut object);
     let name = meta::name(&object).to_string();
     let admission = AdmissionRequest {

@@ -4,7 +4,7 @@ use super::list::{self, ListOptions};
 use super::{Target, encode};
 use crate::admission::{self, AdmissionRequest, Operation};
 use crate::errors::{ApiError, FieldError};
-use crate::registry::{Resource, Strategy};
+use crate::registry::{Resource, Strategy, deletion_returns_object};
 use crate::server::body::{self, Request, Response};
 use crate::server::handler::Call;
 use crate::storage::{Preconditions, Stored, Swap};
@@ -99,7 +99,9 @@ pub async fn delete(call: &Call, target: &Target, request: Request) -> Result<Re
     let res = target.res;
     match remove(call, res, &target.namespace, &target.name, &options).await? {
         Outcome::Marked(stored) => encode::one(call, res, 200, &stored, &[]),
-        Outcome::Removed(stored) if returns_object(res) => encode::one(call, res, 200, &stored, &[]),
+        Outcome::Removed(stored) if deletion_returns_object(res.group, res.plural) => {
+            encode::one(call, res, 200, &stored, &[])
+        }
         Outcome::Removed(stored) => {
             let details = json!({"name": stored.name, "group": res.group, "kind": res.plural, "uid": stored.uid()});
             let mut status =
@@ -110,21 +112,6 @@ pub async fn delete(call: &Call, target: &Target, request: Request) -> Result<Re
             Ok(crate::server::respond::status(call.headers.get(http::header::ACCEPT), 200, &status))
         }
     }
-}
-
-/// Kinds whose delete answers with the object rather than a Status.
-fn returns_object(res: &Resource) -> bool {
-    res.group.is_empty()
-        && matches!(
-            res.plural,
-            "pods"
-                | "services"
-                | "serviceaccounts"
-                | "podtemplates"
-                | "resourcequotas"
-                | "persistentvolumes"
-                | "persistentvolumeclaims"
-        )
 }
 
 /// Deletes one object as the options say.

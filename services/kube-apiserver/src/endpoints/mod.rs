@@ -8,6 +8,8 @@ pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod encode;
+#[cfg(test)]
+mod fuzz;
 pub mod list;
 pub mod ownership;
 pub mod pages;

@@ -266,6 +266,7 @@ impl<'a> Change<'a> {
         let cx = self.call.context(self.dry_run);
         generic::keep_metadata(&mut new, old);
         decode::default(self.res.group, self.res.version, self.res.kind, &mut new);
+        self.res.strategy.default(&mut new);
         self.tracking.follow(self.call, self.res, self.sub, old, &mut new);
         admission::admit(&cx, self.admission(&mut new, old)).await?;
         self.res.strategy.prepare_for_update(&cx, self.sub, &mut new, old)?;

@@ -3,7 +3,7 @@
 use super::Row;
 use super::definitions::Definitions;
 use super::parameters::{self, Parameter};
-use crate::registry::{Subresource, Verb};
+use crate::registry::{Subresource, Verb, deletion_returns_object};
 use serde_json::{Value, json};
 
 const READ_MEDIA: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -84,7 +84,9 @@ pub(super) fn operation(
         _ if text_only => (Some(text), &["text/plain"][..]),
         Verb::List => (types.kind(group, version, &format!("{kind}List")), LIST_MEDIA),
         Verb::DeleteCollection => (types.meta("Status"), READ_MEDIA),
-        Verb::Delete => (types.meta("Status"), READ_MEDIA),
+        Verb::Delete if !deletion_returns_object(target.row.group, target.row.plural) => {
+            (types.meta("Status"), READ_MEDIA)
+        }
         _ => (object, READ_MEDIA),
     };
     if dialect == super::Dialect::V2 {

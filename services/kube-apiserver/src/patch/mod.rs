@@ -67,22 +67,20 @@ impl Patch {
             (Kind::Strategic, Some(ty)) => patch::strategic(ty, object.clone(), self.body.clone()),
             (Kind::Merge | Kind::Strategic | Kind::Apply, _) => patch::merge(object.clone(), &self.body),
         };
-        result.map_err(|e| self.refused(&e))
+        result.map_err(|e| refused(&e))
     }
 
     /// The 422 for a patch that a strict client does not want.
     pub fn invalid(&self, why: &str) -> ApiError {
         ApiError::invalid("", "", "", &[FieldError::invalid("patch", self.body.to_string(), why)])
     }
+}
 
-    fn refused(&self, error: &PatchError) -> ApiError {
-        match error {
-            PatchError::Malformed(why) => ApiError::bad_request(why.clone()),
-            PatchError::Unprocessable(why) => {
-                ApiError::invalid("", "", "", &[FieldError::invalid("patch", self.body.clone(), why.clone())])
-            }
-            PatchError::TooLarge(why) => ApiError::too_large(why.clone()),
-        }
+fn refused(error: &PatchError) -> ApiError {
+    match error {
+        PatchError::Malformed(why) => ApiError::bad_request(why.clone()),
+        PatchError::Unprocessable(_) => ApiError::unprocessable(),
+        PatchError::TooLarge(why) => ApiError::too_large(why.clone()),
     }
 }
 
@@ -97,5 +95,14 @@ mod tests {
         for refused in [Some("application/json"), None] {
             assert_eq!(Kind::of(refused).map_err(|e| e.code()), Err(415), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said_as_upstream_says_it() {
+        let patch = Patch::parse(Kind::Json, br#"[{"op": "test", "path": "/a", "value": 1}]"#, "", "v1", "ConfigMap");
+        let error = patch.expect("a patch").apply(&serde_json::json!({"a": 2})).expect_err("it does not fit");
+        let want = serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 422,
+            "message": "the server rejected our request due to an error in our request", "reason": "Invalid", "details": {}});
+        assert_eq!(error.to_value(), want);
     }
 }

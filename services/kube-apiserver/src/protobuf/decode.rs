@@ -66,7 +66,9 @@ fn add(
         }
         shape => {
             let value = value(shape, raw)?;
-            if keeps_zero || !is_zero(&value) {
+            // Of JSON inside a message, only nothing is nothing.
+            let free = matches!(shape, Shape::Any(_) | Shape::Object(_));
+            if keeps_zero || !(is_zero(&value) && (value.is_null() || !free)) {
                 object.insert(name.into(), value);
             }
         }

@@ -85,6 +85,8 @@ fn one(number: u32, shape: Shape<'_>, value: &Value, out: &mut Writer) -> Result
             below.varint(1, at.as_second().cast_unsigned());
             below.varint(2, i64::from(at.subsec_nanosecond()).cast_unsigned());
         }
+        // No time, in a list or map that has a place for it.
+        (Shape::Time | Shape::MicroTime, Value::Null) => {}
         (Shape::Quantity, value) => below.bytes(1, text_of(value).as_bytes()),
         (Shape::IntOrString, Value::Number(n)) => {
             below.varint(1, 0);

@@ -8,6 +8,8 @@ mod tags;
 pub mod wire;
 
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod tests;
 
 use apimachinery::meta;

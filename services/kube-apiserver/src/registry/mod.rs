@@ -125,6 +125,25 @@ pub fn group_resource(group: &str, plural: &str) -> String {
     if group.is_empty() { plural.to_string() } else { format!("{plural}.{group}") }
 }
 
+/// Whether a delete that leaves nothing answers with the object's last state rather than a Status.
+pub fn deletion_returns_object(group: &str, plural: &str) -> bool {
+    match (group, plural) {
+        (
+            "",
+            "persistentvolumeclaims"
+            | "persistentvolumes"
+            | "pods"
+            | "podtemplates"
+            | "resourcequotas"
+            | "serviceaccounts"
+            | "services",
+        )
+        | ("resource.k8s.io", _) => true,
+        ("storage.k8s.io", plural) => plural != "csistoragecapacities",
+        _ => false,
+    }
+}
+
 /// The row for a path's group, version and resource.
 pub fn lookup(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
     table().iter().find(|r| r.plural == plural && r.version == version && r.group == group)
@@ -159,6 +178,9 @@ impl Context<'_> {
 
 /// What one kind does differently. Every method has the generic behaviour as its default.
 pub trait Strategy: Sync + Send {
+    /// Fills in what this kind's fields are when nobody says, besides the schema's own defaults. Who writes an object owns these fields too.
+    fn default(&self, _obj: &mut Value) {}
+
     /// Runs after schema defaulting and admission: reset status, set the generation, allocate addresses. The generic path has set name,
     /// namespace, uid and creationTimestamp. An error must leave nothing allocated; if a later step fails, [`Strategy::after_delete`] is called.
     fn prepare_for_create(&self, _cx: &Context<'_>, _obj: &mut Value) -> Result<(), ApiError> {

@@ -1,11 +1,12 @@
 //! Service-account tokens: JWTs bound to the account (and usually a pod) they are for. Issued on request, never stored, and dead
 //! as soon as what they are bound to is gone.
 //!
-//! [`keys`] reads and publishes the keys, [`claims`] is the pure part, [`request`] serves the token subresource.
+//! [`keys`] reads and publishes the keys, [`claims`] is the pure part, [`seen`] spares work, [`request`] serves the token subresource.
 
 pub mod claims;
 pub mod keys;
 pub mod request;
+mod seen;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use keys::{Signer, Verifier};
+use seen::Seen;
 
 /// What can be wrong with the keys.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,7 @@ pub enum Error {
 pub struct Tokens {
     signer: Signer,
     verifiers: Vec<Verifier>,
+    seen: Seen,
     issuers: Vec<String>,
     audiences: Vec<String>,
 }
@@ -55,6 +58,7 @@ impl Tokens {
         Ok(Self {
             signer,
             verifiers,
+            seen: Seen::default(),
             issuers: config.service_account_issuer.clone(),
             audiences: config.audiences().to_vec(),
         })
@@ -81,7 +85,7 @@ impl Tokens {
 
     /// Checks everything that can be checked without asking the store. No audiences means this server's own.
     pub fn verify(&self, token: &str, audiences: &[String]) -> Result<VerifiedToken, String> {
-        let claims = self.signed(token)?;
+        let claims = self.seen.claims(token, || self.signed(token))?;
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
         claims::check(&claims, &self.issuers, wanted, jsonwebtoken::get_current_timestamp().cast_signed())
     }

@@ -7,7 +7,7 @@ const ISSUER: &str = "https://issuer";
 fn tokens(pem: &str) -> Tokens {
     let signer = Signer::from_pem(pem).expect("key");
     let verifiers = vec![signer.verifier()];
-    Tokens { signer, verifiers, issuers: vec![ISSUER.into()], audiences: vec!["api".into()] }
+    Tokens { signer, verifiers, seen: Seen::default(), issuers: vec![ISSUER.into()], audiences: vec!["api".into()] }
 }
 
 fn bound() -> Bound {

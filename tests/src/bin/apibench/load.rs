@@ -100,6 +100,30 @@ pub fn list(namespace: &str) -> Job {
     Box::new(move |_| (Method::GET, path.clone(), JSON, String::new()))
 }
 
+/// Lists the hundredth part that has a certain label.
+pub fn by_label(namespace: &str) -> Job {
+    let path = format!("{}?resourceVersion=0&labelSelector=shard%3Ds", collection(namespace));
+    Box::new(move |n| (Method::GET, format!("{path}{}", n % 100), JSON, String::new()))
+}
+
+/// Lists the one object that has a certain name.
+pub fn by_field(namespace: &str) -> Job {
+    let path = format!("{}?resourceVersion=0&fieldSelector=metadata.name%3Do", collection(namespace));
+    Box::new(move |n| (Method::GET, format!("{path}{}", n % 100), JSON, String::new()))
+}
+
+/// What a busy cluster sends: of ten requests six read an object, two patch one, one replaces one and one lists by label.
+pub fn mixed(namespace: &str, objects: usize) -> Job {
+    let (replace, patch, list, path) =
+        (replace(namespace), patch(namespace), by_label(namespace), collection(namespace));
+    Box::new(move |n| match n % 10 {
+        0..6 => (Method::GET, format!("{path}/o{}", n % objects), JSON, String::new()),
+        6..8 => patch(n % objects),
+        8 => replace(n % objects),
+        _ => list(n),
+    })
+}
+
 /// Runs `total` requests of a job over so many connections.
 pub async fn run(access: &Arc<Access>, connections: usize, total: usize, job: Arc<Job>) -> Result<Figures> {
     let next = Arc::new(AtomicUsize::new(0));

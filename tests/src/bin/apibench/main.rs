@@ -92,10 +92,17 @@ async fn measure(arguments: &Arguments, access: &Arc<Access>, large: &str, small
         show(name, &load::run(access, many, objects, Arc::new(job)).await?);
     }
     show("GET", &load::run(access, many, arguments.reads, Arc::new(load::read(large))).await?);
+    show("mixed", &load::run(access, many, arguments.reads, Arc::new(load::mixed(large, objects))).await?);
     for (count, namespace) in [(SMALL, small), (objects, large)] {
-        let job: Job = load::list(namespace);
-        let figures = load::run(access, LIST_CONNECTIONS, arguments.lists, Arc::new(job)).await?;
-        show(&format!("LIST {count}"), &figures);
+        let kinds: [(&str, Job); 3] = [
+            ("", load::list(namespace)),
+            (" by label", load::by_label(namespace)),
+            (" by name", load::by_field(namespace)),
+        ];
+        for (kind, job) in kinds {
+            let figures = load::run(access, LIST_CONNECTIONS, arguments.lists, Arc::new(job)).await?;
+            show(&format!("LIST {count}{kind}"), &figures);
+        }
     }
     memory(arguments.pid, "after the lists");
     let figures = load::fan_out(access, watched, arguments.watchers, arguments.watched).await?;

@@ -72,6 +72,18 @@ fn claim_defaults(spec: &mut Value) {
 
 fn check_class(errors: &mut Vec<FieldError>, c: &Value) {
     selectors(errors, "spec.selectors", items(c, &["spec", "selectors"]));
+    configurations(errors, "spec.config", items(c, &["spec", "config"]));
+}
+
+/// What drivers are told besides which device.
+fn configurations(errors: &mut Vec<FieldError>, path: &str, list: &[Value]) {
+    for (i, config) in list.iter().enumerate() {
+        let Some(opaque) = at(config, &["opaque"]) else { continue };
+        driver_name(errors, &format!("{path}[{i}].opaque.driver"), str_at(opaque, &["driver"]));
+        if at(opaque, &["parameters"]).is_none() {
+            errors.push(FieldError::required(format!("{path}[{i}].opaque.parameters"), ""));
+        }
+    }
 }
 
 fn selectors(errors: &mut Vec<FieldError>, path: &str, list: &[Value]) {
@@ -91,6 +103,7 @@ fn claim(errors: &mut Vec<FieldError>, path: &str, devices: &Value) {
     if requests.len() > 32 {
         errors.push(FieldError::too_many(format!("{path}.requests"), requests.len(), 32));
     }
+    configurations(errors, &format!("{path}.config"), items(devices, &["config"]));
     let mut names = BTreeSet::new();
     for (i, r) in requests.iter().enumerate() {
         let path = format!("{path}.requests[{i}]");

@@ -73,6 +73,10 @@ impl Kind {
 }
 
 impl Strategy for Kind {
+    fn default(&self, obj: &mut Value) {
+        (self.defaults)(obj);
+    }
+
     fn prepare_for_create(&self, cx: &Context<'_>, obj: &mut Value) -> Result<(), ApiError> {
         if self.status {
             set(obj, "status", json!({}));

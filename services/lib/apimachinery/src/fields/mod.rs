@@ -12,7 +12,7 @@ mod tests;
 mod walk;
 
 pub use merge::merge;
-pub use remove::{named_members, remove};
+pub use remove::{hollow_out, named_members, remove};
 pub use set::{FieldSet, path_text};
 pub use walk::{Comparison, compare, observed, of};
 

@@ -7,15 +7,20 @@ use serde_json::{Map, Value};
 
 /// The object without the fields of a set. What is left empty by that goes too.
 pub fn remove(ty: TypeRef<'_>, object: &Value, set: &FieldSet) -> Value {
-    below(Slot::root(ty), object, set).unwrap_or_else(|| Value::Object(Map::new()))
+    below(Slot::root(ty), object, set, false).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+/// As [`remove`], but what is left empty stays as a null: a field whose content goes is still a field that somebody set.
+pub fn hollow_out(ty: TypeRef<'_>, object: &Value, set: &FieldSet) -> Value {
+    below(Slot::root(ty), object, set, true).unwrap_or_else(|| Value::Object(Map::new()))
 }
 
 /// `None`: nothing is left.
-fn below(slot: Slot<'_>, value: &Value, set: &FieldSet) -> Option<Value> {
+fn below(slot: Slot<'_>, value: &Value, set: &FieldSet, hollow: bool) -> Option<Value> {
     let keep = |step: &str, slot: Slot<'_>, value: &Value| match set.child(step) {
         None => Some(value.clone()),
         Some(child) if child.is_member() => None,
-        Some(child) => below(slot, value, child),
+        Some(child) => below(slot, value, child, hollow).or(hollow.then_some(Value::Null)),
     };
     match (slot.structure(value), value) {
         (Structure::Struct(ty), Value::Object(map)) => {

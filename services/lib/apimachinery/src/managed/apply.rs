@@ -68,16 +68,16 @@ fn before(writer: &Writer<'_>, live: &Value) -> Managers {
     Managers::of(&copy).unwrap_or_default()
 }
 
-/// Takes out what the manager applied last time and no longer does, unless another one applies it. What each applied is looked at in its own version.
+/// Takes out what the manager applied last time and no longer does, unless another one owns it. What each owns is looked at in its own version.
 fn prune(writer: &Writer<'_>, merged: &Value, others: &Managers, last: &Entry, own: &FieldSet) -> Value {
     let Some((ty, shown)) = writer.shown(merged, &last.api_version) else { return merged.clone() };
     let mut claims: BTreeMap<&str, FieldSet> = BTreeMap::from([(writer.api_version, own.clone())]);
-    for entry in others.0.iter().filter(|e| e.operation == Operation::Apply) {
+    for entry in &others.0 {
         let claimed = claims.remove(entry.api_version.as_str()).unwrap_or_default();
         claims.insert(&entry.api_version, claimed.union(&entry.fields));
     }
     let named = fields::named_members(ty, &last.fields);
-    let mut pruned = fields::remove(ty, &shown, &named);
+    let mut pruned = fields::hollow_out(ty, &shown, &named);
     // In the version of what is taken out first: the others are computed from it and may need what is given back.
     let mut versions: Vec<&str> = claims.keys().copied().collect();
     versions.sort_by_key(|version| *version != last.api_version);
@@ -113,7 +113,7 @@ fn give_back(
     };
     let pruned = convert(pruned, pruned_version, version)?;
     let kept = members(ty, &pruned).union(&fields::named_members(ty, claimed));
-    let pruned = fields::remove(ty, &merged, &members(ty, &merged).difference(&kept));
+    let pruned = fields::hollow_out(ty, &merged, &members(ty, &merged).difference(&kept));
     convert(&pruned, version, pruned_version)
 }
 

@@ -131,6 +131,32 @@ fn applying_creates_shares_and_gives_up() {
 }
 
 #[test]
+fn giving_up_a_label_keeps_those_that_others_wrote() {
+    let config =
+        |labels| json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "labels": labels}});
+    let live = stored(apply(&writer("ci", "t1"), &json!({}), &config(json!({"a": "1"})), false).unwrap());
+    let mut touched = live.clone();
+    touched["metadata"]["labels"]["b"] = json!("2");
+    update(&writer("bob", "t2"), &live, &mut touched);
+    let without = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}});
+    for config in [config(json!({})), without] {
+        let left = apply(&writer("ci", "t3"), &touched, &config, false).unwrap();
+        assert_eq!(left["metadata"]["labels"], json!({"b": "2"}));
+        assert_eq!(left["metadata"]["name"], json!("d"));
+    }
+}
+
+#[test]
+fn an_empty_struct_does_not_lose_what_others_put_into_it() {
+    let config =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"strategy": {}}});
+    let mut live = stored(apply(&writer("ci", "t1"), &json!({}), &config, false).unwrap());
+    live["spec"]["strategy"] = json!({"type": "Recreate"});
+    let again = apply(&writer("ci", "t2"), &live, &config, false).unwrap();
+    assert_eq!(again["spec"]["strategy"], json!({"type": "Recreate"}));
+}
+
+#[test]
 fn giving_up_an_element_keeps_what_others_put_in_it() {
     let live = stored(
         apply(&writer("ci", "t1"), &json!({}), &deployment(None, json!([{"name": "c"}, {"name": "d"}])), false)

@@ -56,7 +56,8 @@ fn next_token(rest: &mut &str) -> (Token, String) {
     *rest = rest.trim_start_matches(is_space);
     let Some(first) = rest.chars().next() else { return (Token::End, String::new()) };
     if is_special(first) {
-        let run = rest.find(|c| !is_special(c)).unwrap_or(rest.len());
+        // No symbol is longer; looking further would make a long row of them cost its square.
+        let run = rest.bytes().take(2).take_while(|byte| is_special(char::from(*byte))).count();
         for length in [2, 1] {
             if let Some(token) = rest.get(..length.min(run)).and_then(symbol) {
                 let (text, after) = rest.split_at(length.min(run));
