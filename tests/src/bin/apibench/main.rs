@@ -76,6 +76,8 @@ async fn main() -> Result<()> {
     }
     println!("{:<28}{:>12}{:>12}{:>12}{:>12}", "", "rate/s", "p50 ms", "p99 ms", "MB/s");
     let outcome = measure(&arguments, &access, &large, &small, &watched).await;
+    // The server has closed the one that waited meanwhile.
+    first = Connection::open(&access).await?;
     for name in [&large, &small, &watched] {
         first
             .call(Method::DELETE, &format!("/api/v1/namespaces/{name}/configmaps"), "application/json", String::new())
