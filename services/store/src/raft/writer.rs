@@ -373,6 +373,12 @@ impl Work {
         let bytes = records.iter().map(|(_, record)| record.len()).sum::<usize>();
         self.metrics.log_bytes.add(bytes as u64);
         self.grown += bytes;
+        if let Some(spare) = self.wal.spare_wanted() {
+            // Without one, the next file is made when it is needed.
+            if let Err(error) = thread::apart("store-spare", move || spare.make()) {
+                tracing::debug!(%error, "no thread to make a spare file for the log");
+            }
+        }
         let mut idle = false;
         if let (Ok(_), Some((first, _)), Some((last, _))) = (&written, records.first(), records.last()) {
             let mut tail = self.tail.lock();

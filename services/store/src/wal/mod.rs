@@ -9,21 +9,21 @@
 
 pub mod frame;
 mod open;
+mod spare;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
-
 pub use open::Recovered;
+pub use spare::Making;
+use spare::Spare;
 
 /// Bytes of one file, unless a single record is larger.
 const FILE_BYTES: usize = 16 << 20;
@@ -182,6 +182,7 @@ pub struct Wal {
     buffer: Vec<u8>,
     /// [`FILE_BYTES`], or less in tests.
     file_bytes: usize,
+    spare: Spare,
 }
 
 impl Wal {
@@ -318,25 +319,22 @@ impl Wal {
         self.begin(self.current().number + 1)
     }
 
-    /// Makes sure that the whole file has a place on the disk: what frees space (deletes, the end of leases) is logged too,
-    /// and must not fail because the disk is full.
-    fn reserve(&self, file: &File) -> io::Result<()> {
-        let length = self.file_bytes.next_multiple_of(ZEROS);
-        let length = i64::try_from(length).unwrap_or(i64::MAX);
-        match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
-            // A file system that cannot promise anything.
-            Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
-            Err(error) => Err(error.into()),
+    /// The next file, if it is time to make one ready.
+    pub fn spare_wanted(&self) -> Option<Making> {
+        if self.offset < self.file_bytes / 4 {
+            return None;
         }
+        self.spare.wanted(&self.folder, self.file_bytes)
     }
 
     fn begin(&mut self, number: u64) -> Result<(), WalError> {
         let path = self.folder.join(format!("{number:016x}.log"));
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
-        let file = Arc::new(file.map_err(io_error(&path))?);
-        self.reserve(&file).map_err(io_error(&path))?;
-        self.segments.push_back(Segment { number, path: path.into(), file });
-        (self.offset, self.zeroed) = (0, 0);
+        let (file, zeroed) = match self.spare.take(&self.folder, &path).map_err(io_error(&path))? {
+            Some(file) => (file, self.file_bytes),
+            None => (spare::create(&path, self.file_bytes).map_err(io_error(&path))?, 0),
+        };
+        self.segments.push_back(Segment { number, path: path.into(), file: Arc::new(file) });
+        (self.offset, self.zeroed) = (0, zeroed);
         let (vote, (next, mark)) = (self.vote.clone(), self.purged.clone());
         let length = u32::try_from(vote.len()).unwrap_or(u32::MAX);
         self.put(Kind::Start, &[&length.to_be_bytes(), &vote, &next.to_be_bytes(), &mark]);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{self, End, Frame};
+use super::spare::Spare;
 use super::{Durable, FILE_BYTES, Kind, Position, Segment, Wal, WalError, io_error};
 
 /// What a log holds besides entries.
@@ -41,6 +42,7 @@ impl Wal {
             purged: (0, Vec::new()),
             buffer: Vec::new(),
             file_bytes: FILE_BYTES,
+            spare: Spare::default(),
         };
         #[cfg(test)]
         if crate::raft::in_simulation() {

@@ -61,6 +61,9 @@ proptest! {
                     let batch: Vec<_> = (0..count).map(|_| { next += 1; (next - 1, vec![turn as u8; size]) }).collect();
                     log.wal.append(&batch).unwrap().sync().unwrap();
                     model.extend(batch);
+                    if let Some(spare) = log.wal.spare_wanted() && size % 2 == 0 {
+                        spare.make();
+                    }
                 }
                 Step::Truncate(back) => {
                     let first = model.keys().next().copied().unwrap_or(next);
@@ -89,6 +92,31 @@ proptest! {
             prop_assert_eq!(&entries(&log.wal), &model);
         }
     }
+}
+
+#[test]
+fn a_spare_file_becomes_the_next_one_and_an_unused_one_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    assert!(log.wal.spare_wanted().is_none(), "there is time");
+    for index in 0..3 {
+        log.wal.append(&[(index, vec![1; SMALL / 2 + 1])]).unwrap();
+        log.wal.spare_wanted().expect("none is ready").make();
+        assert!(log.wal.spare_wanted().is_none(), "one is enough");
+        let lengths: Vec<_> = files(folder.path()).iter().map(|file| fs::metadata(file).unwrap().len()).collect();
+        // The first file was made by the append, the others were spare ones.
+        assert_eq!(lengths[1..], vec![SMALL as u64; index as usize + 1]);
+    }
+    let before = entries(&log.wal);
+    drop(log);
+    let mut log = open(folder.path());
+    assert_eq!(entries(&log.wal), before);
+    // A folder in the way of the spare file: the log goes on without.
+    fs::remove_file(folder.path().join("spare")).unwrap();
+    fs::create_dir(folder.path().join("spare")).unwrap();
+    log.wal.spare_wanted().expect("none is ready").make();
+    log.wal.append(&[(3, vec![1; SMALL / 2 + 1])]).unwrap().sync().unwrap();
+    assert_eq!(entries(&log.wal).len(), 4);
 }
 
 #[test]
