@@ -33,9 +33,15 @@ fn metadata() -> Value {
 
 /// Every Rust file of the repository with its text; paths are relative to the root.
 fn sources() -> Vec<(String, String)> {
+    files(&["*.rs"])
+}
+
+/// The files that these patterns match, with their texts.
+fn files(patterns: &[&str]) -> Vec<(String, String)> {
     let root = root();
     let output = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .args(patterns)
         .current_dir(&root)
         .output()
         .expect("git lists the files");
@@ -216,6 +222,19 @@ fn every_crate_says_what_it_is() {
         }
     }
     assert!(silent.is_empty(), "crate roots without //! documentation:\n{}", silent.join("\n"));
+}
+
+#[test]
+fn no_merge_is_half_done() {
+    let marks = ["<".repeat(7) + " ", ">".repeat(7) + " "];
+    let wrong: Vec<String> = files(&["*.rs", "*.md", "*.toml", "*.json", "*.yaml", "*.proto", "*.txt"])
+        .iter()
+        .flat_map(|(name, text)| {
+            let hits = text.lines().enumerate().filter(|(_, l)| marks.iter().any(|mark| l.starts_with(mark)));
+            hits.map(move |(number, _)| format!("{name}:{}", number + 1))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "marks of a merge:\n{}", wrong.join("\n"));
 }
 
 #[test]
