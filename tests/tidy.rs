@@ -55,6 +55,15 @@ fn files(patterns: &[&str]) -> Vec<(String, String)> {
     files
 }
 
+/// The lines that `hit` is content with, as `file:number`.
+fn lines_where(files: &[(String, String)], hit: impl Fn(&str) -> bool) -> Vec<String> {
+    let of = |(name, text): &(String, String)| {
+        let hits = text.lines().enumerate().filter(|(_, line)| hit(line));
+        hits.map(|(number, _)| format!("{name}:{}", number + 1)).collect::<Vec<_>>()
+    };
+    files.iter().flat_map(of).collect()
+}
+
 fn names(value: &Value) -> BTreeSet<&str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
@@ -227,13 +236,8 @@ fn every_crate_says_what_it_is() {
 #[test]
 fn no_merge_is_half_done() {
     let marks = ["<".repeat(7) + " ", ">".repeat(7) + " "];
-    let wrong: Vec<String> = files(&["*.rs", "*.md", "*.toml", "*.json", "*.yaml", "*.proto", "*.txt"])
-        .iter()
-        .flat_map(|(name, text)| {
-            let hits = text.lines().enumerate().filter(|(_, l)| marks.iter().any(|mark| l.starts_with(mark)));
-            hits.map(move |(number, _)| format!("{name}:{}", number + 1))
-        })
-        .collect();
+    let all = files(&["*.rs", "*.md", "*.toml", "*.json", "*.yaml", "*.proto", "*.txt"]);
+    let wrong = lines_where(&all, |line| marks.iter().any(|mark| line.starts_with(mark)));
     assert!(wrong.is_empty(), "marks of a merge:\n{}", wrong.join("\n"));
 }
 
@@ -241,12 +245,6 @@ fn no_merge_is_half_done() {
 fn nothing_is_left_for_later() {
     // Split so that this file does not find itself.
     let needles = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")];
-    let wrong: Vec<String> = sources()
-        .iter()
-        .flat_map(|(name, text)| {
-            let hits = text.lines().enumerate().filter(|(_, l)| needles.iter().any(|n| l.contains(n)));
-            hits.map(move |(number, _)| format!("{name}:{}", number + 1))
-        })
-        .collect();
+    let wrong = lines_where(&sources(), |line| needles.iter().any(|needle| line.contains(needle)));
     assert!(wrong.is_empty(), "unfinished places:\n{}", wrong.join("\n"));
 }

@@ -17,6 +17,7 @@ pub mod discovery;
 pub mod endpoints;
 pub mod errors;
 pub mod flowcontrol;
+pub mod followed;
 pub mod openapi;
 pub mod patch;
 pub mod printers;

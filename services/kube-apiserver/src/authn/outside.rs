@@ -5,13 +5,9 @@ use super::file::{self, Anonymous};
 use super::oidc::provider::Provider;
 use super::oidc::{self, Oidc};
 use crate::config::Config;
+use crate::followed::Followed;
 use arc_swap::ArcSwap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often the file is looked at, as upstream does: the directory it is in may be replaced as a whole, which events of the file do not tell.
-const RELOAD: Duration = Duration::from_secs(60);
 
 /// What can be wrong with flags and file.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +34,7 @@ pub enum Error {
 /// What is in force.
 pub struct Outside {
     known: ArcSwap<Known>,
-    file: Option<PathBuf>,
+    file: Option<Followed>,
     /// The flag, if it was given.
     flag: Option<bool>,
     /// The cluster's own issuers.
@@ -61,12 +57,12 @@ impl Outside {
         let anonymous = if config.anonymous_auth.unwrap_or(true) { Anonymous::Public } else { Anonymous::Nobody };
         let outside = Self {
             known: ArcSwap::from_pointee(Known { providers, anonymous }),
-            file: config.authentication_config.clone(),
+            file: config.authentication_config.clone().map(|path| Followed::new(path, "authentication")),
             flag: config.anonymous_auth,
             own: config.service_account_issuer.clone(),
         };
-        if let Some(text) = outside.read()? {
-            outside.load(&text)?;
+        if let Some(file) = &outside.file {
+            outside.load(&file.read().map_err(|e| Error::Read(file.name(), e))?)?;
         }
         Ok(Arc::new(outside))
     }
@@ -83,39 +79,13 @@ impl Outside {
 
     /// Follows the file, if there is one.
     pub async fn follow(self: Arc<Self>, shutdown: daemon::Shutdown) {
-        let mut last = self.read().ok().flatten();
-        if self.file.is_none() {
-            return;
+        if let Some(file) = self.file.clone() {
+            file.follow(shutdown, |text| self.load(text)).await;
         }
-        loop {
-            tokio::select! {
-                () = shutdown.wait() => return,
-                () = tokio::time::sleep(RELOAD) => {}
-            }
-            match self.read() {
-                Ok(text) if text == last => {}
-                Ok(text) => {
-                    match text.as_deref().map_or(Ok(()), |t| self.load(t)) {
-                        Ok(()) => tracing::info!("the authentication configuration has changed and is in force"),
-                        Err(error) => {
-                            tracing::error!(%error, "the authentication configuration has changed and is not used");
-                        }
-                    }
-                    last = text;
-                }
-                Err(error) => tracing::warn!(%error, "the authentication configuration stays as it is"),
-            }
-        }
-    }
-
-    fn read(&self) -> Result<Option<String>, Error> {
-        let read =
-            |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Error::Read(path.display().to_string(), e));
-        self.file.as_ref().map(read).transpose()
     }
 
     fn load(&self, text: &str) -> Result<(), Error> {
-        let name = || self.file.as_deref().map(|f| f.display().to_string()).unwrap_or_default();
+        let name = || self.file.as_ref().map(Followed::name).unwrap_or_default();
         let read = file::parse(text, &self.own).map_err(|why| Error::Form(name(), why))?;
         let anonymous = match (read.anonymous, self.flag) {
             (Some(_), Some(_)) => return Err(Error::Anonymous),

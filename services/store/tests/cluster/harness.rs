@@ -78,6 +78,30 @@ impl Node {
     pub fn first_flag(&self) -> String {
         self.flags[0].clone()
     }
+
+    /// Makes the data directory of a snapshot, for a cluster of these founders.
+    pub fn restore(
+        &self,
+        snapshot: &Path,
+        founders: &str,
+        flags: &[&str],
+    ) -> impl Future<Output = daemon::Outcome> + use<> {
+        let mut arguments = vec![
+            "store".to_owned(),
+            "snapshot".to_owned(),
+            "restore".to_owned(),
+            snapshot.display().to_string(),
+            format!("--data-dir={}", self.folder.display()),
+            format!("--name={}", self.name),
+            format!("--initial-advertise-peer-urls={}", self.peer_url),
+            founders.to_owned(),
+        ];
+        arguments.extend(flags.iter().map(ToString::to_string));
+        async move {
+            let (_trigger, shutdown) = daemon::Shutdown::pair();
+            store::run(arguments, shutdown).await
+        }
+    }
 }
 
 /// A cluster and its network.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod client;
+mod defects;
 mod etcdctl;
 mod faults;
 mod harness;

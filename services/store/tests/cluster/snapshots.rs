@@ -86,19 +86,7 @@ async fn a_large_store_is_saved_restored_and_handed_on_with_flat_memory() {
     assert!(length >= (megabytes as u64) << 20, "{length} bytes");
 
     let mut restored = Cluster::prepare(1, 0, &[]).await;
-    let node = &restored.nodes[0];
-    let arguments = [
-        "store".to_owned(),
-        "snapshot".to_owned(),
-        "restore".to_owned(),
-        file.display().to_string(),
-        format!("--data-dir={}", node.folder.display()),
-        format!("--name={}", node.name),
-        format!("--initial-advertise-peer-urls={}", node.peer_url),
-        node.first_flag(),
-    ];
-    let (_trigger, shutdown) = daemon::Shutdown::pair();
-    store::run(arguments.to_vec(), shutdown).await.unwrap();
+    restored.nodes[0].restore(&file, &restored.nodes[0].first_flag(), &[]).await.unwrap();
     restored.start_member(0);
     restored.wait_ready(0).await;
     assert_eq!(hash(&restored).await, hash(&cluster).await);

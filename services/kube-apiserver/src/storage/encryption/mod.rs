@@ -13,20 +13,17 @@ mod kms_api;
 pub mod local;
 
 use crate::config::Config;
+use crate::followed::Followed;
 use crate::registry::Resource;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use config::{Configuration, Provider};
 use kms::Kms;
 use local::Keys;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What all encrypted values begin with.
 const MARK: &[u8] = b"k8s:enc:";
-/// How often the file is looked at, as upstream does: the directory it is in may be replaced as a whole, which events of the file do not tell.
-const RELOAD: Duration = Duration::from_secs(60);
 
 /// Why a value cannot be read or written.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -72,7 +69,7 @@ pub struct Opened {
 #[derive(Default)]
 pub struct Encryption {
     rules: ArcSwap<Vec<Rule>>,
-    file: Option<PathBuf>,
+    file: Option<Followed>,
 }
 
 struct Rule {
@@ -89,45 +86,23 @@ enum Link {
 impl Encryption {
     /// Reads the file, if there is one.
     pub fn new(config: &Config) -> Result<Arc<Self>, FileError> {
-        let encryption = Arc::new(Self { rules: ArcSwap::default(), file: config.encryption_provider_config.clone() });
-        if let Some(text) = encryption.read()? {
-            encryption.load(&text)?;
+        let file = config.encryption_provider_config.clone().map(|path| Followed::new(path, "encryption"));
+        let encryption = Arc::new(Self { rules: ArcSwap::default(), file });
+        if let Some(file) = &encryption.file {
+            encryption.load(&file.read().map_err(|e| FileError::Read(file.name(), e))?)?;
         }
         Ok(encryption)
     }
 
     /// Follows the file: a new version counts as soon as it is valid; until then the old one does.
     pub async fn follow(self: Arc<Self>, shutdown: daemon::Shutdown) {
-        let mut last = self.read().ok().flatten();
-        loop {
-            tokio::select! {
-                () = shutdown.wait() => return,
-                () = tokio::time::sleep(RELOAD) => {}
-            }
-            match self.read() {
-                Ok(text) if text == last => {}
-                Ok(text) => {
-                    match text.as_deref().map_or(Ok(()), |t| self.load(t)) {
-                        Ok(()) => tracing::info!("the encryption configuration has changed and is in force"),
-                        Err(error) => {
-                            tracing::error!(%error, "the encryption configuration has changed and is not used")
-                        }
-                    }
-                    last = text;
-                }
-                Err(error) => tracing::warn!(%error, "the encryption configuration stays as it is"),
-            }
+        if let Some(file) = self.file.clone() {
+            file.follow(shutdown, |text| self.load(text)).await;
         }
     }
 
-    fn read(&self) -> Result<Option<String>, FileError> {
-        let read =
-            |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| FileError::Read(path.display().to_string(), e));
-        self.file.as_ref().map(read).transpose()
-    }
-
     fn load(&self, text: &str) -> Result<(), FileError> {
-        let name = || self.file.as_deref().map(|f| f.display().to_string()).unwrap_or_default();
+        let name = || self.file.as_ref().map(Followed::name).unwrap_or_default();
         let configuration = Configuration::parse(text).map_err(|why| FileError::Form(name(), why))?;
         let rules: Result<Vec<Rule>, String> = configuration.rules.into_iter().map(Rule::new).collect();
         self.rules.store(Arc::new(rules.map_err(|why| FileError::Form(name(), why))?));

@@ -11,6 +11,7 @@ use hyper::body::Frame;
 use local::Cipher;
 use parking_lot::Mutex;
 use prost::Message;
+use std::time::Duration;
 
 const PATH: &[u8] = b"/registry/secrets/default/one";
 const TEXT: &[u8] = b"{\"kind\":\"Secret\",\"apiVersion\":\"v1\"}";
