@@ -73,6 +73,12 @@ pub struct Config {
     /// Bytes in one request.
     #[arg(long, default_value_t = store_api::MAX_REQUEST_BYTES)]
     pub max_request_bytes: usize,
+    /// Streams of one connection: calls that have no answer yet, and watches.
+    #[arg(long, default_value_t = 1 << 16)]
+    pub max_concurrent_streams: u32,
+    /// Watchers of one stream.
+    #[arg(long, default_value_t = 100_000)]
+    pub max_watchers_per_stream: usize,
     /// Seconds between progress notifications of quiet watches (also with a unit: 5s, 10m).
     #[arg(long, alias = "experimental-watch-progress-notify-interval", default_value = "10m", value_parser = duration)]
     pub watch_progress_notify_interval: Duration,

@@ -66,10 +66,11 @@ pub enum Refusal {
     InvalidAuthMgmt,
     AuthOldRevision,
     HashedPassword,
+    TooManyRequests,
 }
 
 /// Clients compare these codes and texts, so they are etcd's.
-const REFUSALS: [(Refusal, Code, &str); 53] = [
+const REFUSALS: [(Refusal, Code, &str); 54] = [
     (Refusal::EmptyKey, Code::InvalidArgument, "etcdserver: key is not provided"),
     (Refusal::KeyNotFound, Code::InvalidArgument, "etcdserver: key not found"),
     (Refusal::ValueProvided, Code::InvalidArgument, "etcdserver: value is provided"),
@@ -139,6 +140,7 @@ const REFUSALS: [(Refusal, Code, &str); 53] = [
     (Refusal::InvalidAuthMgmt, Code::InvalidArgument, "etcdserver: invalid auth management"),
     (Refusal::AuthOldRevision, Code::InvalidArgument, "etcdserver: revision of auth store is old"),
     (Refusal::HashedPassword, Code::InvalidArgument, "store: passwords have to come in clear text, not hashed"),
+    (Refusal::TooManyRequests, Code::ResourceExhausted, "etcdserver: too many requests"),
 ];
 
 impl Refusal {

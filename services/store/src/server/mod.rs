@@ -46,8 +46,6 @@ pub const VERSION: &str = "3.6.0";
 const KV_PATH: &str = "/etcdserverpb.KV/";
 /// Room for framing above the largest request.
 const OVERHEAD: usize = 512 << 10;
-/// Clients open one stream per pending call and long-lived ones for watches.
-const MAX_STREAMS: u32 = 1 << 16;
 
 /// Marks a request that another member hands on, so that it is never handed on again.
 const FORWARDED: &str = "corten-forwarded";
@@ -175,6 +173,10 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let streams = match self.audience {
+            Audience::Clients => self.member.config.max_concurrent_streams,
+            Audience::Members => u32::MAX,
+        };
         let shutdown = self.shutdown.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let server = self.clone();
@@ -191,7 +193,7 @@ impl Server {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(streams)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         let connection = builder.serve_connection(TokioIo::new(authority::Corrected::new(stream)), service);

@@ -39,7 +39,8 @@ impl watch_server::Watch for Watch {
             let caller = auth.caller(&credentials)?;
             auth.book().read(caller.as_ref(), key, end)
         });
-        let session = Session::new(state.mvcc.clone(), state.hub.clone(), allowed, self.member.header(0), out);
+        let session = Session::new(state.mvcc.clone(), state.hub.clone(), allowed, self.member.header(0), out)
+            .at_most(self.member.config.max_watchers_per_stream);
         let progress = self.member.config.watch_progress_notify_interval;
         let serving = session.run(request.into_inner(), progress, self.shutdown.clone());
         let metrics = state.metrics.clone();

@@ -67,6 +67,7 @@ pub struct Session {
     revisions: watch::Receiver<i64>,
     watchers: BTreeMap<i64, Watcher>,
     next_id: i64,
+    most: usize,
     out: mpsc::Sender<Result<pb::WatchResponse, Status>>,
 }
 
@@ -87,7 +88,13 @@ impl Session {
         out: mpsc::Sender<Result<pb::WatchResponse, Status>>,
     ) -> Self {
         let revisions = hub.subscribe();
-        Session { mvcc, hub, allowed, header, revisions, watchers: BTreeMap::new(), next_id: 0, out }
+        Session { mvcc, hub, allowed, header, revisions, watchers: BTreeMap::new(), next_id: 0, most: usize::MAX, out }
+    }
+
+    /// Limits the number of watchers.
+    pub fn at_most(mut self, most: usize) -> Self {
+        self.most = most;
+        self
     }
 
     /// Serves until the client ends the stream or `shutdown`.
@@ -143,6 +150,8 @@ impl Session {
         let range = KeyRange::new(&key, &request.range_end);
         let refusal = if let Err(refusal) = (self.allowed)(&key, &request.range_end) {
             Some(as_go_prints(refusal))
+        } else if self.watchers.len() >= self.most {
+            Some(as_go_prints(Refusal::TooManyRequests))
         } else if range.is_empty() {
             Some("mvcc: watcher range is empty".to_owned())
         } else if request.watch_id != 0 && self.watchers.contains_key(&request.watch_id) {

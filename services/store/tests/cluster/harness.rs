@@ -214,9 +214,21 @@ impl Cluster {
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
     }
 
-    /// A member's process.
-    pub fn pid(&self, member: usize) -> u32 {
-        self.nodes[member].child.as_ref().expect("a running member").id()
+    fn process_file(&self, member: usize, name: &str) -> PathBuf {
+        let child = self.nodes[member].child.as_ref().expect("a running member");
+        PathBuf::from(format!("/proc/{}/{name}", child.id()))
+    }
+
+    /// A figure of the member's /proc/PID/status, in bytes.
+    pub fn memory(&self, member: usize, name: &str) -> u64 {
+        let status = std::fs::read_to_string(self.process_file(member, "status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.split_ascii_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// Lets the peak of its memory (VmHWM) begin anew: proc_pid_clear_refs(5).
+    pub fn forget_peak(&self, member: usize) {
+        std::fs::write(self.process_file(member, "clear_refs"), "5").unwrap();
     }
 
     /// Whether the process runs.

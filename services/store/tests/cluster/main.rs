@@ -7,6 +7,7 @@ mod etcdctl;
 mod faults;
 mod harness;
 mod history;
+mod limits;
 mod members;
 mod membership;
 #[path = "../ports/mod.rs"]

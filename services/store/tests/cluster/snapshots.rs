@@ -36,22 +36,13 @@ async fn fill(cluster: &Cluster, megabytes: usize) {
     }
 }
 
-/// A figure of /proc/PID/status, in bytes.
-fn memory(pid: u32, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    line.split_ascii_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
-}
-
 /// Runs `work` and checks how far a member's memory rose meanwhile.
 async fn flat<T>(cluster: &Cluster, what: &str, work: impl Future<Output = T>) -> T {
-    let pid = cluster.pid(0);
-    let before = memory(pid, "VmRSS");
-    // Forgets the peak so far: proc_pid_clear_refs(5).
-    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    let before = cluster.memory(0, "VmRSS");
+    cluster.forget_peak(0);
     let started = Instant::now();
     let done = work.await;
-    let peak = memory(pid, "VmHWM");
+    let peak = cluster.memory(0, "VmHWM");
     let rise = peak.saturating_sub(before);
     println!("{what}: {:?}, {} MiB before, {} MiB more at the peak", started.elapsed(), before >> 20, rise >> 20);
     assert!(rise < EXTRA_BYTES, "{what} costs {rise} bytes");
