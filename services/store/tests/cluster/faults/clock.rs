@@ -1,14 +1,14 @@
 //! Wall clocks that jump, by libfaketime where it is installed. Only the wall clock: the monotonic one never jumps.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 
 use store_api::etcdserverpb as pb;
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, LIMIT};
 
 /// The library looks at the file this often.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -65,6 +65,11 @@ async fn a_members_clock_follows_its_file() {
     kv.put(crate::client::put("/k", "v")).await.unwrap();
     // A member tells of it, with the time.
     kv.compact(pb::CompactionRequest { revision: 2, ..Default::default() }).await.unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !cluster.log(0).contains("compacted") {
+        assert!(Instant::now() < deadline, "nothing is told:\n{}", cluster.log(0));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let years: Vec<i32> = cluster.log(0).lines().filter_map(|line| line.get(..4)?.parse().ok()).collect();
     assert!(years.last() > years.first().map(|first| first + 8).as_ref(), "{}", cluster.log(0));
 }
