@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use image::Tool;
 use qemu::{Artifacts, DriverName};
 
-/// What the checks themselves need: the list of files comes from git, the store is compared with etcd and changed for it, its
+/// What the checks themselves need: the list of files comes from git, the store is compared with etcd and exchanged for it, its
 /// clocks jump, and pip brings the official Python client. The packages have the same names in Debian 12 (etcd 3.4) and 13
 /// (etcd 3.5).
 const TOOLS: &[Tool] = &[
