@@ -67,9 +67,8 @@ pub async fn whole(server: &Server, session: &mut Session, row: &Row, known: &Kn
     let before = session.get(&row.at).await?.json()["metadata"]["resourceVersion"].clone();
     let mut life = Life { session, row, known, resource, name, own, labeller: "first", other, other_own };
     life.made().await.context("making it")?;
-    if let Some(pointer) = &row.settled {
-        life.settled(pointer).await?;
-    }
+    let at = life.own.clone();
+    life.settled(&at).await?;
     refused(life.session, row, known, "wrong").await?;
     life.replaced().await.context("replacing it")?;
     life.patched().await.context("patching it")?;
@@ -120,9 +119,10 @@ impl Life<'_> {
     }
 
     /// Waits until the server's own controllers have seen it.
-    async fn settled(&mut self, pointer: &str) -> Result<()> {
+    async fn settled(&mut self, own: &str) -> Result<()> {
+        let Some(pointer) = &self.row.settled else { return Ok(()) };
         let deadline = Instant::now() + PATIENCE;
-        while self.session.get(&self.own).await?.json().pointer(pointer).is_none() {
+        while self.session.get(own).await?.json().pointer(pointer).is_none() {
             ensure!(Instant::now() < deadline, "{pointer} does not come");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -214,9 +214,12 @@ impl Life<'_> {
         let (other, path) = (self.other.clone(), format!("{}?fieldManager=second", self.other_own));
         let made = self.patch(&path, APPLY, &other).await?;
         is(&made, 201, "an apply that makes it")?;
+        let own = self.other_own.clone();
+        self.settled(&own).await?;
+        let found = self.session.get(&own).await?;
         let again = self.patch(&path, APPLY, &other).await?;
         is(&again, 200, "the same apply")?;
-        ensure!(version(&again) == version(&made), "the same apply made a new version");
+        ensure!(version(&again) == version(&found), "the same apply made a new version");
         let managed = &again.json()["metadata"]["managedFields"];
         ensure!(managed[0]["operation"] == "Apply" && managed[0]["manager"] == "second", "managed by {managed}");
         Ok(())
