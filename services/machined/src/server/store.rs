@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use super::{DataStream, Running, init_status};
+use super::{DataStream, Running, init_status, services};
 use crate::machine::Machine;
 
 const PKI: &str = "/etc/kubernetes/pki";
@@ -165,7 +165,8 @@ pub(super) async fn restore(
     let _ = tokio::fs::remove_file(&file).await;
     restored?;
 
-    machine.init.call(InitRequest::ServiceStop(SERVICE.to_owned())).await.map_err(init_status)?;
+    // A store that still runs would work on the new folder by the old one's name.
+    services::stop(machine, SERVICE).await?;
     let old = data.with_extension(format!("before-{}", jiff::Timestamp::now().as_second()));
     let exchanged = exchange(&fresh, &data).map_err(|e| failed(&data, e));
     // Started again in any case: with the new data, or with the old where the exchange failed.
