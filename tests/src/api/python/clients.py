@@ -74,7 +74,7 @@ class Resource:
         assert kind is type(body) and made.metadata.uid, made
         labels = {"metadata": {"labels": {"python": "yes"}}}
         assert self.call("PATCH", "/{name}", body=labels, **of).metadata.labels["python"] == "yes"
-        read, replaced = self.replaced(of)
+        read, replaced = self.put(of, annotate)
         assert type(read) is kind, read
         assert replaced.metadata.annotations["python"] == "replaced" and spec(replaced) == spec(read)
         applied = {"metadata": {"name": name, "labels": {"by": "apply"}}}
@@ -84,12 +84,10 @@ class Resource:
         assert again.metadata.labels["by"] == "apply"
         if "status" in self.row:
             assert type(self.call("GET", "/{name}/status", **of)) is kind
-            changed = self.call("PATCH", "/{name}/status", body={"status": self.row["status"]}, **of)
-            assert type(self.call("PUT", "/{name}/status", body=changed, **of)) is kind
+            self.call("PATCH", "/{name}/status", body={"status": self.row["status"]}, **of)
+            assert type(self.put(of, lambda _: None, "/status")[1]) is kind
         if self.can("GET", "/{name}/scale"):
-            scale = self.call("GET", "/{name}/scale", **of)
-            scale.spec.replicas = 2
-            assert self.call("PUT", "/{name}/scale", body=scale, **of).spec.replicas == 2
+            assert self.put(of, two_replicas, "/scale")[1].spec.replicas == 2
         listed = self.call("GET", label_selector="python=yes")
         assert [item.metadata.name for item in listed.items] == [name], listed
         self.call("DELETE", "/{name}", **of, grace_period_seconds=0)
@@ -98,14 +96,14 @@ class Resource:
         if self.can("DELETE"):
             self.call("DELETE", label_selector="python=yes")
 
-    def replaced(self, of):
-        """What was read, and what became of it; again while the server's own controllers write it too."""
+    def put(self, of, change, under=""):
+        """What was read and what a PUT of it, changed, made of it: again while the server's own controllers write it too."""
         for last in (False, False, False, True):
-            read = self.call("GET", "/{name}", **of)
+            read = self.call("GET", "/{name}" + under, **of)
             body = copy.deepcopy(read)
-            body.metadata.annotations = {**(read.metadata.annotations or {}), "python": "replaced"}
+            change(body)
             try:
-                return read, self.call("PUT", "/{name}", body=body, **of)
+                return read, self.call("PUT", "/{name}" + under, body=body, **of)
             except ApiException as conflict:
                 if last or conflict.status != 409:
                     raise
@@ -136,6 +134,14 @@ class Resource:
             if seen[-1] == "DELETED":
                 events.stop()
         assert seen[0] == "ADDED" and seen[-1] == "DELETED" and set(seen[1:-1]) == {"MODIFIED"}, seen
+
+
+def annotate(object):
+    object.metadata.annotations = {**(object.metadata.annotations or {}), "python": "replaced"}
+
+
+def two_replicas(scale):
+    scale.spec.replicas = 2
 
 
 def spec(object):
