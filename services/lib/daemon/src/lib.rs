@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod backoff;
+mod memory;
 mod shutdown;
 pub mod tls;
 
@@ -29,8 +30,6 @@ where
     F: Future<Output = Outcome>,
 {
     let threads = std::thread::available_parallelism().map_or(threads, |cores| threads.min(cores.get()));
-    // Two at least: what blocks runs on threads beside the workers.
-    linux::memory::return_freed_memory(threads.max(2));
     start_logging();
     tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -46,7 +45,6 @@ where
             return ExitCode::FAILURE;
         }
     };
-    runtime.spawn(trim_memory());
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals()?;
         process(shutdown).await
@@ -56,18 +54,6 @@ where
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(name, failure),
-    }
-}
-
-/// A busy moment leaves free pages scattered among used ones, which the allocator by itself never returns.
-async fn trim_memory() {
-    const PERIOD: std::time::Duration = std::time::Duration::from_secs(30);
-    loop {
-        tokio::time::sleep(PERIOD).await;
-        // Off the workers: requests go on meanwhile.
-        if tokio::task::spawn_blocking(linux::memory::trim).await.is_err() {
-            return;
-        }
     }
 }
 

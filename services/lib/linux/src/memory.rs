@@ -1,5 +1,4 @@
 //! Memory figures of processes.
-#![allow(unsafe_code)]
 
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -32,29 +31,6 @@ fn parse_rollup(text: &str) -> Resident {
         lines.filter_map(|(_, rest)| rest.split_ascii_whitespace().next()?.parse::<u64>().ok()).sum::<u64>() * 1024
     };
     Resident { rss: sum(&["Rss"]), pss: sum(&["Pss"]), private: sum(&["Private_Clean", "Private_Dirty"]) }
-}
-
-/// Keeps the C library's allocator from holding on to memory, for the life of this process (mallopt(3)).
-///
-/// Its defaults suit programs that own a machine: an arena for each thread, and thresholds that grow with the largest
-/// block ever freed. Ten processes that share a node would keep their busiest moment's memory for ever. `arenas` threads
-/// allocate without waiting for each other.
-pub fn return_freed_memory(arenas: usize) {
-    const THRESHOLD: libc::c_int = 128 * 1024;
-    let arenas = libc::c_int::try_from(arenas.max(1)).unwrap_or(libc::c_int::MAX);
-    for (parameter, value) in
-        [(libc::M_ARENA_MAX, arenas), (libc::M_TRIM_THRESHOLD, THRESHOLD), (libc::M_MMAP_THRESHOLD, THRESHOLD)]
-    {
-        // SAFETY: mallopt takes two plain numbers; glibc allows it at any time, and a refusal leaves the default.
-        unsafe { libc::mallopt(parameter, value) };
-    }
-}
-
-/// Gives the kernel back every free page between blocks that are in use (malloc_trim(3)). It holds the allocator's locks
-/// for about a millisecond per 20 MB.
-pub fn trim() {
-    // SAFETY: takes a number, changes only what is free, and may be called from any thread.
-    unsafe { libc::malloc_trim(0) };
 }
 
 /// The size of a page.
