@@ -2,6 +2,7 @@
 
 use super::connector::{Connector, Member};
 use super::keys;
+use super::versions::Versions;
 use crate::config::Config;
 use crate::registry::Resource;
 use bytes::Bytes;
@@ -22,7 +23,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 const LEASE_SHARE: Duration = Duration::from_secs(60);
 
 /// Why the store did not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The revision asked for is gone.
     #[error("the revision has been compacted")]
@@ -74,6 +75,7 @@ pub struct Page {
 #[derive(Clone)]
 pub struct Store {
     kv: KvClient<Channel>,
+    versions: Versions,
     leases: LeaseClient<Channel>,
     watches: WatchClient<Channel>,
     root: Arc<str>,
@@ -96,8 +98,10 @@ impl Store {
         };
         let connector = Connector::new(members, tls)?;
         let (calls, streams) = (channel(connector.clone()), channel(connector));
+        let kv = KvClient::new(calls.clone()).max_decoding_message_size(usize::MAX);
         Ok(Self {
-            kv: KvClient::new(calls.clone()).max_decoding_message_size(usize::MAX),
+            versions: Versions::new(kv.clone()),
+            kv,
             leases: LeaseClient::new(calls),
             watches: WatchClient::new(streams).max_decoding_message_size(usize::MAX),
             root: config.etcd_prefix.trim_end_matches('/').into(),
@@ -122,17 +126,14 @@ impl Store {
     }
 
     /// The revision of the newest state of one key; `None` if there is no such key.
-    pub async fn version(&self, key: &[u8]) -> Result<Option<i64>, StoreError> {
-        let request = pb::RangeRequest { key: key.to_vec().into(), keys_only: true, ..Default::default() };
-        Ok(self.range_once_more(request).await?.kvs.first().map(|kv| kv.mod_revision))
+    pub async fn version(&self, key: Vec<u8>) -> Result<Option<i64>, StoreError> {
+        Ok(self.versions.of(key).await?.key)
     }
 
     /// The revision of the newest committed write anywhere.
     pub async fn revision(&self) -> Result<i64, StoreError> {
         // Any key will do: the header carries the revision.
-        let request =
-            pb::RangeRequest { key: self.root.as_bytes().to_vec().into(), count_only: true, ..Default::default() };
-        Ok(self.range_once_more(request).await?.header.map_or(0, |h| h.revision))
+        Ok(self.versions.of(self.root.as_bytes().to_vec()).await?.store)
     }
 
     /// Up to `limit` entries (0: all) from `start` on, below `prefix`, as of `revision` (0: newest).
@@ -245,7 +246,10 @@ fn channel(connector: Connector) -> Channel {
         .connect_with_connector_lazy(connector)
 }
 
-async fn limited<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, StoreError> {
+/// What a call answers, within the limit of every call.
+pub(super) async fn limited<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, StoreError> {
     match tokio::time::timeout(CALL_LIMIT, call).await {
         Ok(reply) => Ok(reply?.into_inner()),
         Err(_) => Err(StoreError::Timeout),

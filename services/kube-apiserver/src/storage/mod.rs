@@ -12,6 +12,7 @@ pub mod encryption;
 pub mod etcd;
 pub mod keys;
 pub mod selection;
+mod versions;
 
 use crate::errors::ApiError;
 use crate::flowcontrol;
@@ -107,7 +108,7 @@ impl Storage {
         let key = self.0.store.key(res, namespace, name);
         // What the cache holds need not be sent and parsed again if it is still the newest.
         if let Some(cached) = self.peek(res, namespace, name)
-            && self.0.store.version(&key).await.map_err(ApiError::from)? == Some(cached.revision)
+            && self.0.store.version(key.clone()).await.map_err(ApiError::from)? == Some(cached.revision)
         {
             return Ok(Some(cached));
         }
