@@ -67,7 +67,8 @@ impl Member {
         let opened = thread::blocking(move || open_storage(&data_dir)).await;
         let Storage { engine, closed, state, wal, tail } = opened.map_err(|e| Error::Consensus(e.to_string()))??;
         let transport = Transport::new(&config, state.removed.clone(), fatal.clone())?;
-        let start = membership::decide(Identity::read(&engine)?, &config, &transport).await?;
+        let has_entries = tail.last().is_some() || state.applied.lock().log.is_some();
+        let start = membership::decide(Identity::read(&engine)?, has_entries, &config, &transport).await?;
         let identity = start.identity;
         if state.removed.lock().contains(&identity.member) {
             return Err(Error::Layout(transport::REMOVED.into()));

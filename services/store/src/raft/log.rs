@@ -47,6 +47,11 @@ impl Tail {
         self.entries.push_back((entry, size));
     }
 
+    /// The last entry there is or was.
+    pub fn last(&self) -> Option<LogId> {
+        self.last
+    }
+
     /// The writer has stored everything up to `index`.
     pub fn written(&mut self, index: u64) {
         self.written = self.written.max(index);

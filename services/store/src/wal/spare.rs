@@ -50,26 +50,30 @@ impl Spare {
     /// Moves the spare file, if it is ready, to `path`.
     pub(super) fn take(&self, folder: &Path, path: &Path) -> io::Result<Option<File>> {
         let mut state = self.0.lock();
-        if !matches!(*state, State::Ready(_)) {
-            return Ok(None);
+        match std::mem::take(&mut *state) {
+            State::Ready(file) => {
+                fs::rename(folder.join(NAME), path)?;
+                Ok(Some(file))
+            }
+            other => {
+                *state = other;
+                Ok(None)
+            }
         }
-        let State::Ready(file) = std::mem::take(&mut *state) else { return Ok(None) };
-        fs::rename(folder.join(NAME), path)?;
-        Ok(Some(file))
     }
 }
 
 impl Making {
     /// Makes it. A failure is not one of the log: the next file is then made when it is needed, and says what is wrong.
     pub fn make(self) {
-        let made = self.file();
-        *self.spare.0.lock() = match made {
-            Ok(file) => State::Ready(file),
+        match self.file() {
+            Ok(file) => *self.spare.0.lock() = State::Ready(file),
             Err(error) => {
                 tracing::debug!(%error, "no spare file for the log");
-                State::None
+                // Half a file is of no use and takes the space that the log itself may lack; what is not there need not go.
+                let _ = fs::remove_file(self.folder.join(NAME));
             }
-        };
+        }
     }
 
     fn file(&self) -> io::Result<File> {
@@ -83,6 +87,16 @@ impl Making {
     }
 }
 
+/// Not made, for whatever reason: it may be wanted again.
+impl Drop for Making {
+    fn drop(&mut self) {
+        let mut state = self.spare.0.lock();
+        if matches!(*state, State::Making) {
+            *state = State::None;
+        }
+    }
+}
+
 /// Makes an empty file and makes sure that the whole of it has a place on the disk: what frees space (deletes, the end of
 /// leases) is logged too, and must not fail because the disk is full.
 pub(super) fn create(path: &Path, bytes: usize) -> io::Result<File> {
@@ -92,5 +106,35 @@ pub(super) fn create(path: &Path, bytes: usize) -> io::Result<File> {
         // A file system that cannot promise anything.
         Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(file),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_file_that_was_not_made_is_wanted_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spare, log) = (Spare::default(), folder.path().join("log"));
+        drop(spare.wanted(folder.path(), 4096).unwrap());
+        let lost = spare.wanted(&folder.path().join("missing"), 4096).unwrap();
+        assert!(spare.wanted(folder.path(), 4096).is_none(), "one is being made");
+        lost.make();
+        assert!(spare.take(folder.path(), &log).unwrap().is_none());
+
+        spare.wanted(folder.path(), 4096).unwrap().make();
+        assert!(spare.wanted(folder.path(), 4096).is_none(), "one is ready");
+        assert_eq!(spare.take(folder.path(), &log).unwrap().unwrap().metadata().unwrap().len(), 4096);
+        assert!(log.exists() && !folder.path().join(NAME).exists());
+        assert!(spare.take(folder.path(), &log).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_full_disk_is_not_filled_further_by_half_a_spare_file() {
+        let folder = tempfile::tempdir().unwrap();
+        // No disk has room for this one.
+        Spare::default().wanted(folder.path(), usize::MAX / 4).unwrap().make();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

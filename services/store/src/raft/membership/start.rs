@@ -79,11 +79,17 @@ fn with_ids(named: BTreeMap<String, BTreeSet<String>>, token: &str) -> (u64, BTr
     (hash(&[b"cluster", token, &ids]), members)
 }
 
-/// Decides from what the data directory says, the flags, and what the other members answer.
+/// Decides from what the data directory says, the flags, and what the other members answer. `has_entries`: the cluster
+/// has reached this member with its log or a snapshot.
 ///
 /// # Errors
-/// The other members know this one already, or (for one that joins) do not know it.
-pub async fn decide(known: Option<Identity>, config: &Config, transport: &Transport) -> Result<Start, Error> {
+/// The other members know this one already, or (for one that joins) do not know it or do not answer.
+pub async fn decide(
+    known: Option<Identity>,
+    has_entries: bool,
+    config: &Config,
+    transport: &Transport,
+) -> Result<Start, Error> {
     let flags = &config.cluster;
     let several = flags.first_members().map_err(|e| Error::Layout(e.to_string()))?.len() > 1;
     let alone = |identity: Identity| Start {
@@ -92,6 +98,10 @@ pub async fn decide(known: Option<Identity>, config: &Config, transport: &Transp
         met: BTreeMap::new(),
     };
     if let Some(identity) = known {
+        if !identity.founder && !has_entries {
+            // It may have been removed before anything reached it, and nobody would tell: it has to know whom to ask.
+            return Ok(Start { met: meet_again(identity.cluster, config, transport).await?, ..alone(identity) });
+        }
         if !identity.founder || !several {
             return Ok(alone(identity));
         }
@@ -180,6 +190,22 @@ async fn join(config: &Config, transport: &Transport, incarnation: u64) -> Resul
             return Err(Error::Layout(format!("cannot join: {reason}")));
         }
         tokio::time::sleep(ASK_LIMIT / 4).await;
+    }
+}
+
+/// The members of `cluster`, as one of them knows them.
+async fn meet_again(cluster: u64, config: &Config, transport: &Transport) -> Result<BTreeMap<u64, MemberNode>, Error> {
+    let own: Vec<String> = config.initial_advertise_peer_urls.iter().map(Url::to_string).collect();
+    let deadline = Instant::now() + JOIN_LIMIT;
+    loop {
+        let answers = ask(config, transport, &own).await;
+        match answers.iter().filter(|answer| answer.cluster == cluster).map(met).find(|members| !members.is_empty()) {
+            Some(members) => return Ok(members),
+            None if Instant::now() >= deadline => {
+                return Err(Error::Layout("cannot join: no other member of --initial-cluster answers".into()));
+            }
+            None => tokio::time::sleep(ASK_LIMIT / 4).await,
+        }
     }
 }
 

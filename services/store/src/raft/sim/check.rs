@@ -224,11 +224,6 @@ impl Checks {
         }
     }
 
-    /// Whether a member was removed.
-    pub fn was_removed(&self, member: u64) -> bool {
-        self.removed.contains_key(&member)
-    }
-
     /// How many entries are committed.
     pub fn committed(&self) -> usize {
         self.committed.len()

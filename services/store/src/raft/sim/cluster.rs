@@ -258,8 +258,7 @@ impl Cluster {
     /// Whether every member is up or gone.
     pub fn complete(&self) -> bool {
         self.nodes.lock().values().all(|node| match node {
-            // One that was removed before it had its first entry and then restarted knows nobody whom it could ask.
-            Node::Up(up) => up.ready || self.world.checks.lock().was_removed(up.member.identity.member),
+            Node::Up(up) => up.ready,
             Node::Gone => true,
             Node::Starting | Node::Down(_) => false,
         })

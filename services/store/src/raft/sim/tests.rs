@@ -185,6 +185,25 @@ fn a_removed_learner_ends() {
 }
 
 #[test]
+fn a_member_waits_for_a_majority_without_haste() {
+    let report = run(1, |world, folder| async move {
+        let cluster = found(&world, &folder, 3, None).await;
+        let names = cluster.names();
+        names.iter().for_each(|name| cluster.crash(name));
+        cluster.restart(&names[0]);
+        // Whoever asked again at once, where nobody is to be asked, would keep this clock from going on.
+        let lines = || world.trace.lock().lines.len();
+        let before = lines();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let said = lines() - before;
+        assert!((1..2000).contains(&said), "{said} lines in 20 s");
+        cluster.restart_all();
+        assert!(until(&world, "all members are back", || cluster.complete()).await);
+    });
+    show(1, &report);
+}
+
+#[test]
 fn changes_of_the_membership_bear_changes_of_the_leader() {
     for seed in 1..6 {
         let report = run(seed, |world, folder| async move {
