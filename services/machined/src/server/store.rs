@@ -176,9 +176,11 @@ pub(super) async fn restore(
     Ok(StoreRestoreResponse { message: format!("restored; the data before is kept in {}", old.display()) })
 }
 
-/// Two folders change their places at once: a store that found none would begin an empty cluster.
+/// Two neighbouring folders change their places at once, for good: a store that found none would begin an empty cluster, and
+/// one that a power cut put back would deny what was said to be restored.
 fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
-    Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?;
+    other.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
 }
 
 /// Lets the store's own program verify the snapshot and make a data directory of it, while the store still runs.
