@@ -80,7 +80,10 @@ pub fn strike(victim: &str, delay: &str, which: &str) -> Result<(), String> {
         .collect();
     match parents.iter().nth(which % parents.len().max(1)) {
         Some(pid) => send(Pid::from_raw(*pid), Signal::SIGKILL).map_err(|e| format!("process {pid}: {e}")),
-        None => Ok(println!("no such shim yet")),
+        None => {
+            println!("no such shim yet");
+            Ok(())
+        }
     }
 }
 
