@@ -3,6 +3,7 @@
 pub mod command;
 mod decisions;
 mod hollow;
+mod pods;
 mod scheduling;
 mod shapes;
 mod sizes;

@@ -11,6 +11,7 @@ mod docker_save;
 mod e2e;
 mod inspector;
 mod plugin;
+mod random;
 mod scenarios;
 mod verify;
 

@@ -90,10 +90,17 @@ impl Cgroups {
         write(&self.root.join("kubepods/besteffort"), &value(shares(0)))
     }
 
+    /// Pods that have a cgroup on this node.
+    pub fn present(&self) -> Vec<String> {
+        let classes = ["kubepods", "kubepods/burstable", "kubepods/besteffort"];
+        let entries = classes.iter().filter_map(|class| fs::read_dir(self.root.join(class)).ok()).flatten().flatten();
+        entries.filter_map(|e| e.file_name().to_str()?.strip_prefix("pod").map(str::to_owned)).collect()
+    }
+
     /// Removes the pod's cgroup with everything in it, whatever its class was.
-    pub fn remove(&self, pod: &Pod) -> io::Result<()> {
+    pub fn remove(&self, uid: &str) -> io::Result<()> {
         for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
-            remove_tree(&self.root.join(relative(class, &pod.metadata.uid)))?;
+            remove_tree(&self.root.join(relative(class, uid)))?;
         }
         Ok(())
     }
@@ -247,6 +254,10 @@ mod tests {
             fs::create_dir_all(root.join(folder)).unwrap();
             fs::write(root.join(folder).join("cpu.weight"), "0").unwrap();
         }
+        for path in ["kubepods/poda", "kubepods/burstable/podb/c", "kubepods/besteffort/podd"] {
+            fs::create_dir_all(root.join(path)).unwrap();
+        }
+        assert_eq!(cgroups.present(), ["a", "b", "d"], "the classes are no pods");
         cgroups.balance(&[Arc::new(class(json!({"requests": {"cpu": "1"}})))]).unwrap();
         assert_eq!(fs::read_to_string(root.join("kubepods/burstable/cpu.weight")).unwrap(), "39");
         assert_eq!(fs::read_to_string(root.join("kubepods/besteffort/cpu.weight")).unwrap(), "1");

@@ -27,8 +27,10 @@ mod pod;
 mod pod_workers;
 mod probes;
 mod runtime;
+mod runtime_tally;
 mod server;
 mod shared;
+mod signal;
 mod static_pods;
 mod status;
 mod sync;
@@ -72,6 +74,7 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     let (wake, mut woken) = mpsc::unbounded_channel();
     let shared = Arc::new(build(&flags, config, network_ready, low, wake)?);
     let workers = PodWorkers::new(Arc::clone(&shared));
+    let pki = flags.certificates();
     let mut tasks = tokio::task::JoinSet::<Outcome>::new();
     tasks.spawn(server::healthz(Arc::clone(&shared), shutdown.clone()));
     tasks.spawn(server::run(Arc::clone(&shared), shutdown.clone()));
@@ -82,13 +85,8 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     spawn(&mut tasks, node_status::renew(Arc::clone(&shared), shutdown.clone()));
     spawn(&mut tasks, pleg::Pleg::new(Arc::clone(&shared), workers.clone()).run(shutdown.clone()));
     spawn(&mut tasks, eviction::run(Arc::clone(&shared), workers.clone(), pressure, shutdown.clone()));
-    for (wanted, role) in [
-        (shared.config.rotate_certificates, certificates::Role::Client),
-        (shared.config.server_tls_bootstrap, certificates::Role::Server),
-    ] {
-        if wanted {
-            spawn(&mut tasks, certificates::run(Arc::clone(&shared), role, shutdown.clone()));
-        }
+    for role in certificates::roles(&shared.config) {
+        spawn(&mut tasks, certificates::run(Arc::clone(&shared), role, pki.clone(), shutdown.clone()));
     }
     spawn(&mut tasks, log_rotation::run(Arc::clone(&shared), shutdown.clone()));
     let registry = shared.root.join("plugins_registry");
@@ -136,7 +134,10 @@ fn spawn(tasks: &mut tokio::task::JoinSet<Outcome>, work: impl Future<Output = (
 
 /// Who takes plugins in.
 fn plugin_table(shared: &Arc<Shared>) -> plugins::Table {
-    Arc::new(vec![Arc::new(volumes::csi::Registration(Arc::clone(&shared.csi)))])
+    Arc::new(vec![
+        Arc::new(volumes::csi::Registration(Arc::clone(&shared.csi))),
+        Arc::new(allocation::claims::Registration(Arc::clone(&shared.claims))),
+    ])
 }
 
 fn build(
@@ -167,15 +168,17 @@ fn build(
     } else {
         &config.container_runtime_endpoint
     };
-    let cri = runtime::Cri(cri_api::Runtime::connect(cri_api::socket_path(endpoint)));
+    let cri = runtime::Cri { api: cri_api::Runtime::connect(cri_api::socket_path(endpoint)), calls: Arc::default() };
     let mine = InformerParams { field_selector: format!("spec.nodeName={node_name}"), ..InformerParams::default() };
     let own = InformerParams { field_selector: format!("metadata.name={node_name}"), ..InformerParams::default() };
     let host_ips: Vec<String> = config::node_ip(flags).iter().map(ToString::to_string).collect();
     Ok(Shared {
         objects: objects::Objects::new(client.clone(), wake.clone()),
         csi: Arc::new(volumes::csi::Csi::new(client.clone(), &node_name, &flags.root_dir, wake.clone())),
+        claims: Arc::new(allocation::claims::Claims::restore(&flags.root_dir, client.clone(), wake.clone())?),
+        trust_bundles: volumes::trust_bundle::TrustBundles::new(client.clone(), wake.clone()),
         admitted: admitted::Admitted::new(wake),
-        allocation: allocation::Allocation::restore(&flags.root_dir, &config)?,
+        allocation: allocation::Allocation::restore(&flags.root_dir, &config, machine.kept_memory(&config))?,
         tokens: tokens::Tokens::new(client.clone()),
         images: images::Images::new(config.parallel_pulls()),
         services: Informer::start(client.clone(), resource::SERVICES, InformerParams::default()),

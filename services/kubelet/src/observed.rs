@@ -2,6 +2,8 @@
 
 use cri_api::v1;
 
+use crate::signal;
+
 /// Label and annotation names that tie sandboxes and containers to pods. Shared with upstream's kubelet, so that either
 /// can take over the other's containers.
 pub mod labels {
@@ -90,6 +92,8 @@ pub struct Instance {
     pub message_from_logs: bool,
     /// Log file.
     pub log_path: String,
+    /// The signal that ends it, in the API's word, if the runtime tells.
+    pub stop_signal: Option<String>,
     /// The resources it has, if the runtime tells.
     pub resources: Option<Amounts>,
 }
@@ -171,6 +175,7 @@ impl Instance {
             reason: status.reason,
             message: status.message,
             log_path: status.log_path,
+            stop_signal: signal::name(status.stop_signal),
             resources: status.resources.and_then(|r| r.linux).map(|r| Amounts {
                 shares: r.cpu_shares,
                 quota: r.cpu_quota.max(0),

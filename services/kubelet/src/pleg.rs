@@ -38,7 +38,7 @@ impl Pleg {
     pub async fn run(mut self, shutdown: Shutdown) {
         let mut pause = Backoff::default();
         while !shutdown.triggered() {
-            let mut runtime = self.shared.cri.0.runtime.clone();
+            let mut runtime = self.shared.cri.api.runtime.clone();
             match runtime.get_container_events(v1::GetEventsRequest {}).await {
                 Ok(stream) => {
                     pause.reset();
@@ -106,7 +106,8 @@ impl Pleg {
         }
     }
 
-    /// What belongs to no pod of this node any more is removed: containers by a worker, bare folders at once.
+    /// What belongs to no pod of this node any more is removed: containers by a worker, bare folders, cgroups and claims at
+    /// once. A cgroup can outlive its containers when the runtime is killed while it makes one.
     fn remove_orphans(&self) {
         let wanted: BTreeSet<String> =
             self.shared.pods.list().iter().filter_map(|p| p["metadata"]["uid"].as_str().map(str::to_owned)).collect();
@@ -119,15 +120,27 @@ impl Pleg {
                 self.workers.adopt_orphan(listed);
             }
         }
-        for uid in volumes::present(&self.shared.root) {
-            if !wanted.contains(&uid)
-                && !orphans.contains_key(uid.as_str())
-                && !self.workers.knows(&uid)
-                && let Err(error) = volumes::teardown(&self.shared.root, &uid)
-            {
-                tracing::warn!(uid, %error, "folder of a pod that no longer exists not removed");
+        let shared = &self.shared;
+        let nobodys =
+            |uid: &String| !wanted.contains(uid) && !orphans.contains_key(uid.as_str()) && !self.workers.knows(uid);
+        for uid in shared.claims.uids().into_iter().filter(nobodys) {
+            let claims = Arc::clone(&shared.claims);
+            tokio::spawn(async move { told(&uid, "claims", claims.release(&uid).await) });
+        }
+        for uid in volumes::present(&shared.root).into_iter().filter(nobodys) {
+            told(&uid, "folder", volumes::teardown(&shared.root, &uid));
+        }
+        if let Some(cgroups) = &shared.cgroups {
+            for uid in cgroups.present().into_iter().filter(nobodys) {
+                told(&uid, "cgroup", cgroups.remove(&uid));
             }
         }
+    }
+}
+
+fn told(uid: &str, what: &str, outcome: Result<(), impl std::fmt::Display>) {
+    if let Err(error) = outcome {
+        tracing::warn!(uid, %error, "{what} of a pod that no longer exists not removed");
     }
 }
 

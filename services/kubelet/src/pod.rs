@@ -46,6 +46,7 @@ model! {
         volumes: Vec<Volume>, image_pull_secrets: Vec<ObjectRef>,
         node_selector: Map, affinity: Affinity, tolerations: Vec<Toleration>,
         priority: Option<i64>, priority_class_name: String, overhead: Map, resources: Option<Resources>,
+        resource_claims: Vec<PodClaim>,
         termination_grace_period_seconds: Option<i64>, active_deadline_seconds: Option<i64>,
         dns_policy: String, dns_config: Option<DnsConfig>, enable_service_links: Option<bool>,
         host_network: bool, #[serde(rename = "hostPID")] host_pid: bool, #[serde(rename = "hostIPC")] host_ipc: bool,
@@ -105,7 +106,13 @@ model! {
     /// Whether a change of one resource's amount restarts the container.
     ResizePolicy { resource_name: String, restart_policy: String }
     /// Requests and limits.
-    Resources { limits: Map, requests: Map }
+    Resources { limits: Map, requests: Map, claims: Vec<ClaimPart> }
+    /// A claim of the pod, or one request of it.
+    ClaimPart { name: String, request: String }
+    /// A claim on dynamic resources: an object's name, or the template that it is made from.
+    PodClaim {
+        name: String, resource_claim_name: Option<String>, resource_claim_template_name: Option<String>,
+    }
     /// An environment variable.
     EnvVar { name: String, value: Option<String>, value_from: Option<EnvSource> }
     /// Where a variable's value comes from.
@@ -203,7 +210,12 @@ model! {
     Projection {
         config_map: Option<ProjectedObject>, secret: Option<ProjectedObject>,
         #[serde(rename = "downwardAPI")] downward_api: Option<DownwardVolume>,
-        service_account_token: Option<TokenProjection>, #[serde(flatten)] other: BTreeMap<String, Value>,
+        service_account_token: Option<TokenProjection>, cluster_trust_bundle: Option<TrustProjection>,
+        #[serde(flatten)] other: BTreeMap<String, Value>,
+    }
+    /// The certificates of one trust bundle, or of those of a signer that the selector matches.
+    TrustProjection {
+        name: Option<String>, signer_name: Option<String>, label_selector: Option<Value>, optional: bool, path: String,
     }
     /// A ConfigMap or Secret in a projected volume.
     ProjectedObject { name: String, items: Vec<KeyToPath>, optional: bool }
@@ -335,6 +347,11 @@ impl Container {
     /// An init container that runs beside the others for the pod's whole life.
     pub fn is_sidecar(&self) -> bool {
         self.restart_policy.as_deref() == Some("Always")
+    }
+
+    /// The signal that asks it to end, if it is not the image's.
+    pub fn stop_signal(&self) -> Option<&str> {
+        self.lifecycle.as_ref()?.stop_signal.as_deref()
     }
 
     /// Finds a probe's or hook's port by number or name.

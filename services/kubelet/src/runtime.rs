@@ -1,11 +1,14 @@
 //! The CRI calls that the kubelet makes, with errors as the text that events and statuses show.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cri_api::{Runtime, v1};
 
 use crate::observed::{Instance, Observed, Sandbox, State, labels, state};
+use crate::runtime_tally::Tally;
+use crate::signal;
 
 /// Calls that only read or are quick by nature.
 const QUICK: Duration = Duration::from_secs(30);
@@ -42,7 +45,12 @@ pub struct Listed {
 
 /// The runtime.
 #[derive(Clone, Debug)]
-pub struct Cri(pub Runtime);
+pub struct Cri {
+    /// Its services.
+    pub api: Runtime,
+    /// The calls below, counted.
+    pub calls: Arc<Tally>,
+}
 
 impl Cri {
     /// Everything that runs or ran for one pod.
@@ -50,10 +58,22 @@ impl Cri {
         let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
         let filter = v1::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
         let list = request(v1::ListPodSandboxRequest { filter: Some(filter) }, QUICK);
-        let sandboxes = self.0.runtime.clone().list_pod_sandbox(list).await.map_err(text)?.into_inner().items;
+        let sandboxes = self
+            .calls
+            .count("list_podsandbox", self.api.runtime.clone().list_pod_sandbox(list))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .items;
         let filter = v1::ContainerFilter { label_selector: selector, ..Default::default() };
         let list = request(v1::ListContainersRequest { filter: Some(filter) }, QUICK);
-        let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
+        let containers = self
+            .calls
+            .count("list_containers", self.api.runtime.clone().list_containers(list))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .containers;
         let mut observed = Observed::default();
         for item in sandboxes {
             let ready = item.state == v1::PodSandboxState::SandboxReady as i32;
@@ -63,7 +83,7 @@ impl Cri {
         }
         for item in containers {
             let call = request(v1::ContainerStatusRequest { container_id: item.id, verbose: false }, QUICK);
-            match self.0.runtime.clone().container_status(call).await {
+            match self.calls.count("container_status", self.api.runtime.clone().container_status(call)).await {
                 Ok(answer) => {
                     let status = answer.into_inner().status;
                     observed.containers.extend(status.map(|s| Instance::from_cri(s, item.pod_sandbox_id)));
@@ -78,11 +98,12 @@ impl Cri {
 
     async fn sandbox_ips(&self, id: &str) -> Answer<Vec<String>> {
         let call = request(v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false }, QUICK);
-        let answer = match self.0.runtime.clone().pod_sandbox_status(call).await {
-            Ok(answer) => answer.into_inner(),
-            Err(error) if error.code() == tonic::Code::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(text(error)),
-        };
+        let answer =
+            match self.calls.count("podsandbox_status", self.api.runtime.clone().pod_sandbox_status(call)).await {
+                Ok(answer) => answer.into_inner(),
+                Err(error) if error.code() == tonic::Code::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(text(error)),
+            };
         let network = answer.status.and_then(|s| s.network).unwrap_or_default();
         let first = (!network.ip.is_empty()).then_some(network.ip);
         Ok(first.into_iter().chain(network.additional_ips.into_iter().map(|p| p.ip)).collect())
@@ -91,9 +112,21 @@ impl Cri {
     /// All sandboxes and containers of the node that belong to pods, by runtime id.
     pub async fn list(&self) -> Answer<HashMap<String, Listed>> {
         let list = request(v1::ListPodSandboxRequest::default(), QUICK);
-        let sandboxes = self.0.runtime.clone().list_pod_sandbox(list).await.map_err(text)?.into_inner().items;
+        let sandboxes = self
+            .calls
+            .count("list_podsandbox", self.api.runtime.clone().list_pod_sandbox(list))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .items;
         let list = request(v1::ListContainersRequest::default(), QUICK);
-        let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
+        let containers = self
+            .calls
+            .count("list_containers", self.api.runtime.clone().list_containers(list))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .containers;
         let sandboxes =
             sandboxes.into_iter().map(|s| (s.id, s.labels, s.state == v1::PodSandboxState::SandboxReady as i32));
         let containers = containers.into_iter().map(|c| (c.id, c.labels, state(c.state) == State::Running));
@@ -113,7 +146,13 @@ impl Cri {
         let state = Some(v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning as i32 });
         let filter = Some(v1::ContainerFilter { state, ..Default::default() });
         let list = request(v1::ListContainersRequest { filter }, QUICK);
-        let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
+        let containers = self
+            .calls
+            .count("list_containers", self.api.runtime.clone().list_containers(list))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .containers;
         let known = |mut c: v1::Container| {
             Some((c.id, c.labels.remove(labels::POD_UID)?, c.labels.remove(labels::CONTAINER_NAME)?))
         };
@@ -123,27 +162,54 @@ impl Cri {
     /// The state of one container.
     pub async fn container_state(&self, id: &str) -> Answer<State> {
         let call = request(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false }, QUICK);
-        let answer = self.0.runtime.clone().container_status(call).await.map_err(text)?.into_inner();
+        let answer = self
+            .calls
+            .count("container_status", self.api.runtime.clone().container_status(call))
+            .await
+            .map_err(text)?
+            .into_inner();
         Ok(answer.status.map_or(State::Unknown, |s| state(s.state)))
+    }
+
+    /// The first process of a running container and the signal that the runtime would end it with, as far as it tells.
+    pub async fn process(&self, id: &str) -> Answer<Option<(i32, Option<String>)>> {
+        let call = request(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: true }, QUICK);
+        let answer = match self.calls.count("container_status", self.api.runtime.clone().container_status(call)).await {
+            Ok(answer) => answer.into_inner(),
+            Err(error) if error.code() == tonic::Code::NotFound => return Ok(None),
+            Err(error) => return Err(text(error)),
+        };
+        let Some(status) = answer.status.filter(|s| state(s.state) == State::Running) else { return Ok(None) };
+        // containerd's and CRI-O's word alike.
+        let info: serde_json::Value =
+            answer.info.get("info").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let pid = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1);
+        Ok(pid.map(|pid| (pid, signal::name(status.stop_signal))))
     }
 
     /// Makes a sandbox with its network; returns its id.
     /// `handler` is the runtime class's; empty for the runtime's default.
     pub async fn run_sandbox(&self, config: v1::PodSandboxConfig, handler: String) -> Answer<String> {
         let call = request(v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler }, SLOW);
-        Ok(self.0.runtime.clone().run_pod_sandbox(call).await.map_err(text)?.into_inner().pod_sandbox_id)
+        Ok(self
+            .calls
+            .count("run_podsandbox", self.api.runtime.clone().run_pod_sandbox(call))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .pod_sandbox_id)
     }
 
     /// Stops a sandbox and takes down its network.
     pub async fn stop_sandbox(&self, id: &str) -> Answer<()> {
         let call = request(v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() }, SLOW);
-        missing_is_fine(self.0.runtime.clone().stop_pod_sandbox(call).await)
+        missing_is_fine(self.calls.count("stop_podsandbox", self.api.runtime.clone().stop_pod_sandbox(call)).await)
     }
 
     /// Removes a sandbox and its containers.
     pub async fn remove_sandbox(&self, id: &str) -> Answer<()> {
         let call = request(v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() }, SLOW);
-        missing_is_fine(self.0.runtime.clone().remove_pod_sandbox(call).await)
+        missing_is_fine(self.calls.count("remove_podsandbox", self.api.runtime.clone().remove_pod_sandbox(call)).await)
     }
 
     /// Makes a container; returns its id.
@@ -153,27 +219,35 @@ impl Cri {
             config: Some(config),
             sandbox_config: Some(of),
         };
-        let answer = self.0.runtime.clone().create_container(request(message, SLOW)).await.map_err(text)?;
+        let answer = self
+            .calls
+            .count("create_container", self.api.runtime.clone().create_container(request(message, SLOW)))
+            .await
+            .map_err(text)?;
         Ok(answer.into_inner().container_id)
     }
 
     /// Starts a container.
     pub async fn start(&self, id: &str) -> Answer<()> {
         let call = request(v1::StartContainerRequest { container_id: id.to_owned() }, SLOW);
-        self.0.runtime.clone().start_container(call).await.map(drop).map_err(text)
+        self.calls
+            .count("start_container", self.api.runtime.clone().start_container(call))
+            .await
+            .map(drop)
+            .map_err(text)
     }
 
     /// Asks a container to end and kills it after `grace` seconds.
     pub async fn stop(&self, id: &str, grace: i64) -> Answer<()> {
         let limit = SLOW + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         let call = request(v1::StopContainerRequest { container_id: id.to_owned(), timeout: grace }, limit);
-        missing_is_fine(self.0.runtime.clone().stop_container(call).await)
+        missing_is_fine(self.calls.count("stop_container", self.api.runtime.clone().stop_container(call)).await)
     }
 
     /// Removes an ended container.
     pub async fn remove(&self, id: &str) -> Answer<()> {
         let call = request(v1::RemoveContainerRequest { container_id: id.to_owned() }, SLOW);
-        missing_is_fine(self.0.runtime.clone().remove_container(call).await)
+        missing_is_fine(self.calls.count("remove_container", self.api.runtime.clone().remove_container(call)).await)
     }
 
     /// Runs a command to its end: exit code and output.
@@ -181,7 +255,8 @@ impl Cri {
         let seconds = i64::try_from(limit.as_secs().max(1)).unwrap_or(i64::MAX);
         let message = v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command.to_vec(), timeout: seconds };
         let call = request(message, limit + Duration::from_secs(5));
-        let answer = self.0.runtime.clone().exec_sync(call).await.map_err(text)?.into_inner();
+        let answer =
+            self.calls.count("exec_sync", self.api.runtime.clone().exec_sync(call)).await.map_err(text)?.into_inner();
         let mut output = answer.stdout;
         output.extend(answer.stderr);
         Ok((answer.exit_code, output))
@@ -190,7 +265,11 @@ impl Cri {
     /// Makes the runtime open the log file anew after it was moved away.
     pub async fn reopen_log(&self, id: &str) -> Answer<()> {
         let call = request(v1::ReopenContainerLogRequest { container_id: id.to_owned() }, QUICK);
-        self.0.runtime.clone().reopen_container_log(call).await.map(drop).map_err(text)
+        self.calls
+            .count("reopen_container_log", self.api.runtime.clone().reopen_container_log(call))
+            .await
+            .map(drop)
+            .map_err(text)
     }
 
     /// Gives a running container other resources.
@@ -200,19 +279,29 @@ impl Cri {
             linux: Some(resources),
             ..Default::default()
         };
-        self.0.runtime.clone().update_container_resources(request(message, SLOW)).await.map(drop).map_err(text)
+        self.calls
+            .count("update_container", self.api.runtime.clone().update_container_resources(request(message, SLOW)))
+            .await
+            .map(drop)
+            .map_err(text)
     }
 
     /// The runtime's and the network's readiness with the reason if not, and what the runtime can.
     pub async fn status(&self) -> Answer<v1::StatusResponse> {
         let call = request(v1::StatusRequest { verbose: false }, QUICK);
-        Ok(self.0.runtime.clone().status(call).await.map_err(text)?.into_inner())
+        Ok(self.calls.count("status", self.api.runtime.clone().status(call)).await.map_err(text)?.into_inner())
     }
 
     /// Every name by which a container's image is known.
     pub async fn images_in_use(&self) -> Answer<BTreeSet<String>> {
         let list = request(v1::ListContainersRequest::default(), QUICK);
-        let containers = self.0.runtime.clone().list_containers(list).await.map_err(text)?.into_inner().containers;
+        let containers = self
+            .calls
+            .count("list_containers", self.api.runtime.clone().list_containers(list))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .containers;
         let names = containers.into_iter().flat_map(|c| [c.image_ref, c.image_id, c.image.unwrap_or_default().image]);
         Ok(names.filter(|name| !name.is_empty()).collect())
     }
@@ -221,47 +310,71 @@ impl Cri {
     pub async fn remove_image(&self, id: &str) -> Answer<()> {
         let image = Some(v1::ImageSpec { image: id.to_owned(), ..Default::default() });
         let call = request(v1::RemoveImageRequest { image }, SLOW);
-        self.0.images.clone().remove_image(call).await.map(drop).map_err(text)
+        self.calls.count("remove_image", self.api.images.clone().remove_image(call)).await.map(drop).map_err(text)
     }
 
     /// Where the runtime keeps images, as a mount point or folder.
     pub async fn image_folder(&self) -> Answer<Option<String>> {
         let call = request(v1::ImageFsInfoRequest {}, QUICK);
-        let answer = self.0.images.clone().image_fs_info(call).await.map_err(text)?.into_inner();
+        let answer = self
+            .calls
+            .count("image_fs_info", self.api.images.clone().image_fs_info(call))
+            .await
+            .map_err(text)?
+            .into_inner();
         Ok(answer.image_filesystems.into_iter().find_map(|f| f.fs_id).map(|id| id.mountpoint))
     }
 
     /// `containerd://1.7.24`.
     pub async fn version(&self) -> Answer<String> {
         let call = request(v1::VersionRequest::default(), QUICK);
-        let answer = self.0.runtime.clone().version(call).await.map_err(text)?.into_inner();
+        let answer =
+            self.calls.count("version", self.api.runtime.clone().version(call)).await.map_err(text)?.into_inner();
         Ok(format!("{}://{}", answer.runtime_name, answer.runtime_version.trim_start_matches('v')))
     }
 
     /// All images.
     pub async fn images(&self) -> Answer<Vec<v1::Image>> {
         let call = request(v1::ListImagesRequest::default(), QUICK);
-        Ok(self.0.images.clone().list_images(call).await.map_err(text)?.into_inner().images)
+        Ok(self
+            .calls
+            .count("list_images", self.api.images.clone().list_images(call))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .images)
     }
 
     /// One image, if it is there.
     pub async fn image(&self, name: &str) -> Answer<Option<v1::Image>> {
         let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
         let call = request(v1::ImageStatusRequest { image, verbose: false }, QUICK);
-        Ok(self.0.images.clone().image_status(call).await.map_err(text)?.into_inner().image)
+        Ok(self
+            .calls
+            .count("image_status", self.api.images.clone().image_status(call))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .image)
     }
 
     /// Pulls an image. Has no limit of its own: the registry's speed decides.
     pub async fn pull(&self, name: &str, auth: Option<v1::AuthConfig>, sandbox: v1::PodSandboxConfig) -> Answer<()> {
         let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
         let call = v1::PullImageRequest { image, auth, sandbox_config: Some(sandbox) };
-        self.0.images.clone().pull_image(call).await.map(drop).map_err(text)
+        self.calls.count("pull_image", self.api.images.clone().pull_image(call)).await.map(drop).map_err(text)
     }
 
     /// Statistics of all running containers.
     pub async fn stats(&self) -> Answer<Vec<v1::ContainerStats>> {
         let call = request(v1::ListContainerStatsRequest::default(), QUICK);
-        Ok(self.0.runtime.clone().list_container_stats(call).await.map_err(text)?.into_inner().stats)
+        Ok(self
+            .calls
+            .count("list_container_stats", self.api.runtime.clone().list_container_stats(call))
+            .await
+            .map_err(text)?
+            .into_inner()
+            .stats)
     }
 }
 

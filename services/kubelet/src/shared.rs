@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, watch};
 use crate::admission;
 use crate::admitted::Admitted;
 use crate::allocation::Allocation;
+use crate::allocation::claims::Claims;
 use crate::certificates::Serving;
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfiguration;
@@ -29,6 +30,7 @@ use crate::sync::resources::NodeFacts;
 use crate::sync::security::NodeSecurity;
 use crate::tokens::Tokens;
 use crate::volumes::csi::Csi;
+use crate::volumes::trust_bundle::TrustBundles;
 
 /// Shared state; one for the process.
 #[derive(Debug)]
@@ -51,12 +53,16 @@ pub struct Shared {
     pub admitted: Admitted,
     /// Devices, CPUs and memory that containers have for themselves.
     pub allocation: Allocation,
+    /// Dynamic resources.
+    pub claims: Arc<Claims>,
     /// The runtime.
     pub cri: Cri,
     /// ConfigMaps and Secrets.
     pub objects: Objects,
     /// Volumes of CSI drivers.
     pub csi: Arc<Csi>,
+    /// Trust anchors.
+    pub trust_bundles: TrustBundles,
     /// Service-account tokens.
     pub tokens: Tokens,
     /// Image presence and pulls.

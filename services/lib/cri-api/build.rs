@@ -16,6 +16,7 @@ const PLUGINS: &[&str] = &[
     "proto/csi.proto",
     "proto/pluginregistration.proto",
     "proto/kubelet/device_plugin.proto",
+    "proto/kubelet/dra.proto",
     "proto/kubelet/pod_resources.proto",
 ];
 

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::session::{Server, Session};
 use crate::bench::stack::Stack;
+use crate::random::Random;
 
 /// How many mutants are sent.
 const MUTANTS: u64 = 500;
@@ -231,22 +232,7 @@ async fn seeds(session: &mut Session) -> Result<Vec<Case>> {
     ])
 }
 
-/// The same numbers every time (SplitMix64).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).unwrap_or_default()
-    }
-
     /// One to four changes: a bit, a byte, a piece taken out, doubled or put elsewhere, or something that parsers dislike.
     fn mutate(&mut self, bytes: &mut Vec<u8>) {
         const DISLIKED: [&[u8]; 12] = [

@@ -9,7 +9,7 @@ use client::Client;
 
 use super::shapes::{SHAPES, Shape};
 use super::sizes::Sizes;
-use super::{decisions, hollow, scheduling};
+use super::{decisions, hollow, pods, scheduling};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -30,6 +30,21 @@ pub enum Bench {
         kubeconfig: Option<PathBuf>,
         /// Only these shapes; all when none is named.
         shape: Vec<String>,
+    },
+    /// Pods on the first node of a cluster, from their creation to Running, and what its kubelet costs at rest.
+    Pods {
+        /// The cluster; its node needs the scenarios' image.
+        #[arg(long)]
+        kubeconfig: PathBuf,
+        /// How many one after the other.
+        #[arg(long, default_value_t = 20)]
+        sequential: usize,
+        /// How many at once.
+        #[arg(long, default_value_t = 30)]
+        parallel: usize,
+        /// At how many pods the kubelet is looked at.
+        #[arg(long, value_delimiter = ',', default_value = "10,100")]
+        counts: Vec<usize>,
     },
     /// Nodes without machines, until interrupted.
     Hollow {
@@ -61,6 +76,9 @@ pub fn run(bench: Bench) -> Result<()> {
             named(&shape)?
                 .into_iter()
                 .try_for_each(|shape| runtime.block_on(scheduling::run(shape, &sizes, kubeconfig.as_deref(), &corten)))
+        }
+        Bench::Pods { kubeconfig, sequential, parallel, counts } => {
+            runtime.block_on(pods::run(&kubeconfig, sequential, parallel, &counts))
         }
         Bench::Hollow { kubeconfig, nodes, delay_ms } => runtime.block_on(async {
             let client = Client::from_kubeconfig(&kubeconfig).with_context(|| kubeconfig.display().to_string())?;

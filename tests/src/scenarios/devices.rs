@@ -1,5 +1,5 @@
 //! Devices as users see them: a plugin registers, pods get whole devices, who asks for more waits, and monitoring agents see
-//! who has what.
+//! who has what. And dynamic resources: a claim is prepared by its driver and given back.
 
 use anyhow::{Context as _, Result, ensure};
 use cri_api::pod_resources::ListPodResourcesRequest;
@@ -37,6 +37,31 @@ spec:
     resources: {limits: {test.corten.local/widget: 1}}
 "#;
 
+const CLAIM: &str = r#"
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: test.corten.local}
+spec: {}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: claimed}
+spec: {devices: {requests: [{name: r, exactly: {deviceClassName: test.corten.local}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: claimer}
+spec:
+  nodeName: NODE
+  terminationGracePeriodSeconds: 1
+  resourceClaims: [{name: own, resourceClaimName: claimed}]
+  containers:
+  - name: main
+    image: corten.local/test-web:v1
+    args: [sleep]
+    resources: {claims: [{name: own}]}
+"#;
+
 /// The scenario.
 pub fn run(context: &Context) -> Result<()> {
     let plugin = Plugin::start(context, PLUGIN)?;
@@ -60,7 +85,40 @@ pub fn run(context: &Context) -> Result<()> {
     context.kubectl("wait --for=condition=Ready pod/waits --timeout=60s")?;
     drop(plugin);
     amounts(context, "3", "0")?;
-    context.kubectl("delete pod/waits --timeout=60s").map(drop)
+    context.kubectl("delete pod/waits --timeout=60s")?;
+    claims(context)
+}
+
+/// Who allocates is played here, so that nothing but the node's part is looked at.
+fn claims(context: &Context) -> Result<()> {
+    let driver = Plugin::start(context, "claims")?;
+    let node = &context.node().name;
+    context.apply(&CLAIM.replace("NODE", node))?;
+    let uid = context.get("pod claimer")?["metadata"]["uid"].as_str().context("a pod without uid")?.to_owned();
+    context.eventually("a pod that waits for its claim", || {
+        let reason = "FailedPrepareDynamicResources";
+        let events = context.get(&format!("events --field-selector=involvedObject.name=claimer,reason={reason}"))?;
+        ensure!(events["items"].as_array().is_some_and(|e| !e.is_empty()), "no event {reason}");
+        Ok(())
+    })?;
+    let result =
+        serde_json::json!({"driver": "dra.test.corten.local", "request": "r", "pool": "pool", "device": "device"});
+    let status = serde_json::json!({"status": {
+        "allocation": {"devices": {"results": [result]}},
+        "reservedFor": [{"resource": "pods", "name": "claimer", "uid": uid}],
+    }});
+    let patch =
+        ["patch", "resourceclaim", "claimed", "--subresource=status", "--type=merge", "-p", &status.to_string()];
+    context.kubectl_args(&patch)?;
+    context.kubectl("wait --for=condition=Ready pod/claimer --timeout=120s")?;
+    let told = context.kubectl("exec claimer -- /test-web env CLAIM")?;
+    ensure!(told.trim() == "claimed", "the device's variable is {told:?}");
+    inspector::with_inspector(context, || kills::kill(context, "kubelet"))?;
+    context.kubectl("delete pod/claimer --timeout=60s")?;
+    let specifications = driver.root.join("run/cdi");
+    let left = std::fs::read_dir(&specifications).with_context(|| specifications.display().to_string())?.count();
+    ensure!(left == 0, "{left} claims are not given back");
+    context.kubectl("delete resourceclaim/claimed deviceclass/test.corten.local --timeout=60s").map(drop)
 }
 
 /// A kubelet that starts anew still knows whose the devices are.

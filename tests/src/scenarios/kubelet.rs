@@ -36,6 +36,18 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
+metadata: {name: polite, finalizers: [tests.corten.local/hold]}
+spec:
+  os: {name: linux}
+  restartPolicy: Never
+  containers:
+  - name: c
+    image: corten.local/test-web:v1
+    args: [caught]
+    lifecycle: {stopSignal: SIGUSR1}
+---
+apiVersion: v1
+kind: Pod
 metadata: {name: sick}
 spec:
   terminationGracePeriodSeconds: 0
@@ -53,6 +65,7 @@ pub fn run(context: &Context) -> Result<()> {
     let colour = context.kubectl("exec life -c main -- /test-web env COLOUR")?;
     ensure!(colour.trim() == "deep blue", "the file's variable is {colour:?}");
     resize(context)?;
+    own_signal(context)?;
     context.eventually("a failed liveness probe restarts the container", || {
         let status = context.get("pod sick")?["status"]["containerStatuses"][0].clone();
         ensure!(status["restartCount"].as_u64() > Some(0), "status: {status}");
@@ -90,6 +103,22 @@ fn limits(context: &Context) -> Result<(u64, u64)> {
         Err(_) => (file("cpu/cpu.cfs_quota_us")?, file("memory/memory.limit_in_bytes")?),
     };
     Ok((cpu.split_whitespace().next().context("no CPU quota")?.parse()?, memory.trim().parse()?))
+}
+
+/// A container is asked to end with the signal of its specification; the finalizer keeps the object readable.
+fn own_signal(context: &Context) -> Result<()> {
+    context.kubectl("wait --for=condition=Ready pod/polite --timeout=60s")?;
+    let status = context.get("pod polite")?["status"]["containerStatuses"][0].clone();
+    ensure!(status["stopSignal"] == "SIGUSR1", "status: {status}");
+    context.kubectl("delete pod/polite --wait=false")?;
+    context.eventually("the container has caught its signal", || {
+        let status = context.get("pod polite")?["status"]["containerStatuses"][0].clone();
+        let end = &status["state"]["terminated"];
+        ensure!(end["message"] == "SIGUSR1" && end["exitCode"] == 0, "status: {status}");
+        Ok(())
+    })?;
+    let free = r#"{"metadata":{"finalizers":null}}"#;
+    context.kubectl_args(&["patch", "pod", "polite", "--type=merge", "-p", free]).map(drop)
 }
 
 fn resize(context: &Context) -> Result<()> {

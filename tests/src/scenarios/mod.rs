@@ -12,6 +12,7 @@ mod full_disk;
 mod kills;
 mod kubelet;
 mod leftovers;
+mod limits;
 mod load_balancer;
 mod machine;
 mod orderly;
@@ -59,6 +60,12 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("restore", restore::run),
     everywhere("kills", kills::run),
     everywhere("leftovers", leftovers::run),
+    Scenario {
+        name: "limits",
+        drivers: NAMESPACE,
+        why_not: "it looks at log files of the node from this host",
+        run: limits::run,
+    },
     Scenario {
         name: "load_balancer",
         drivers: NAMESPACE,

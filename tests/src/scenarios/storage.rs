@@ -16,7 +16,23 @@ const MANIFEST: &str = r#"
 apiVersion: storage.k8s.io/v1
 kind: CSIDriver
 metadata: {name: csi.test.corten.local}
-spec: {attachRequired: false, podInfoOnMount: true, fsGroupPolicy: File, volumeLifecycleModes: [Persistent, Ephemeral]}
+spec: {attachRequired: true, podInfoOnMount: true, fsGroupPolicy: File, volumeLifecycleModes: [Persistent, Ephemeral]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: storage}
+stringData: {key: sesame}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: storage-disk}
+spec:
+  capacity: {storage: 16Mi}
+  accessModes: [ReadWriteOnce]
+  volumeMode: Block
+  storageClassName: ""
+  claimRef: {namespace: default, name: storage-disk}
+  csi: {driver: csi.test.corten.local, volumeHandle: disk-1}
 ---
 apiVersion: v1
 kind: PersistentVolume
@@ -26,7 +42,11 @@ spec:
   accessModes: [ReadWriteOnce]
   storageClassName: ""
   claimRef: {namespace: default, name: storage-csi}
-  csi: {driver: csi.test.corten.local, volumeHandle: volume-1, volumeAttributes: {greeting: hello}}
+  csi:
+    driver: csi.test.corten.local
+    volumeHandle: volume-1
+    volumeAttributes: {greeting: hello}
+    nodeStageSecretRef: {namespace: default, name: storage}
 ---
 apiVersion: v1
 kind: PersistentVolume
@@ -45,6 +65,16 @@ spec: {storageClassName: "", accessModes: [ReadWriteOnce], resources: {requests:
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
+metadata: {name: storage-disk}
+spec:
+  storageClassName: ""
+  accessModes: [ReadWriteOnce]
+  volumeMode: Block
+  resources: {requests: {storage: 16Mi}}
+  volumeName: storage-disk
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
 metadata: {name: storage-folder}
 spec: {storageClassName: "", accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}, volumeName: storage-folder}
 ---
@@ -53,7 +83,7 @@ kind: Pod
 metadata: {name: storage}
 spec:
   terminationGracePeriodSeconds: 1
-  securityContext: {runAsUser: 1000, fsGroup: 2000}
+  securityContext: {runAsUser: 1000, fsGroup: 2000, supplementalGroups: [0]}
   containers:
   - name: storage
     image: corten.local/test-web:v1
@@ -62,9 +92,11 @@ spec:
     - {name: claimed, mountPath: /claimed}
     - {name: inline, mountPath: /inline}
     - {name: folder, mountPath: /folder}
+    volumeDevices: [{name: disk, devicePath: /dev/disk}]
   volumes:
   - {name: claimed, persistentVolumeClaim: {claimName: storage-csi}}
-  - {name: inline, csi: {driver: csi.test.corten.local, volumeAttributes: {greeting: inline}}}
+  - {name: inline, csi: {driver: csi.test.corten.local, volumeAttributes: {greeting: inline}, nodePublishSecretRef: {name: storage}}}
+  - {name: disk, persistentVolumeClaim: {claimName: storage-disk}}
   - {name: folder, persistentVolumeClaim: {claimName: storage-folder}}
 "#;
 
@@ -79,6 +111,7 @@ pub fn run(context: &Context) -> Result<()> {
         Ok(())
     })?;
     context.apply(MANIFEST)?;
+    attach(context)?;
     context.kubectl("wait --for=condition=Ready pod/storage --timeout=120s")?;
     content(context)?;
     figures(context)?;
@@ -95,14 +128,48 @@ pub fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// What the driver's controller does: it answers each VolumeAttachment. The kubelet waits for that.
+fn attach(context: &Context) -> Result<()> {
+    let mut names = Vec::new();
+    context.eventually("a VolumeAttachment for each claim of the driver", || {
+        let all = context.get("volumeattachments")?;
+        let items = all["items"].as_array().into_iter().flatten().filter(|a| a["spec"]["attacher"] == DRIVER);
+        names = items.filter_map(|a| a["metadata"]["name"].as_str().map(str::to_owned)).collect();
+        ensure!(names.len() == 2, "{all}");
+        Ok(())
+    })?;
+    context.eventually("a pod that waits for them", || {
+        let events = context.get("events --field-selector=involvedObject.name=storage,reason=FailedMount")?;
+        ensure!(events["items"].as_array().is_some_and(|e| !e.is_empty()), "no event FailedMount");
+        Ok(())
+    })?;
+    for name in names {
+        let status = r#"{"status":{"attached":true,"attachmentMetadata":{"slot":"7"}}}"#;
+        context.kubectl_args(&[
+            "patch",
+            "volumeattachment",
+            &name,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            status,
+        ])?;
+    }
+    Ok(())
+}
+
 fn content(context: &Context) -> Result<()> {
     for (file, wanted) in [
         ("/claimed/greeting", "hello"),
+        ("/claimed/attached.slot", "7"),
+        ("/claimed/stage.key", "sesame"),
         ("/inline/greeting", "inline"),
+        ("/inline/publish.key", "sesame"),
+        ("/dev/disk", "hello from a disk"),
         ("/inline/csi.storage.k8s.io_pod.name", "storage"),
     ] {
         let found = context.kubectl(&format!("exec storage -- /test-web cat {file}"))?;
-        ensure!(found == wanted, "{file} holds {found:?}");
+        ensure!(found.trim_end_matches('\0') == wanted, "{file} holds {found:?}");
     }
     Ok(())
 }
@@ -143,6 +210,7 @@ fn restart_and_removal(context: &Context) -> Result<()> {
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })?;
-    context.kubectl("delete pvc/storage-csi pvc/storage-folder --timeout=120s")?;
-    context.kubectl("delete pv/storage-csi pv/storage-folder csidriver/csi.test.corten.local --timeout=120s").map(drop)
+    context.kubectl("delete pvc/storage-csi pvc/storage-disk pvc/storage-folder --timeout=120s")?;
+    context.kubectl("delete pv/storage-csi pv/storage-disk pv/storage-folder --timeout=120s")?;
+    context.kubectl("delete secret/storage csidriver/csi.test.corten.local --timeout=120s").map(drop)
 }

@@ -75,6 +75,7 @@ pub fn allows(node: &str, a: &Attributes, cluster: &impl Cluster) -> bool {
             matches!(verb, "get" | "update" | "patch")
                 && pods().iter().any(|pod| refers_to(pod, "persistentvolumeclaims", &a.name))
         }
+        ("resource.k8s.io", "resourceclaims") => verb == "get" && pods().iter().any(|pod| claims(pod, &a.name)),
         ("", "persistentvolumes") => verb == "get" && mounts(node, &a.name, cluster),
         ("", "serviceaccounts/token") => {
             verb == "create" && pods().iter().any(|pod| refers_to(pod, "serviceaccounts", &a.name))
@@ -119,6 +120,12 @@ pub fn needs_secret(volume: &Value, namespace: &str, name: &str) -> bool {
     let csi = &volume["spec"]["csi"];
     let fields = ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"];
     fields.iter().any(|f| csi[*f]["name"] == name && csi[*f]["namespace"] == namespace)
+}
+
+/// Whether a pod names a claim on dynamic resources, or one was made for it.
+fn claims(pod: &Value, claim: &str) -> bool {
+    let lists = [&pod["spec"]["resourceClaims"], &pod["status"]["resourceClaimStatuses"]];
+    lists.into_iter().filter_map(Value::as_array).flatten().any(|c| c["resourceClaimName"] == claim)
 }
 
 /// Whether a pod's spec names the object.

@@ -1,11 +1,13 @@
-//! What containers are given of the node beside shares: devices and CPUs of their own, from NUMA nodes that fit together.
+//! What containers are given of the node beside shares: devices, CPUs and memory of their own, from NUMA nodes that fit together.
 //!
 //! A pod is given everything at its admission, container by container; [`topology`] chooses the nodes. What was given is
 //! in checkpoint files in upstream's formats, so it survives restarts and a change of the kubelet.
 
 mod checkpoint;
+pub mod claims;
 pub mod cpus;
 pub mod devices;
+pub mod memory;
 mod numa;
 pub mod pod_resources;
 pub mod topology;
@@ -21,7 +23,8 @@ use crate::status::compute::Failure;
 use cpus::Cpus;
 use cpus::set::CpuSet;
 use devices::{Devices, Reusable};
-use topology::{Hints, Numa, Policy};
+use memory::Memory;
+use topology::{Hint, Hints, Numa, Policy};
 
 const SYSTEM: &str = "/sys/devices/system";
 /// The number of combinations doubles with each node.
@@ -34,6 +37,8 @@ pub struct Allocation {
     pub devices: Arc<Devices>,
     /// CPUs.
     pub cpus: Cpus,
+    /// Memory.
+    pub memory: Memory,
     policy: Policy,
     whole_pod: bool,
     numa: Numa,
@@ -58,11 +63,11 @@ fn misplaced() -> Failure {
 }
 
 impl Allocation {
-    /// Takes up what the checkpoints under `root` say.
+    /// Takes up what the checkpoints under `root` say. `reserved` are the bytes of memory that node allocatable keeps.
     ///
     /// # Errors
     /// The machine has more NUMA nodes than hints can be computed for, or a checkpoint does not fit the configuration.
-    pub fn restore(root: &Path, config: &KubeletConfiguration) -> Result<Self, String> {
+    pub fn restore(root: &Path, config: &KubeletConfiguration, reserved: i128) -> Result<Self, String> {
         let option = |name: &str| config.options.topology_manager_policy_options.get(name).map(String::as_str);
         let numa = numa::read(&Path::new(SYSTEM).join("node"), option("prefer-closest-numa-nodes") == Some("true"));
         let policy = Policy::parse(&config.topology_manager_policy).unwrap_or_default();
@@ -73,6 +78,7 @@ impl Allocation {
         Ok(Allocation {
             devices: Arc::new(Devices::restore(&root.join("device-plugins"))),
             cpus: Cpus::restore(root, config, Path::new(SYSTEM))?,
+            memory: Memory::restore(root, config, Path::new(SYSTEM), reserved)?,
             policy,
             whole_pod: policy != Policy::None && config.topology_manager_scope == "pod",
             numa,
@@ -88,6 +94,7 @@ impl Allocation {
         let _turn = self.one_at_a_time.lock().await;
         self.devices.keep_only(live);
         self.cpus.keep_only(live);
+        self.memory.keep_only(live);
         let given = self.give(pod).await;
         if given.is_err() {
             self.forget(&pod.metadata.uid);
@@ -96,26 +103,35 @@ impl Allocation {
     }
 
     async fn give(&self, pod: &Pod) -> Result<(), Failure> {
-        let (mut devices, mut cpus) = (Reusable::new(), CpuSet::default());
+        let (mut devices, mut cpus, mut memory) = (Reusable::new(), CpuSet::default(), memory::Reusable::new());
         let whole = if self.whole_pod { Some(self.settle(&self.pod_hints(pod))?) } else { None };
         for container in pod.all_containers() {
-            let nodes = match whole {
-                Some(nodes) => nodes,
-                None => self.settle(&self.hints(pod, container, &devices, &cpus))?,
+            let hint = match whole {
+                Some(hint) => hint,
+                None => self.settle(&self.hints(pod, container, &devices, &cpus, &memory))?,
             };
-            self.cpus.allocate(pod, container, nodes, &mut cpus)?;
-            let given = self.devices.allocate(pod, container, nodes, &mut devices).await;
+            self.cpus.allocate(pod, container, hint.nodes, &mut cpus)?;
+            self.memory.allocate(pod, container, hint, &mut memory)?;
+            let given = self.devices.allocate(pod, container, hint.nodes, &mut devices).await;
             given.map_err(|e| unexpected(&e))?;
         }
         Ok(())
     }
 
-    fn hints(&self, pod: &Pod, container: &Container, devices: &Reusable, cpus: &CpuSet) -> Vec<Hints> {
+    fn hints(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        devices: &Reusable,
+        cpus: &CpuSet,
+        memory: &memory::Reusable,
+    ) -> Vec<Hints> {
         let all = self.numa.all;
         let of_cpus = self.cpus.hints(pod, Some(container), cpus, all);
         vec![
             self.devices.hints(&pod.metadata.uid, container, devices, all),
             of_cpus.into_iter().map(|hints| ("cpu".to_owned(), Some(hints))).collect(),
+            self.memory.hints(pod, Some(container), memory),
         ]
     }
 
@@ -125,18 +141,23 @@ impl Allocation {
         vec![
             self.devices.pod_hints(pod, all),
             of_cpus.into_iter().map(|hints| ("cpu".to_owned(), Some(hints))).collect(),
+            self.memory.hints(pod, None, &memory::Reusable::new()),
         ]
     }
 
-    fn settle(&self, hints: &[Hints]) -> Result<Option<topology::Nodes>, Failure> {
+    fn settle(&self, hints: &[Hints]) -> Result<Hint, Failure> {
+        if self.policy == Policy::None {
+            return Ok(Hint { nodes: None, preferred: false });
+        }
         let (hint, admitted) = topology::merge(self.policy, &self.numa, hints);
-        if admitted { Ok(hint.nodes) } else { Err(misplaced()) }
+        if admitted { Ok(hint) } else { Err(misplaced()) }
     }
 
     /// Takes back what a pod was given.
     pub fn forget(&self, uid: &str) {
         self.devices.keep_only(&|other| other != uid);
         self.cpus.keep_only(&|other| other != uid);
+        self.memory.keep_only(&|other| other != uid);
     }
 
     /// Adds what a container was given to its configuration.
@@ -146,6 +167,7 @@ impl Allocation {
     pub async fn equip(&self, pod: &Pod, name: &str, config: &mut v1::ContainerConfig) -> Result<(), String> {
         if let Some(resources) = config.linux.as_mut().and_then(|l| l.resources.as_mut()) {
             resources.cpuset_cpus = self.cpus.allowed(&pod.metadata.uid, name).to_string();
+            resources.cpuset_mems = CpuSet(self.memory.nodes(&pod.metadata.uid, name).ids().collect()).to_string();
         }
         self.devices.equip(&pod.metadata.uid, name, config).await
     }

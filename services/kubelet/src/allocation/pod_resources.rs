@@ -1,4 +1,4 @@
-//! The podresources API v1 on a socket of the node: which devices and CPUs containers have for themselves.
+//! The podresources API v1 on a socket of the node: which devices, CPUs, memory and claims containers have for themselves.
 //!
 //! [`Service`] answers from snapshots; [`containers`] and [`devices`] compute (pure).
 
@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::cpus::set::CpuSet;
 use super::devices::pool::Pool;
+use super::memory::Block;
 use crate::pod::Pod;
 use crate::shared::Shared;
 
@@ -58,11 +59,19 @@ fn numbers(cpus: &CpuSet) -> Vec<i64> {
     cpus.0.iter().filter_map(|cpu| i64::try_from(*cpu).ok()).collect()
 }
 
-/// CPUs that a container of a pod has for itself.
-type Exclusive<'a> = dyn Fn(&str, &str) -> CpuSet + Sync + 'a;
+/// CPUs, memory and dynamic resources that a container of a pod has for itself.
+type Exclusive<'a> = dyn Fn(&str) -> (CpuSet, Vec<Block>, Vec<api::DynamicResource>) + Sync + 'a;
+
+fn memory(blocks: Vec<Block>) -> Vec<api::ContainerMemory> {
+    let one = |block: Block| {
+        let at: Vec<i64> = block.nodes.iter().filter_map(|n| i64::try_from(*n).ok()).collect();
+        api::ContainerMemory { memory_type: block.kind, size: block.size, topology: nodes(&at) }
+    };
+    blocks.into_iter().map(one).collect()
+}
 
 /// A pod's containers that last, with what they have.
-fn containers(pod: &Pod, pool: &Pool, cpus: &Exclusive<'_>) -> Vec<api::ContainerResources> {
+fn containers(pod: &Pod, pool: &Pool, exclusive: &Exclusive<'_>) -> Vec<api::ContainerResources> {
     let one = |name: &str| {
         let mut devices = Vec::new();
         for held in pool.held_by(&pod.metadata.uid, name) {
@@ -76,17 +85,18 @@ fn containers(pod: &Pod, pool: &Pool, cpus: &Exclusive<'_>) -> Vec<api::Containe
                 });
             }
         }
-        let cpu_ids = numbers(&cpus(&pod.metadata.uid, name));
-        api::ContainerResources { name: name.to_owned(), devices, cpu_ids, memory: Vec::new() }
+        let (cpus, blocks, dynamic_resources) = exclusive(name);
+        let (cpu_ids, memory) = (numbers(&cpus), memory(blocks));
+        api::ContainerResources { name: name.to_owned(), devices, cpu_ids, memory, dynamic_resources }
     };
     pod.lasting_containers().map(|c| one(&c.name)).collect()
 }
 
-fn described(pod: &Pod, pool: &Pool, cpus: &Exclusive<'_>) -> api::PodResources {
+fn described(pod: &Pod, pool: &Pool, exclusive: &Exclusive<'_>) -> api::PodResources {
     api::PodResources {
         name: pod.metadata.name.clone(),
         namespace: pod.metadata.namespace.clone(),
-        containers: containers(pod, pool, cpus),
+        containers: containers(pod, pool, exclusive),
     }
 }
 
@@ -104,7 +114,11 @@ fn devices(pool: &Pool) -> Vec<api::ContainerDevices> {
 
 impl Service {
     fn described(&self, pod: &Pod, pool: &Pool) -> api::PodResources {
-        described(pod, pool, &|uid, name| self.0.allocation.cpus.exclusive(uid, name))
+        let (given, uid) = (&self.0.allocation, &pod.metadata.uid);
+        described(pod, pool, &|name| {
+            let claimed = self.0.claims.described(pod, name);
+            (given.cpus.exclusive(uid, name), given.memory.blocks(uid, name), claimed)
+        })
     }
 }
 
@@ -125,7 +139,8 @@ impl PodResourcesLister for Service {
     ) -> Result<Response<api::AllocatableResourcesResponse>, Status> {
         let devices = devices(&self.0.allocation.devices.snapshot());
         let cpu_ids = numbers(&self.0.allocation.cpus.allocatable());
-        Ok(Response::new(api::AllocatableResourcesResponse { devices, cpu_ids, memory: Vec::new() }))
+        let memory = memory(self.0.allocation.memory.allocatable());
+        Ok(Response::new(api::AllocatableResourcesResponse { devices, cpu_ids, memory }))
     }
 
     async fn get(
@@ -165,11 +180,18 @@ mod tests {
             devices: [(0, vec!["a".to_owned()]), (1, vec!["a".to_owned()]), (-1, vec!["b".to_owned()])].into(),
             answer: Vec::new(),
         };
-        let cpus = |_: &str, name: &str| if name == "main" { CpuSet::parse("2-3").unwrap() } else { CpuSet::default() };
-        let told = described(&pod.unwrap(), &Pool { held: vec![held], ..Pool::default() }, &cpus);
+        let block = Block { nodes: vec![0, 1], kind: "memory".into(), size: 5 };
+        let given = |name: &str| match name {
+            "main" => (CpuSet::parse("2-3").unwrap(), vec![block.clone()], Vec::new()),
+            _ => (CpuSet::default(), Vec::new(), Vec::new()),
+        };
+        let told = described(&pod.unwrap(), &Pool { held: vec![held], ..Pool::default() }, &given);
         assert_eq!((told.containers[0].cpu_ids.len(), &told.containers[1].cpu_ids), (0, &vec![2, 3]));
         let names: Vec<&str> = told.containers.iter().map(|c| c.name.as_str()).collect();
         assert_eq!((told.name.as_str(), names), ("p", vec!["side", "main"]));
+        let memory = &told.containers[1].memory[0];
+        assert_eq!((memory.memory_type.as_str(), memory.size), ("memory", 5));
+        assert_eq!(memory.topology.as_ref().map(|t| t.nodes.len()), Some(2));
         let main = &told.containers[1].devices;
         let at: Vec<usize> = main.iter().map(|d| d.topology.as_ref().map_or(0, |t| t.nodes.len())).collect();
         assert_eq!(at, [2, 0]);

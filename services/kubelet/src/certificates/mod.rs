@@ -21,7 +21,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde_json::Value;
 
-use crate::config::Flags;
+use crate::config::{Flags, KubeletConfiguration};
 use crate::shared::Shared;
 pub use plan::Role;
 use plan::Verdict;
@@ -63,7 +63,7 @@ struct Keeper {
 /// The bootstrap kubeconfig cannot be used, or the request was refused.
 pub async fn bootstrap(flags: &Flags, node: &str, shutdown: &Shutdown) -> daemon::Outcome {
     let Some(path) = &flags.bootstrap_kubeconfig else { return Ok(()) };
-    let folder = folder(&flags.root_dir);
+    let folder = flags.certificates();
     let pem = store::current(&folder, Role::Client.stem());
     let good = store::load(&folder, Role::Client.stem(), pki::now()).is_some();
     // A kubeconfig without a certificate of ours is somebody else's business.
@@ -87,10 +87,6 @@ pub async fn bootstrap(flags: &Flags, node: &str, shutdown: &Shutdown) -> daemon
     Ok(())
 }
 
-fn folder(root: &Path) -> PathBuf {
-    root.join("pki")
-}
-
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -99,14 +95,20 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
+/// The certificates that the cluster issues to this node.
+pub fn roles(config: &KubeletConfiguration) -> impl Iterator<Item = Role> {
+    let all = [(config.rotate_certificates, Role::Client), (config.server_tls_bootstrap, Role::Server)];
+    all.into_iter().filter_map(|(wanted, role)| wanted.then_some(role))
+}
+
 /// Keeps one of the node's certificates good until the end.
-pub async fn run(shared: Arc<Shared>, role: Role, shutdown: Shutdown) {
+pub async fn run(shared: Arc<Shared>, role: Role, folder: PathBuf, shutdown: Shutdown) {
     let keeper = Keeper {
         client: shared.client.clone(),
         role,
         node: shared.node_name.clone(),
         ips: shared.host_ips.clone(),
-        folder: folder(&shared.root),
+        folder,
     };
     let use_it = |pem: &str| match role {
         Role::Client => shared.client.set_certificate(pem.as_bytes()).map_err(|e| e.to_string()),

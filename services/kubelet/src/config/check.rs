@@ -21,8 +21,7 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
     only("authorization.mode", &config.authorization.mode, &["", "Webhook"])?;
     only("memorySwap.swapBehavior", &config.memory_swap.swap_behavior, &["", "NoSwap", "LimitedSwap"])?;
     cpu_manager(config)?;
-    // Memory is not pinned: a node that promises it and does not do it would be worse than one that refuses.
-    only("memoryManagerPolicy", &config.memory_manager_policy, &["", "None"])?;
+    memory_manager(config)?;
     let policies = ["", "none", "best-effort", "restricted", "single-numa-node"];
     only("topologyManagerPolicy", &config.topology_manager_policy, &policies)?;
     only("topologyManagerScope", &config.topology_manager_scope, &["", "container", "pod"])?;
@@ -93,6 +92,26 @@ fn cpu_manager(config: &KubeletConfiguration) -> Result<(), String> {
         return Err(
             "cpuManagerPolicy: static needs reservedSystemCPUs, or cpu in systemReserved or kubeReserved".into()
         );
+    }
+    Ok(())
+}
+
+/// Whether the amounts fit the machine is known only there.
+fn memory_manager(config: &KubeletConfiguration) -> Result<(), String> {
+    only("memoryManagerPolicy", &config.memory_manager_policy, &["", "None", "Static"])?;
+    for (index, entry) in config.options.reserved_memory.iter().enumerate() {
+        for (kind, text) in &entry.limits {
+            let field = format!("reservedMemory[{index}].limits.{kind}");
+            if kind != "memory" && !kind.starts_with("hugepages-") {
+                return Err(format!("{field}: only memory and hugepages-<size> can be reserved"));
+            }
+            if !Quantity::parse(text).is_ok_and(|q| q.value() > 0) {
+                return Err(format!("{field}: {text:?} is not an amount above zero"));
+            }
+        }
+    }
+    if config.memory_manager_policy == "Static" && config.options.reserved_memory.is_empty() {
+        return Err("reservedMemory: memoryManagerPolicy Static needs it".into());
     }
     Ok(())
 }

@@ -62,6 +62,9 @@ pub struct Flags {
     /// folder for pods' volumes and state
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
+    /// folder of the certificates that the cluster issues; `pki` below --root-dir by default
+    #[arg(long)]
+    pub cert_dir: Option<PathBuf>,
     /// hard eviction thresholds, `signal<quantity,...`; replaces evictionHard of the file
     #[arg(long)]
     pub eviction_hard: Option<String>,
@@ -162,13 +165,14 @@ pub struct KubeletConfiguration {
     pub tuning: Tuning,
 }
 
-/// Options of the managers' policies, as names and values.
+/// Options of the managers' policies.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
 pub struct PolicyOptions {
     pub cpu_manager_policy_options: Map,
     pub topology_manager_policy_options: Map,
+    pub reserved_memory: Vec<MemoryReservation>,
 }
 
 /// Swap for pods.
@@ -177,6 +181,15 @@ pub struct PolicyOptions {
 #[allow(missing_docs)]
 pub struct MemorySwap {
     pub swap_behavior: String,
+}
+
+/// Memory of a NUMA node that no container gets for itself.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct MemoryReservation {
+    pub numa_node: usize,
+    pub limits: Map,
 }
 
 /// The longest pause between restarts (KEP-4603).
@@ -385,6 +398,13 @@ impl KubeletConfiguration {
     }
 }
 
+impl Flags {
+    /// The folder of the certificates that the cluster issues.
+    pub fn certificates(&self) -> PathBuf {
+        self.cert_dir.clone().unwrap_or_else(|| self.root_dir.join("pki"))
+    }
+}
+
 /// The semaphore's way to say "no limit".
 const PULLS_MAX: usize = 1000;
 
@@ -437,7 +457,10 @@ mod tests {
             ("cpuManagerPolicy: static", "kubeReserved"),
             ("cpuManagerPolicyOptions: {full-pcpus-only: 'true'}", "cpuManagerPolicyOptions"),
             ("cpuManagerPolicy: static\nreservedSystemCPUs: 0-x", "reservedSystemCPUs"),
-            ("memoryManagerPolicy: Static", "memoryManagerPolicy"),
+            ("memoryManagerPolicy: BestEffort", "memoryManagerPolicy"),
+            ("memoryManagerPolicy: Static", "reservedMemory"),
+            ("reservedMemory: [{numaNode: 0, limits: {cpu: '1'}}]", "reservedMemory[0].limits.cpu"),
+            ("reservedMemory: [{numaNode: 0, limits: {memory: '0'}}]", "reservedMemory[0].limits.memory"),
             ("topologyManagerPolicy: strict", "topologyManagerPolicy"),
             ("topologyManagerPolicyOptions: {max-allowable-numa-nodes: '4'}", "max-allowable-numa-nodes"),
             ("memorySwap: {swapBehavior: Always}", "memorySwap.swapBehavior"),
@@ -448,6 +471,15 @@ mod tests {
             let error = KubeletConfiguration::parse(&format!("{HEAD}{line}\n")).unwrap_err();
             assert!(error.contains(field), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn certificates_lie_where_the_flag_says() {
+        let folder = |more: &[&str]| {
+            let arguments = ["kubelet", "--kubeconfig=/k", "--root-dir=/r"].iter().chain(more);
+            Flags::try_parse_from(arguments).unwrap().certificates()
+        };
+        assert_eq!((folder(&[]), folder(&["--cert-dir=/c"])), ("/r/pki".into(), "/c".into()));
     }
 
     #[test]

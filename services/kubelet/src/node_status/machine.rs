@@ -74,20 +74,27 @@ impl Machine {
     /// What pods may use, as quantities: what there is less what is reserved and what hard eviction keeps free.
     pub fn allocatable(&self, config: &KubeletConfiguration) -> Map {
         let mut amounts = self.capacity(config);
-        let hard = thresholds::parse(config).unwrap_or_default();
-        let kept = |signal: Signal, all: i128| -> i128 {
-            hard.iter().filter(|t| t.signal == signal && t.grace.is_none()).map(|t| t.below.of(all)).max().unwrap_or(0)
-        };
         let cpu = (i128::try_from(self.cpus).unwrap_or(0) * 1000 - config.reserved("cpu")).max(0);
         let cpu = if cpu % 1000 == 0 { (cpu / 1000).to_string() } else { format!("{cpu}m") };
         let huge: i128 = self.huge_pages.iter().map(|(_, bytes)| bytes).sum();
-        let memory = self.memory - huge - config.reserved("memory") / 1000 - kept(Signal::Memory, self.memory);
+        let memory = self.memory - huge - self.kept_memory(config);
         let disk = i128::try_from(self.disk).unwrap_or(i128::MAX);
-        let disk = disk - config.reserved("ephemeral-storage") / 1000 - kept(Signal::NodeSpace, disk);
+        let disk = disk - config.reserved("ephemeral-storage") / 1000 - self.kept(config, Signal::NodeSpace, disk);
         amounts.insert("cpu".into(), cpu);
         amounts.insert("memory".into(), format!("{}Ki", memory.max(0) / 1024));
         amounts.insert("ephemeral-storage".into(), disk.max(0).to_string());
         amounts
+    }
+
+    /// Bytes of memory that pods do not get: reservations and what hard eviction keeps free.
+    pub fn kept_memory(&self, config: &KubeletConfiguration) -> i128 {
+        config.reserved("memory") / 1000 + self.kept(config, Signal::Memory, self.memory)
+    }
+
+    /// What hard eviction keeps free of all there is.
+    fn kept(&self, config: &KubeletConfiguration, signal: Signal, all: i128) -> i128 {
+        let hard = thresholds::parse(config).unwrap_or_default();
+        hard.iter().filter(|t| t.signal == signal && t.grace.is_none()).map(|t| t.below.of(all)).max().unwrap_or(0)
     }
 
     /// What the machine has, as quantities.
@@ -101,17 +108,24 @@ impl Machine {
             ("pods".to_owned(), pods.to_string()),
         ]);
         for (kibibytes, bytes) in &self.huge_pages {
-            let size =
-                if *kibibytes >= 1 << 20 { format!("{}Gi", kibibytes >> 20) } else { format!("{}Mi", kibibytes >> 10) };
             let amount = if *bytes == 0 { "0".to_owned() } else { format!("{}Mi", bytes >> 20) };
-            amounts.insert(format!("hugepages-{size}"), amount);
+            amounts.insert(huge_resource(*kibibytes), amount);
         }
         amounts
     }
 }
 
+/// The resource's name of huge pages of this size.
+pub fn huge_resource(kibibytes: u64) -> String {
+    match kibibytes {
+        n if n >= 1 << 20 => format!("hugepages-{}Gi", n >> 20),
+        n if n >= 1 << 10 => format!("hugepages-{}Mi", n >> 10),
+        n => format!("hugepages-{n}Ki"),
+    }
+}
+
 /// Kibibytes of each size of huge pages the kernel has, with the bytes that were set aside.
-fn huge_pages(folder: &Path) -> Vec<(u64, i128)> {
+pub fn huge_pages(folder: &Path) -> Vec<(u64, i128)> {
     let mut sizes: Vec<(u64, i128)> = fs::read_dir(folder)
         .into_iter()
         .flatten()

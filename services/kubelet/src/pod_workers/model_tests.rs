@@ -232,6 +232,7 @@ impl World {
             message_file: None,
             message_from_logs: false,
             log_path: String::new(),
+            stop_signal: None,
             resources: None,
         });
     }

@@ -32,7 +32,7 @@ pub async fn running(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, R
         ..Default::default()
     };
     let call = v1::ListContainersRequest { filter: Some(filter) };
-    let answer = shared.cri.0.runtime.clone().list_containers(call).await;
+    let answer = shared.cri.api.runtime.clone().list_containers(call).await;
     let containers = answer.map_err(|e| Refusal::internal(e.message()))?.into_inner().containers;
     Ok(list(by_pod(containers.into_iter().map(|c| (c.labels, c.image.map(|i| i.image).unwrap_or_default())))))
 }
@@ -92,7 +92,7 @@ pub async fn checkpoint(
     let file = folder.join(format!("checkpoint-{name}_{namespace}-{container}-{stamp}.tar"));
     let location = file.to_string_lossy().into_owned();
     let call = v1::CheckpointContainerRequest { container_id: id, location: location.clone(), timeout: query.timeout };
-    match shared.cri.0.runtime.clone().checkpoint_container(call).await {
+    match shared.cri.api.runtime.clone().checkpoint_container(call).await {
         Ok(_) => Ok(Json(json!({"items": [location]}))),
         Err(status) => Err(Refusal::internal(format!(
             "checkpointing of {namespace}/{name}/{container} failed (rpc error: code = {:?} desc = {})",

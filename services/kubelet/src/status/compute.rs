@@ -193,6 +193,10 @@ fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Val
     status["containerID"] = container_id(&current.id).into();
     status["image"] = if current.image.is_empty() { container.image.as_str() } else { current.image.as_str() }.into();
     status["imageID"] = current.image_ref.as_str().into();
+    // An older runtime does not say; then the kubelet sends the pod's signal itself.
+    if let Some(signal) = current.stop_signal.as_deref().or_else(|| container.stop_signal()) {
+        status["stopSignal"] = signal.into();
+    }
     match (current.state, held) {
         (State::Running, _) => {
             status["state"] = json!({"running": {"startedAt": time(current.started_at)}});

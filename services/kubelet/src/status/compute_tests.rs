@@ -49,6 +49,7 @@ impl Case {
             message_file: None,
             message_from_logs: false,
             log_path: String::new(),
+            stop_signal: None,
             resources: None,
         });
         self.observed.sort();
@@ -113,6 +114,17 @@ fn a_running_healthy_pod_is_ready() {
     let container = &status["containerStatuses"][0];
     assert_eq!(container["state"]["running"]["startedAt"], "1970-01-01T00:00:01Z");
     assert_eq!((&container["containerID"], &container["started"]), (&json!("containerd://c0"), &json!(true)));
+}
+
+#[test]
+fn the_stop_signal_is_the_runtimes_word_or_the_pods() {
+    let spec = |signal: Value| json!({"containers": [{"name": "a", "lifecycle": {"stopSignal": signal}}]});
+    let mut case = Case::new(spec("SIGUSR1".into())).sandbox().container("a", 0, State::Running, 0);
+    assert_eq!(case.status()["containerStatuses"][0]["stopSignal"], "SIGUSR1");
+    case.observed.containers[0].stop_signal = Some("SIGINT".into());
+    assert_eq!(case.status()["containerStatuses"][0]["stopSignal"], "SIGINT");
+    let without = Case::new(spec(Value::Null)).sandbox().container("a", 0, State::Running, 0);
+    assert!(without.status()["containerStatuses"][0]["stopSignal"].is_null());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::env::expand;
 use super::{plan, resources, security};
 use crate::observed::labels;
 use crate::pod::{Container, Pod, VolumeMount};
+use crate::signal;
 use crate::volumes::{Mounted, Source, sub_path};
 
 /// What a container's configuration depends on beside its specification.
@@ -69,6 +70,7 @@ pub fn config(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<v1:
         stdin: container.stdin,
         stdin_once: container.stdin_once,
         tty: container.tty,
+        stop_signal: container.stop_signal().map_or(Ok(0), signal::of_runtime)?,
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources::resources(pod, container, &parts.node)),
             security_context: Some(security::context(pod, container, parts.security, parts.target)),
@@ -258,11 +260,18 @@ mod tests {
     fn commands_are_expanded_and_instances_labelled() {
         let config = build(json!({"name": "c", "image": "i", "command": ["run", "$(A)"], "args": ["$(B)"]})).unwrap();
         assert_eq!((config.command, config.args), (vec!["run".to_owned(), "x".into()], vec!["$(B)".to_owned()]));
-        assert_eq!(config.log_path, "c/2.log");
+        assert_eq!((config.log_path.as_str(), config.stop_signal), ("c/2.log", 0));
         assert_eq!(config.annotations[labels::RESTART_COUNT], "2");
         assert_eq!(config.labels[labels::POD_UID], "u");
         let paths: Vec<&str> = config.mounts.iter().map(|m| m.container_path.as_str()).collect();
         assert_eq!(paths, ["/etc/hosts", "/dev/termination-log"]);
+    }
+
+    #[test]
+    fn the_runtime_is_told_of_a_signal_and_an_unknown_one_is_refused() {
+        let with = |signal: &str| build(json!({"name": "c", "lifecycle": {"stopSignal": signal}}));
+        assert_eq!(with("SIGUSR1").unwrap().stop_signal, v1::Signal::Sigusr1 as i32);
+        assert!(with("SIGNOPE").unwrap_err().starts_with("lifecycle.stopSignal"));
     }
 
     #[test]

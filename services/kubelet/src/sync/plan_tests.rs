@@ -30,6 +30,7 @@ fn instance(id: &str, name: &str, sandbox: &str, count: u32, state: State, exit_
         message_file: None,
         message_from_logs: false,
         log_path: String::new(),
+        stop_signal: None,
         resources: None,
     }
 }

@@ -28,6 +28,10 @@ impl PodSync {
                 self.failed(pod, "FailedCreatePodContainer", format!("unable to ensure pod container exists: {e}"))
             })?;
         }
+        self.shared.claims.prepare(pod).await.map_err(|e| {
+            let error = format!("Failed to prepare dynamic resources: {e}");
+            self.failed(pod, "FailedPrepareDynamicResources", error)
+        })?;
         let wanted = objects::references(pod);
         self.shared.objects.refer(&pod.metadata.uid, &wanted);
         let made = match self.shared.objects.ready(&wanted).await {
@@ -80,6 +84,7 @@ impl PodSync {
             let token = self.shared.tokens.get(pod, &audience, seconds).await?;
             tokens.insert((audience, seconds), token);
         }
+        self.shared.trust_bundles.ready(pod).await?;
         let prepared = self.mount_by_drivers(pod).await?;
         let around = self.shared.surroundings(pod, &[]);
         let namespace = &pod.metadata.namespace;
@@ -90,6 +95,7 @@ impl PodSync {
             lookup: &lookup,
             volumes: &self.claims,
             prepared: &prepared,
+            anchors: &|projection| self.shared.trust_bundles.anchors(projection),
             tokens: &tokens,
         };
         volumes::setup(&self.shared.root, pod, &sources)

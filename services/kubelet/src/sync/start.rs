@@ -148,11 +148,6 @@ impl PodSync {
             return Err(wrong(&self.shared, text));
         }
         self.image_volumes(pod, container, config).await?;
-        if let Some(signal) = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()) {
-            // The runtime takes the image's signal; another one would be lost without a word.
-            let text = format!("lifecycle.stopSignal: {signal:?} is not supported by this kubelet");
-            return Err(wrong(&self.shared, text));
-        }
         let made = self.container_config(pod, container, start, &image.id, ips).await;
         let made = made.map_err(|e| wrong(&self.shared, e))?;
         let id = self.shared.cri.create(sandbox, made, config.clone()).await.map_err(|e| {
@@ -211,6 +206,7 @@ impl PodSync {
             },
         )?;
         self.shared.allocation.equip(pod, &container.name, &mut config).await?;
+        self.shared.claims.equip(pod, &container.name, &mut config)?;
         Ok(config)
     }
 

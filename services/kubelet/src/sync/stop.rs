@@ -1,15 +1,19 @@
 //! Ends containers and pods, and removes what is left of them.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use linux::process::PidFd;
+use tokio::io::unix::AsyncFd;
 
 use super::PodSync;
 use super::start::{HOOK_AGENT, anything_left};
 use crate::actions;
 use crate::observed::{Instance, State};
-use crate::pod::Pod;
+use crate::pod::{Container, Pod};
+use crate::signal;
 use crate::volumes;
 
 /// A container gets at least this much after its hook took the rest.
@@ -58,7 +62,34 @@ impl PodSync {
         }
         let used = i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
         let left = if hook_due { (grace - used).max(MINIMUM_GRACE.min(grace)) } else { grace };
-        self.shared.cri.stop(id, left).await
+        let wanted = pod.container(name).and_then(Container::stop_signal).filter(|_| left > 0);
+        match wanted {
+            Some(signal) => self.end_by(id, signal, left).await,
+            None => self.shared.cri.stop(id, left).await,
+        }
+    }
+
+    /// Ends a container by its own signal. A runtime that says that it knows the signal sends it (containerd from 2.2); an
+    /// older one would send the image's, so the kubelet sends this one itself and leaves only the killing to the runtime.
+    async fn end_by(&self, id: &str, signal: &str, grace: i64) -> Result<(), String> {
+        let cri = &self.shared.cri;
+        let Some((pid, known)) = cri.process(id).await? else { return cri.stop(id, grace).await };
+        let number = signal::of_kernel(signal).filter(|_| known.as_deref() != Some(signal));
+        let (Some(number), Ok(process)) = (number, PidFd::open(pid)) else { return cri.stop(id, grace).await };
+        // The number may have gone to another process before the descriptor was opened, but not after.
+        if cri.process(id).await?.is_some_and(|(now, _)| now == pid) {
+            process.signal_number(number).map_err(|e| e.to_string())?;
+            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+            let descriptor = process.as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
+            #[expect(
+                deprecated,
+                reason = "its successor is unsafe to call; an OwnedFd keeps the promise that one asks for"
+            )]
+            let ended = AsyncFd::new(descriptor).map_err(|e| e.to_string())?;
+            // The process has ended, or its time has.
+            let _ = tokio::time::timeout(limit, ended.readable()).await;
+        }
+        cri.stop(id, 0).await
     }
 
     /// Ends everything of a pod within `grace` seconds: the containers side by side, then the sidecars from the last to
@@ -99,7 +130,8 @@ impl PodSync {
             return Err("containers are still running".into());
         }
         self.read_messages(&after);
-        Ok(())
+        // Before the pod is said to have ended: then its claims may go to another node.
+        self.shared.claims.release(&pod.metadata.uid).await
     }
 
     /// Gives back what a pod no longer needs once nothing of it runs; its records and logs stay.
@@ -110,13 +142,14 @@ impl PodSync {
         let uid = &pod.metadata.uid;
         self.shared.objects.refer(uid, &std::collections::BTreeSet::new());
         self.shared.tokens.forget(uid);
+        self.shared.trust_bundles.forget(uid);
         self.shared.allocation.forget(uid);
         self.shared.admitted.forget(uid);
         self.shared.csi.release(uid).await.map_err(|e| format!("volumes not removed: {e}"))?;
         volumes::teardown(&self.shared.root, uid).map_err(|e| format!("volumes not removed: {e}"))?;
         self.mounted = None;
         if let Some(cgroups) = &self.shared.cgroups {
-            cgroups.remove(pod).map_err(|e| format!("cgroup not removed: {e}"))?;
+            cgroups.remove(uid).map_err(|e| format!("cgroup not removed: {e}"))?;
         }
         Ok(())
     }

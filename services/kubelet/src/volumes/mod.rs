@@ -12,6 +12,7 @@ pub mod mounts;
 mod ownership;
 pub mod payload;
 pub mod sub_path;
+pub mod trust_bundle;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

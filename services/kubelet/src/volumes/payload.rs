@@ -7,11 +7,16 @@ use serde_json::Value;
 
 use super::Mounted;
 use super::atomic::{File, Payload, is_safe};
-use crate::pod::{Container, DownwardVolume, KeyToPath, Pod, ProjectedVolume, TokenProjection, Volume};
+use crate::pod::{
+    Container, DownwardVolume, KeyToPath, Pod, ProjectedVolume, TokenProjection, TrustProjection, Volume,
+};
 use crate::sync::env::{Kind, Lookup, data, keys};
 use crate::sync::fields::{self, Surroundings};
 
 const DEFAULT_MODE: u32 = 0o644;
+
+/// The content of a file with trust anchors.
+pub type Anchors<'a> = dyn Fn(&TrustProjection) -> Result<Vec<u8>, String> + Sync + 'a;
 
 /// What the files are made from.
 pub struct Sources<'a> {
@@ -25,6 +30,8 @@ pub struct Sources<'a> {
     pub volumes: &'a HashMap<String, Arc<Value>>,
     /// Volumes that a driver has mounted already, by name.
     pub prepared: &'a Mounted,
+    /// The certificates of trust bundles.
+    pub anchors: &'a Anchors<'a>,
     /// Tokens by audience and lifetime.
     pub tokens: &'a HashMap<(String, i64), String>,
 }
@@ -134,6 +141,10 @@ fn projected(files: &mut Payload, volume: &ProjectedVolume, sources: &Sources<'_
             let (mode, uid) = token_owner(sources.pod, volume.default_mode.unwrap_or(DEFAULT_MODE));
             files.insert(token.path.clone(), File { data: text.clone().into_bytes(), mode, uid });
         }
+        if let Some(bundle) = &source.cluster_trust_bundle {
+            let mode = volume.default_mode.unwrap_or(DEFAULT_MODE);
+            files.insert(bundle.path.clone(), File { data: (sources.anchors)(bundle)?, mode, uid: None });
+        }
     }
     Ok(())
 }
@@ -202,6 +213,7 @@ mod tests {
             lookup: &lookup,
             volumes: &volumes,
             prepared: &prepared,
+            anchors: &|bundle| bundle.name.clone().map(String::into_bytes).ok_or("no such bundle".to_owned()),
             tokens: &tokens,
         };
         payload(&pod.spec.volumes[0], &sources).map(|p| summary(&p.unwrap()))
@@ -225,15 +237,21 @@ mod tests {
         let volume = json!({"projected": {"defaultMode": 420, "sources": [
             {"serviceAccountToken": {"path": "token"}}, {"secret": {"name": "s"}},
             {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            {"clusterTrustBundle": {"name": "roots", "path": "ca.pem"}},
         ]}});
-        let expected = [file("k", "v", 0o644), file("labels", "a=\"b\"", 0o644), file("token", "TOKEN", 0o600)];
+        let expected = [
+            file("ca.pem", "roots", 0o644),
+            file("k", "v", 0o644),
+            file("labels", "a=\"b\"", 0o644),
+            file("token", "TOKEN", 0o600),
+        ];
         assert_eq!(files(volume).unwrap(), expected);
     }
 
     #[test]
     fn sources_that_are_not_built_are_named() {
-        let volume = json!({"projected": {"sources": [{"clusterTrustBundle": {"name": "b", "path": "p"}}]}});
-        assert_eq!(files(volume).unwrap_err(), "projected source clusterTrustBundle is not supported by this kubelet");
+        let volume = json!({"projected": {"sources": [{"podCertificate": {"signerName": "b"}}]}});
+        assert_eq!(files(volume).unwrap_err(), "projected source podCertificate is not supported by this kubelet");
     }
 
     #[test]

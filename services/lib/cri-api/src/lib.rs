@@ -1,5 +1,5 @@
 //! The gRPC clients of the container runtime: CRI v1 ([`v1`]) and the part of containerd's own API that CRI cannot do
-//! ([`containerd`]: image import); and those of a node's plugins ([`registration`], [`csi`], [`device_plugin`]) and of the
+//! ([`containerd`]: image import); and those of a node's plugins ([`registration`], [`csi`], [`device_plugin`], [`dra`]) and of the
 //! agents that ask the kubelet ([`pod_resources`]).
 //!
 //! Owns the messages and one way to connect to a Unix socket. It must never decide anything about pods or images, and it
@@ -22,6 +22,12 @@ pub mod v1 {
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::too_many_lines)]
 pub mod device_plugin {
     tonic::include_proto!("v1beta1");
+}
+
+/// Drivers of dynamic resources, v1.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::too_many_lines)]
+pub mod dra {
+    tonic::include_proto!("k8s.io.kubelet.pkg.apis.dra.v1");
 }
 
 /// podresources v1, which the kubelet serves.

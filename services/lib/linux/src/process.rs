@@ -179,12 +179,17 @@ impl PidFd {
 
     /// pidfd_send_signal(2); success when the process has already ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.signal_number(signal as i32)
+    }
+
+    /// As [`PidFd::signal`], for the signals that have numbers only (signal(7), real-time signals).
+    pub fn signal_number(&self, number: i32) -> Result<()> {
         // SAFETY: the descriptor is open, the siginfo pointer may be null.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.0.as_raw_fd(),
-                signal as i32,
+                number,
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
             )
@@ -193,7 +198,7 @@ impl PidFd {
         if answer == 0 || error.raw_os_error() == Some(libc::ESRCH) {
             return Ok(());
         }
-        Err(Error::new("pidfd_send_signal", signal.as_str(), error))
+        Err(Error::new("pidfd_send_signal", number.to_string(), error))
     }
 }
 

@@ -13,6 +13,9 @@ const USAGE: &str = "usage: test-web serve [--port N] [--text TEXT]   answer GET
        test-web get URL                          print the body; exit code 1 unless the status is 2xx
        test-web resolve NAME                     print the addresses, one per line
        test-web sleep                            wait for SIGTERM
+       test-web caught                           wait for a signal and leave its name as the termination message
+       test-web shout                            write lines without end, a megabyte a second
+       test-web hoard PATH MIB                   write a file of that size, and wait
        test-web env [NAME]                       print one or all environment variables
        test-web cat PATH                         print a file
        test-web write PATH TEXT                  write a file
@@ -20,6 +23,7 @@ const USAGE: &str = "usage: test-web serve [--port N] [--text TEXT]   answer GET
 privileged, in the node's process and network namespaces:
        test-web node content                     print what the node holds, a line each
        test-web node kill NAME                   kill its processes of this name
+       test-web node strike VICTIM MS NUMBER     kill a process of this name, or one shim of a CHURN pod, after a while
        test-web node fill FOLDER SECONDS         fill a disk to the last byte for a while";
 
 fn main() -> ExitCode {
@@ -56,6 +60,25 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
             // As PID 1 of a container a signal without a handler is ignored; the runtime's SIGKILL ends it after the grace time.
             std::thread::park();
         },
+        ["shout"] => loop {
+            let line = [b'a'; 1023];
+            for _ in 0..1024 {
+                print_bytes(&line).and_then(|()| print_bytes(b"\n"))?;
+            }
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        },
+        ["hoard", path, size] => {
+            let size: usize = size.parse().map_err(|e| format!("{size}: {e}"))?;
+            std::fs::write(path, vec![b'x'; size << 20]).map_err(|e| format!("{path}: {e}"))?;
+            run(&["sleep"])
+        }
+        ["caught"] => {
+            let all = nix::sys::signal::SigSet::all();
+            all.thread_block().map_err(|e| e.to_string())?;
+            let signal = all.wait().map_err(|e| e.to_string())?;
+            std::fs::write("/dev/termination-log", signal.as_str()).map_err(|e| e.to_string())?;
+            Ok(ExitCode::SUCCESS)
+        }
         ["env"] => {
             std::env::vars().for_each(|(name, value)| println!("{name}={value}"));
             Ok(ExitCode::SUCCESS)
@@ -85,6 +108,7 @@ fn node(words: &[&str]) -> Result<(), String> {
             Ok(())
         }
         ["kill", name] => node::kill(name),
+        ["strike", victim, delay, which] => node::strike(victim, delay, which),
         ["fill", folder, seconds] => node::fill(folder, seconds),
         ["filler", folder, seconds] => node::filler(folder, seconds),
         _ => Err(USAGE.to_owned()),

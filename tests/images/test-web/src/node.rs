@@ -15,6 +15,18 @@ use nix::unistd::Pid;
 
 /// The node's root directory as PID 1 sees it.
 const ROOT: &str = "/proc/1/root";
+/// Folders in which each entry belongs to a pod or a container: what is left in them is lost disk space.
+const STATE: &[&str] = &[
+    "var/lib/kubelet/pods",
+    "var/log/pods",
+    "run/netns",
+    "run/containerd/io.containerd.runtime.v2.task/k8s.io",
+    "run/containerd/io.containerd.grpc.v1.cri/containers",
+    "run/containerd/io.containerd.grpc.v1.cri/sandboxes",
+    "var/lib/containerd/io.containerd.grpc.v1.cri/containers",
+    "var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes",
+    "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots",
+];
 /// A block that fills a disk quickly.
 const BLOCK: usize = 1 << 20;
 /// What the filler says once nothing more fits.
@@ -26,6 +38,11 @@ pub fn content() -> Result<BTreeSet<String>, String> {
     let mut all: BTreeSet<String> = processes()?.into_iter().map(|(_, name)| format!("process {name}")).collect();
     let mounts = read("/proc/1/mountinfo")?;
     all.extend(mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(|target| format!("mount {target}")));
+    for folder in STATE {
+        let path = Path::new(ROOT).join(folder);
+        let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+        all.extend(entries.map(|e| format!("state {folder}/{}", e.file_name().to_string_lossy())));
+    }
     all.extend(names("/sys/class/net")?.into_iter().map(|name| format!("interface {name}")));
     groups(&Path::new(ROOT).join("sys/fs/cgroup"), &mut all);
     all.extend(rules()?.lines().map(|line| format!("nftables {}", line.trim())));
@@ -42,6 +59,37 @@ pub fn kill(name: &str) -> Result<(), String> {
         send(Pid::from_raw(pid), Signal::SIGKILL).map_err(|e| format!("{name}, process {pid}: {e}"))?;
     }
     Ok(())
+}
+
+/// Kills the processes of a name after `delay` milliseconds; `shim` stands for one shim of a pod with a variable
+/// `CHURN`, the one at this place of those that there are then.
+pub fn strike(victim: &str, delay: &str, which: &str) -> Result<(), String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|e| format!("{text}: {e}"));
+    let which = usize::try_from(number(which)?).unwrap_or_default();
+    std::thread::sleep(Duration::from_millis(number(delay)?));
+    if victim != "shim" {
+        return kill(victim);
+    }
+    let parents: BTreeSet<i32> = processes()?
+        .into_iter()
+        .filter(|(pid, _)| {
+            let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            variables.split(|byte| *byte == 0).any(|v| v.starts_with(b"CHURN="))
+        })
+        .filter_map(|(pid, _)| parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
+        .collect();
+    match parents.iter().nth(which % parents.len().max(1)) {
+        Some(pid) => send(Pid::from_raw(*pid), Signal::SIGKILL).map_err(|e| format!("process {pid}: {e}")),
+        None => {
+            println!("no such shim yet");
+            Ok(())
+        }
+    }
+}
+
+/// The second field after the name (proc(5)).
+fn parent(stat: &str) -> Option<i32> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 /// Fills the file system of `folder` to the last byte, in a process of its own that empties it again after `seconds`:
@@ -153,5 +201,6 @@ mod tests {
         assert_eq!(name_of("12 (a) b) S 1 12 12 0 -1 4194560 0 0").as_deref(), Some("a) b"));
         assert_eq!(name_of("40 (kworker/0:1-events) I 2 0 0 0 -1 69238880 0 0"), None);
         assert_eq!(name_of("40 (cut"), None);
+        assert_eq!(super::parent("12 (a) b) S 7 12 12 0"), Some(7));
     }
 }

@@ -2,73 +2,76 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 
-use clap::Args;
 use cri_api::csi::node_server::{Node, NodeServer};
 use cri_api::csi::node_service_capability::rpc::Type as Ability;
 use cri_api::csi::node_service_capability::{self, Rpc};
+use cri_api::csi::volume_capability::AccessType;
 use cri_api::csi::volume_usage::Unit;
 use cri_api::csi::*;
-use cri_api::registration::registration_server::{Registration, RegistrationServer};
-use cri_api::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use linux::loopdev::LoopDevice;
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, mknod};
 use tonic::{Request, Response, Status};
 
-use super::listen;
+use super::{listen, registration};
 
-/// A storage driver for tests.
-#[derive(Clone, Args)]
-pub struct Arguments {
-    /// The driver's name
-    #[arg(long, default_value = "csi.test.corten.local")]
-    name: String,
-    /// The kubelet's folder
-    #[arg(long, default_value = "/var/lib/kubelet")]
-    kubelet: PathBuf,
+const NAME: &str = "csi.test.corten.local";
+
+/// The disk behind every block volume: a file of the host with a greeting.
+pub struct Disk {
+    number: u64,
+    _device: LoopDevice,
+    _file: tempfile::NamedTempFile,
+}
+
+impl Disk {
+    /// Makes it; only outside of the node are there the means.
+    pub fn new() -> Result<Disk, Box<dyn Error>> {
+        const SIZE: usize = 4096;
+        let mut content = b"hello from a disk".to_vec();
+        content.resize(SIZE, 0);
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(&content)?;
+        let device = linux::loopdev::attach_read_only(file.path(), false)?;
+        Ok(Disk { number: std::fs::metadata(&device.path)?.rdev(), _device: device, _file: file })
+    }
 }
 
 /// Serves until the process ends.
-pub async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let own = arguments.kubelet.join("plugins").join(&arguments.name);
-    std::fs::create_dir_all(&own)?;
-    let endpoint = own.join("csi.sock");
-    let registration = arguments.kubelet.join("plugins_registry").join(format!("{}-reg.sock", arguments.name));
-    let driver = Driver { arguments, endpoint: endpoint.clone() };
-    let node = tonic::transport::Server::builder().add_service(NodeServer::new(driver.clone()));
-    let register = tonic::transport::Server::builder().add_service(RegistrationServer::new(driver));
-    let serving = tokio::spawn(node.serve_with_incoming(listen(&endpoint)?));
+pub async fn serve(arguments: registration::Arguments, disk: Disk) -> Result<(), Box<dyn Error>> {
+    let endpoint = registration::endpoint(&arguments, NAME)?;
+    let server = tonic::transport::Server::builder().add_service(NodeServer::new(Driver { disk }));
+    let serving = tokio::spawn(server.serve_with_incoming(listen(&endpoint)?));
     // Last: whoever finds it calls at once.
-    register.serve_with_incoming(listen(&registration)?).await?;
+    registration::register(&arguments, "CSIPlugin", NAME, "1.0.0", &endpoint).await?;
     serving.await??;
     Ok(())
 }
 
-#[derive(Clone)]
 struct Driver {
-    arguments: Arguments,
-    endpoint: PathBuf,
+    disk: Disk,
 }
 
-#[tonic::async_trait]
-impl Registration for Driver {
-    async fn get_info(&self, _: Request<InfoRequest>) -> Result<Response<PluginInfo>, Status> {
-        Ok(Response::new(PluginInfo {
-            r#type: "CSIPlugin".into(),
-            name: self.arguments.name.clone(),
-            endpoint: self.endpoint.display().to_string(),
-            supported_versions: vec!["1.0.0".into()],
-        }))
-    }
+/// Takes a request apart and writes it down by its volume.
+fn heard<T>(call: &str, request: Request<T>, volume: impl Fn(&T) -> &String) -> T {
+    let request = request.into_inner();
+    println!("{call} {}", volume(&request));
+    request
+}
 
-    async fn notify_registration_status(
-        &self,
-        request: Request<RegistrationStatus>,
-    ) -> Result<Response<RegistrationStatusResponse>, Status> {
-        println!("{:?}", request.into_inner());
-        Ok(Response::new(RegistrationStatusResponse {}))
-    }
+/// What the files of a volume say: its attributes, and where else a value came from in front of its name.
+fn told(context: &HashMap<String, String>, others: &[(&str, &HashMap<String, String>)]) -> HashMap<String, String> {
+    let named = others.iter().flat_map(|(from, all)| all.iter().map(move |(k, v)| (format!("{from}.{k}"), v.clone())));
+    context.clone().into_iter().chain(named).collect()
+}
+
+fn is_block(capability: Option<&VolumeCapability>) -> bool {
+    matches!(capability.and_then(|c| c.access_type.as_ref()), Some(AccessType::Block(_)))
 }
 
 fn failed(error: impl std::fmt::Display) -> Status {
@@ -109,49 +112,54 @@ impl Node for Driver {
         &self,
         request: Request<NodeStageVolumeRequest>,
     ) -> Result<Response<NodeStageVolumeResponse>, Status> {
-        let request = request.into_inner();
-        println!("stage {}", request.volume_id);
-        make(&request.staging_target_path, &request.volume_context)?;
-        Ok(Response::new(NodeStageVolumeResponse {}))
+        let request = heard("stage", request, |r| &r.volume_id);
+        let told =
+            told(&request.volume_context, &[("attached", &request.publish_context), ("stage", &request.secrets)]);
+        match is_block(request.volume_capability.as_ref()) {
+            true => Ok(Response::new(Default::default())),
+            false => make(&request.staging_target_path, &told).map(|()| Response::new(Default::default())),
+        }
     }
 
     async fn node_unstage_volume(
         &self,
         request: Request<NodeUnstageVolumeRequest>,
     ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
-        let request = request.into_inner();
-        println!("unstage {}", request.volume_id);
-        unmount(&request.staging_target_path)?;
-        Ok(Response::new(NodeUnstageVolumeResponse {}))
+        let request = heard("unstage", request, |r| &r.volume_id);
+        unmount(&request.staging_target_path).map(|()| Response::new(Default::default()))
     }
 
     async fn node_publish_volume(
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let request = request.into_inner();
-        println!("publish {} at {}", request.volume_id, request.target_path);
+        let request = heard("publish", request, |r| &r.volume_id);
         let target = request.target_path.as_str();
         let inline = request.volume_context.get("csi.storage.k8s.io/ephemeral").is_some_and(|e| e == "true");
-        if inline {
-            make(target, &request.volume_context)?;
+        if is_block(request.volume_capability.as_ref()) {
+            let (kind, mode) = (SFlag::S_IFBLK, Mode::from_bits_truncate(0o660));
+            match mknod(target, kind, mode, self.disk.number) {
+                Err(Errno::EEXIST) => {}
+                other => other.map_err(failed)?,
+            }
+        } else if inline {
+            make(target, &told(&request.volume_context, &[("publish", &request.secrets)]))?;
         } else if !mounted(target) {
             std::fs::create_dir_all(target).map_err(failed)?;
             let staging = Some(request.staging_target_path.as_str());
             mount(staging, target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(failed)?;
         }
-        Ok(Response::new(NodePublishVolumeResponse {}))
+        Ok(Response::new(Default::default()))
     }
 
     async fn node_unpublish_volume(
         &self,
         request: Request<NodeUnpublishVolumeRequest>,
     ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
-        let request = request.into_inner();
-        println!("unpublish {}", request.volume_id);
+        let request = heard("unpublish", request, |r| &r.volume_id);
         unmount(&request.target_path)?;
-        let _ = std::fs::remove_dir(&request.target_path);
-        Ok(Response::new(NodeUnpublishVolumeResponse {}))
+        let _ = std::fs::remove_dir(&request.target_path).or_else(|_| std::fs::remove_file(&request.target_path));
+        Ok(Response::new(Default::default()))
     }
 
     async fn node_get_volume_stats(
@@ -172,9 +180,8 @@ impl Node for Driver {
         &self,
         request: Request<NodeExpandVolumeRequest>,
     ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
-        let request = request.into_inner();
+        let request = heard("expand", request, |r| &r.volume_id);
         let capacity_bytes = request.capacity_range.map_or(0, |r| r.required_bytes);
-        println!("expand {} to {capacity_bytes}", request.volume_id);
         Ok(Response::new(NodeExpandVolumeResponse { capacity_bytes }))
     }
 
@@ -192,7 +199,7 @@ impl Node for Driver {
     async fn node_get_info(&self, _: Request<NodeGetInfoRequest>) -> Result<Response<NodeGetInfoResponse>, Status> {
         let segments = HashMap::from([("topology.test.corten.local/zone".to_owned(), "z1".to_owned())]);
         Ok(Response::new(NodeGetInfoResponse {
-            node_id: format!("node-of-{}", self.arguments.name),
+            node_id: format!("node-of-{NAME}"),
             max_volumes_per_node: 7,
             accessible_topology: Some(Topology { segments }),
         }))

@@ -18,6 +18,8 @@ pub enum Kind {
     Counter,
     /// They go up and down.
     Gauge,
+    /// They are counts of values up to a bound each.
+    Histogram,
 }
 
 /// A page of metrics.
@@ -27,7 +29,11 @@ pub struct Page(String);
 impl Page {
     /// Begins a family; its samples follow.
     pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
-        let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 

@@ -1,11 +1,13 @@
 //! `/metrics`: the kubelet about itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 
-use super::Kind::{Counter, Gauge};
+use super::Kind::{Counter, Gauge, Histogram};
 use super::{Page, seconds};
+use crate::runtime_tally::{BOUNDS, Calls, bound};
 use crate::server::Refusal;
 use crate::server::stats::{self, PodUse};
 use crate::shared::Shared;
@@ -33,8 +35,38 @@ pub async fn serve(State(shared): State<Arc<Shared>>) -> Result<Page, Refusal> {
     let containers = running.len().saturating_sub(pods.len());
     page.sample("kubelet_running_containers", &[("container_state", "running")], containers);
     process(&mut page);
+    runtime(&mut page, &shared.cri.calls.all());
     volumes(&mut page, &stats::pods(&shared).await?);
     Ok(page)
+}
+
+/// Calls of the runtime by operation.
+fn runtime(page: &mut Page, calls: &BTreeMap<&'static str, Calls>) {
+    let counts: [(&str, &str, fn(&Calls) -> u64); 2] = [
+        ("kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type.", |c| c.count),
+        (
+            "kubelet_runtime_operations_errors_total",
+            "Cumulative number of runtime operation errors by operation type.",
+            |c| c.errors,
+        ),
+    ];
+    for (name, help, read) in counts {
+        page.family(name, Counter, help);
+        for (operation, calls) in calls {
+            page.sample(name, &[("operation_type", operation)], read(calls));
+        }
+    }
+    let name = "kubelet_runtime_operations_duration_seconds";
+    page.family(name, Histogram, "Duration in seconds of runtime operations. Broken down by operation type.");
+    for (operation, calls) in calls {
+        let operation = ("operation_type", *operation);
+        for (index, within) in calls.within.iter().enumerate().take(BOUNDS) {
+            page.sample(&format!("{name}_bucket"), &[operation, ("le", &bound(index).to_string())], within);
+        }
+        page.sample(&format!("{name}_bucket"), &[operation, ("le", "+Inf")], calls.count);
+        page.sample(&format!("{name}_sum"), &[operation], calls.time.as_secs_f64());
+        page.sample(&format!("{name}_count"), &[operation], calls.count);
+    }
 }
 
 fn process(page: &mut Page) {

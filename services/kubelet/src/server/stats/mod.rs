@@ -117,7 +117,7 @@ pub struct PodUse {
 /// # Errors
 /// The runtime does not answer.
 pub async fn pods(shared: &Arc<Shared>) -> Result<Vec<PodUse>, Refusal> {
-    let call = shared.cri.0.runtime.clone().list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest::default()).await;
+    let call = shared.cri.api.runtime.clone().list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest::default()).await;
     let mut pods: Vec<PodUse> = match call {
         Ok(answer) => answer.into_inner().stats.into_iter().filter_map(pod).collect(),
         // A runtime that cannot count a single pod as a whole, as when pods have no cgroup of their own, refuses for all.

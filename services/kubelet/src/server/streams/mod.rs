@@ -42,7 +42,7 @@ pub async fn exec(
         stderr: wanted.stderr && !wanted.tty,
         cmd: wanted.command,
     };
-    let url = shared.cri.0.runtime.clone().exec(call).await.map_err(refused)?.into_inner().url;
+    let url = shared.cri.api.runtime.clone().exec(call).await.map_err(refused)?.into_inner().url;
     relay::pass(request, &url).await
 }
 
@@ -63,7 +63,7 @@ pub async fn attach(
         stdout: wanted.stdout,
         stderr: wanted.stderr && !tty,
     };
-    let url = shared.cri.0.runtime.clone().attach(call).await.map_err(refused)?.into_inner().url;
+    let url = shared.cri.api.runtime.clone().attach(call).await.map_err(refused)?.into_inner().url;
     relay::pass(request, &url).await
 }
 
@@ -80,7 +80,7 @@ pub async fn port_forward(
         return Err(Refusal::not_found(format!("failed to find sandbox for pod {:?}", pod.metadata.name)));
     };
     let call = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port };
-    let url = shared.cri.0.runtime.clone().port_forward(call).await.map_err(refused)?.into_inner().url;
+    let url = shared.cri.api.runtime.clone().port_forward(call).await.map_err(refused)?.into_inner().url;
     relay::pass(request, &url).await
 }
 
