@@ -9,7 +9,8 @@ use client::Client;
 
 use super::shapes::{SHAPES, Shape};
 use super::sizes::Sizes;
-use super::{decisions, hollow, scheduling};
+use super::stack::Stack;
+use super::{controllers, decisions, hollow, scheduling};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -30,6 +31,18 @@ pub enum Bench {
         kubeconfig: Option<PathBuf>,
         /// Only these shapes; all when none is named.
         shape: Vec<String>,
+    },
+    /// Deployments up and down again on nodes without machines, in processes of this host.
+    Controllers {
+        /// Nodes.
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// Pods of all Deployments together.
+        #[arg(long, default_value_t = 20_000)]
+        pods: usize,
+        /// Deployments.
+        #[arg(long, default_value_t = 20)]
+        deployments: usize,
     },
     /// Nodes without machines, until interrupted.
     Hollow {
@@ -61,6 +74,9 @@ pub fn run(bench: Bench) -> Result<()> {
             named(&shape)?
                 .into_iter()
                 .try_for_each(|shape| runtime.block_on(scheduling::run(shape, &sizes, kubeconfig.as_deref(), &corten)))
+        }
+        Bench::Controllers { nodes, pods, deployments } => {
+            runtime.block_on(controllers::run(&Stack::corten()?, nodes, pods, deployments))
         }
         Bench::Hollow { kubeconfig, nodes, delay_ms } => runtime.block_on(async {
             let client = Client::from_kubeconfig(&kubeconfig).with_context(|| kubeconfig.display().to_string())?;
