@@ -1,8 +1,9 @@
 //! What is measured: the report on a booted cluster, printed beside what is aimed at and kept as JSON; and the benchmarks.
 
 pub mod command;
+mod controllers;
 mod decisions;
-mod hollow;
+pub mod hollow;
 mod pods;
 mod scheduling;
 mod shapes;

@@ -7,6 +7,7 @@
 mod api;
 mod bench;
 mod context;
+mod control;
 mod docker_save;
 mod e2e;
 mod inspector;
@@ -49,6 +50,14 @@ enum Command {
         /// Only these checks; all when none is named.
         check: Vec<String>,
     },
+    /// Checks of controllers and scheduler alone, with nodes that have no machines: killed, at rest, and with input that makes no sense.
+    Control {
+        /// Kill after so many writes, again and again; may be repeated.
+        #[arg(long)]
+        every: Vec<usize>,
+        /// Only these checks; all when none is named.
+        check: Vec<String>,
+    },
     /// Runs everything that continuous integration runs.
     Verify,
 }
@@ -58,6 +67,7 @@ fn main() -> ExitCode {
         Command::E2e { driver, keep, scenario } => e2e::run(driver, keep, &scenario),
         Command::Bench(bench) => bench::command::run(bench),
         Command::Api { check } => api::run(&check),
+        Command::Control { every, check } => control::run(&check, &every),
         Command::Verify => verify::run(),
     };
     match outcome {

@@ -45,6 +45,8 @@ pub fn run() -> Result<()> {
     same_bytes()?;
     step(start, "the API server alone");
     crate::api::run(&[])?;
+    step(start, "controllers and scheduler alone");
+    crate::control::run(&[], &[])?;
     step(start, "end-to-end tests in QEMU");
     crate::e2e::run(DriverName::Qemu, false, &[])?;
     step(start, "end-to-end tests in namespaces");

@@ -11,6 +11,7 @@ use crate::csr_signing::Signing;
 use crate::events::Events;
 use crate::node_ipam::plan::Cidr;
 use crate::resources::Resources;
+use crate::trim;
 
 /// Shared handles; cheap to clone.
 #[derive(Clone)]
@@ -51,7 +52,8 @@ impl Informers {
     /// The informer on all objects of a resource.
     pub fn get(&self, resource: Resource<'static>) -> Informer {
         let mut started = self.started.lock();
-        let start = || Informer::start(self.client.clone(), resource, InformerParams::default());
+        let params = InformerParams { trim: trim::of(resource), ..InformerParams::default() };
+        let start = || Informer::start(self.client.clone(), resource, params);
         started.entry(resource).or_insert_with(start).clone()
     }
 

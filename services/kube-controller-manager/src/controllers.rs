@@ -12,8 +12,8 @@ use crate::{
     csr_signing, daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring,
     ephemeral_volume, garbage_collector, horizontal_pod_autoscaler, job, namespace, node_ipam, node_lifecycle,
     node_ttl, pod_gc, pv_binder, pv_protection, pvc_protection, replicaset, replicationcontroller, resource_claim,
-    resource_quota, root_ca, service_account, service_cidrs, statefulset, taint_eviction, token_cleaner,
-    ttl_after_finished, vac_protection, volume_expand,
+    resource_quota, root_ca, service_account, service_account_token, service_cidrs, statefulset, taint_eviction,
+    token_cleaner, ttl_after_finished, vac_protection, volume_expand,
 };
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -22,7 +22,8 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Controller {
     /// Upstream's name.
     pub name: &'static str,
-    /// The service account in kube-system that it acts as, where each controller has an identity of its own.
+    /// The service account in kube-system that it acts as, where each controller has an identity of its own; empty for one
+    /// that acts as the process, as upstream's maker of tokens does.
     pub account: &'static str,
     /// Runs until the process ends.
     pub start: fn(Context) -> Running,
@@ -38,6 +39,7 @@ macro_rules! controller {
 pub const TABLE: &[Controller] = &[
     controller!("namespace-controller", "namespace-controller", namespace),
     controller!("serviceaccount-controller", "service-account-controller", service_account),
+    controller!("serviceaccount-token-controller", "", service_account_token),
     controller!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca),
     controller!("garbage-collector-controller", "generic-garbage-collector", garbage_collector),
     controller!("replicaset-controller", "replicaset-controller", replicaset),

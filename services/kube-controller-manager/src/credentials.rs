@@ -26,7 +26,7 @@ struct Token {
 
 /// The context as a controller is to have it: its own client, where that was asked for. Waits until there is a token.
 pub async fn for_controller(context: Context, account: &'static str) -> Context {
-    if !context.own_identities {
+    if !context.own_identities || account.is_empty() {
         return context;
     }
     let manager = context.client.clone();

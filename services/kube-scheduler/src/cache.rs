@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::budgets::Budgets;
+use crate::devices::Devices;
 use crate::index::{Count, Index};
 use crate::node::{Node, Offer};
 use crate::pod::Pod;
@@ -34,6 +35,8 @@ pub struct Cache {
     images: HashMap<Box<str>, usize>,
     /// What volumes there are.
     pub volumes: Volumes,
+    /// What devices there are.
+    pub devices: Devices,
     /// Disruption budgets.
     pub budgets: Budgets,
     /// Changes with everything that a decision depends on.
@@ -88,7 +91,7 @@ impl Cache {
 
     /// A number that is the same as long as no decision could come out differently.
     pub fn version(&self) -> u64 {
-        self.version + self.volumes.version()
+        self.version + self.volumes.version() + self.devices.version()
     }
 
     /// How many nodes have an image.

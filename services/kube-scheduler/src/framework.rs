@@ -131,6 +131,8 @@ pub enum Event {
     Gone(Arc<Pod>),
     /// A claim, volume, class or CSINode appeared or changed.
     Storage,
+    /// A device, a class of devices or a resource claim appeared, changed or went.
+    Devices,
 }
 
 /// A rule. Everything defaults to "has no opinion".

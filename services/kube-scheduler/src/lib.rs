@@ -10,6 +10,7 @@ mod budgets;
 mod cache;
 mod config;
 mod cycle;
+mod devices;
 mod extender;
 mod framework;
 mod index;

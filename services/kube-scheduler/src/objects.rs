@@ -56,6 +56,10 @@ macro_rules! part {
             fn identity(&self) -> Identity {
                 self.metadata.identity()
             }
+
+            fn version(&self) -> &str {
+                &self.metadata.resource_version
+            }
         }
     };
 }
@@ -158,6 +162,7 @@ pub struct PodStatus {
     pub nominated_node_name: Box<str>,
     pub start_time: Box<str>,
     pub conditions: Vec<Condition>,
+    pub resource_claim_statuses: Vec<Value>,
 }
 
 /// A condition.
@@ -323,4 +328,71 @@ pub struct CsiDriver {
 #[serde(default)]
 pub struct Allocatable {
     pub count: Option<i64>,
+}
+
+part! {
+    /// A ResourceClaim.
+    ResourceClaimObject { spec: Value, status: Value, }
+}
+
+part! {
+    /// A DeviceClass.
+    DeviceClassObject { spec: DeviceClassSpec, }
+}
+
+/// A device class's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DeviceClassSpec {
+    pub selectors: Vec<Value>,
+    pub config: Vec<Value>,
+}
+
+part! {
+    /// A ResourceSlice.
+    SliceObject { spec: SliceSpec, }
+}
+
+impl SliceObject {
+    /// Driver and name of its pool.
+    pub fn pool(&self) -> (&str, &str) {
+        (&self.spec.driver, &self.spec.pool.name)
+    }
+}
+
+/// A slice's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SliceSpec {
+    pub driver: Box<str>,
+    pub pool: Pool,
+    pub node_name: Box<str>,
+    pub node_selector: Value,
+    pub all_nodes: bool,
+    pub per_device_node_selection: bool,
+    pub devices: Vec<Device>,
+}
+
+/// What a slice is a part of.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Pool {
+    pub name: Box<str>,
+    pub generation: i64,
+    pub resource_slice_count: i64,
+}
+
+/// A device.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Device {
+    pub name: Box<str>,
+    pub attributes: Map<String, Value>,
+    pub node_name: Box<str>,
+    pub node_selector: Value,
+    pub all_nodes: bool,
+    pub taints: Vec<Value>,
+    pub consumes_counters: Option<Value>,
+    pub binding_conditions: Option<Value>,
+    pub allow_multiple_allocations: bool,
 }

@@ -42,6 +42,43 @@ pub struct Waiting {
     pub owner: Option<(Box<str>, Box<str>, Box<str>)>,
     /// metadata.resourceVersion, for events.
     pub version: Box<str>,
+    /// Its resource claims.
+    pub resource_claims: Vec<PodClaim>,
+}
+
+/// A resource claim of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodClaim {
+    /// One that exists by itself.
+    Named(Box<str>),
+    /// One that was made for the pod.
+    Made(Box<str>),
+    /// One that is still to be made.
+    NotMade,
+    /// Its template asks for nothing.
+    NotNeeded,
+}
+
+impl PodClaim {
+    /// Its name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            PodClaim::Named(name) | PodClaim::Made(name) => Some(name),
+            PodClaim::NotMade | PodClaim::NotNeeded => None,
+        }
+    }
+
+    fn read(entry: &Value, statuses: &[Value]) -> PodClaim {
+        if let Some(name) = entry["resourceClaimName"].as_str() {
+            return PodClaim::Named(name.into());
+        }
+        match statuses.iter().find(|status| status["name"] == entry["name"]) {
+            None => PodClaim::NotMade,
+            Some(status) => {
+                status["resourceClaimName"].as_str().map_or(PodClaim::NotNeeded, |n| PodClaim::Made(n.into()))
+            }
+        }
+    }
 }
 
 impl Pod {
@@ -59,6 +96,11 @@ impl Pod {
                 condition: condition("PodScheduled").cloned(),
                 owner: owner.map(|o| (o.kind.clone(), o.name.clone(), o.uid.clone())),
                 version: meta.resource_version.clone(),
+                resource_claims: spec
+                    .resource_claims
+                    .iter()
+                    .map(|entry| PodClaim::read(entry, &status.resource_claim_statuses))
+                    .collect(),
             })
         });
         Pod {
@@ -99,6 +141,11 @@ impl Pod {
             Claim::Named(name) => (name.to_string(), false),
             Claim::Ephemeral(volume) => (format!("{}-{volume}", self.name), true),
         })
+    }
+
+    /// Its resource claims, while it waits.
+    pub fn resource_claims(&self) -> &[PodClaim] {
+        self.waiting.as_ref().map_or(&[], |waiting| &waiting.resource_claims)
     }
 
     /// Enough of the object for an event about it.

@@ -124,7 +124,7 @@ impl Queue {
             self.gated += 1;
             return self.ungate(&uid);
         };
-        let changed = !Arc::ptr_eq(&entry.pod.spec, &pod.spec);
+        let changed = !Arc::ptr_eq(&entry.pod.spec, &pod.spec) || entry.pod.resource_claims() != pod.resource_claims();
         match entry.place {
             Place::Gated => {
                 entry.pod = pod;

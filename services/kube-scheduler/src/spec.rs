@@ -132,7 +132,7 @@ pub struct Spec {
     pub claims: Vec<Claim>,
     /// Volumes that it names itself and that not every node can share.
     pub disks: Vec<Volume>,
-    /// Names of its resource claims.
+    /// How many resource claims it has.
     pub resource_claims: usize,
 }
 

@@ -9,7 +9,8 @@ use client::Client;
 
 use super::shapes::{SHAPES, Shape};
 use super::sizes::Sizes;
-use super::{decisions, hollow, pods, scheduling};
+use super::stack::Stack;
+use super::{controllers, decisions, hollow, pods, scheduling};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -46,6 +47,18 @@ pub enum Bench {
         #[arg(long, value_delimiter = ',', default_value = "10,100")]
         counts: Vec<usize>,
     },
+    /// Deployments up and down again on nodes without machines, in processes of this host.
+    Controllers {
+        /// Nodes.
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// Pods of all Deployments together.
+        #[arg(long, default_value_t = 20_000)]
+        pods: usize,
+        /// Deployments.
+        #[arg(long, default_value_t = 20)]
+        deployments: usize,
+    },
     /// Nodes without machines, until interrupted.
     Hollow {
         /// The cluster.
@@ -79,6 +92,9 @@ pub fn run(bench: Bench) -> Result<()> {
         }
         Bench::Pods { kubeconfig, sequential, parallel, counts } => {
             runtime.block_on(pods::run(&kubeconfig, sequential, parallel, &counts))
+        }
+        Bench::Controllers { nodes, pods, deployments } => {
+            runtime.block_on(controllers::run(&Stack::corten()?, nodes, pods, deployments))
         }
         Bench::Hollow { kubeconfig, nodes, delay_ms } => runtime.block_on(async {
             let client = Client::from_kubeconfig(&kubeconfig).with_context(|| kubeconfig.display().to_string())?;

@@ -1,5 +1,5 @@
-//! Nodes without machines: they register, renew their Lease, and report pods Running a moment after they were bound and gone
-//! when they are deleted.
+//! Nodes without machines: they register, renew their Lease, and report pods Running a moment after they were bound (or done,
+//! if they are not to be started again) and gone when they are deleted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -44,6 +44,7 @@ struct Metadata {
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
     node_name: Box<str>,
+    restart_policy: Box<str>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -56,6 +57,10 @@ impl Part for Bound {
     fn identity(&self) -> Identity {
         let Metadata { namespace, name, uid, resource_version, .. } = self.metadata.clone();
         Identity { namespace, name, uid, resource_version }
+    }
+
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
     }
 }
 
@@ -154,8 +159,10 @@ async fn run_pod(client: Client, pod: Bound, delay: Duration, requests: Arc<Sema
     tokio::time::sleep(delay).await;
     let _permit = requests.acquire().await;
     let now = apimachinery::time::now_rfc3339();
-    let ready = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
-    let status = json!({"phase": "Running", "startTime": now, "podIP": "192.0.2.1", "podIPs": [{"ip": "192.0.2.1"}],
+    let done = &*pod.spec.restart_policy == "Never";
+    let (phase, is_ready) = if done { ("Succeeded", "False") } else { ("Running", "True") };
+    let ready = |kind: &str| json!({"type": kind, "status": is_ready, "lastTransitionTime": now});
+    let status = json!({"phase": phase, "startTime": now, "podIP": "192.0.2.1", "podIPs": [{"ip": "192.0.2.1"}],
                         "conditions": [ready("Initialized"), ready("ContainersReady"), ready("Ready")]});
     let patch = Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": status}));
     let namespace = Some(&*pod.metadata.namespace);

@@ -49,6 +49,10 @@ impl Part for Placed {
         let Metadata { namespace, name, uid, resource_version } = self.metadata.clone();
         Identity { namespace, name, uid, resource_version }
     }
+
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
 }
 
 /// Measures a shape on a stack of its own, or on the cluster of a kubeconfig.

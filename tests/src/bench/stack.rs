@@ -26,6 +26,31 @@ pub enum Store {
     Etcd,
 }
 
+/// A process that moves the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    ControllerManager,
+    Scheduler,
+}
+
+impl System {
+    /// Its applet.
+    pub fn name(self) -> &'static str {
+        match self {
+            System::ControllerManager => "kube-controller-manager",
+            System::Scheduler => "kube-scheduler",
+        }
+    }
+
+    /// Whom it acts as.
+    pub fn user(self) -> &'static str {
+        match self {
+            System::ControllerManager => "system:kube-controller-manager",
+            System::Scheduler => "system:kube-scheduler",
+        }
+    }
+}
+
 /// The running processes; they end with it.
 pub struct Stack {
     folder: TempDir,
@@ -39,6 +64,11 @@ pub struct Stack {
 }
 
 impl Stack {
+    /// The multi-call binary, which is built beside this program.
+    pub fn corten() -> Result<PathBuf> {
+        Ok(std::env::current_exe()?.with_file_name("corten"))
+    }
+
     /// Starts everything and waits until it is ready. `corten` is the multi-call binary.
     pub async fn start(corten: &Path) -> Result<Stack> {
         let mut stack = Self::start_api(corten, &[], &[]).await?;
@@ -55,6 +85,37 @@ impl Stack {
         stack.spawn(corten, "kube-scheduler", &arguments)?;
         stack.ready(&stack.scheduler()?).await?;
         Ok(stack)
+    }
+
+    /// Starts one of the processes that move the cluster, as the stack's own.
+    pub fn start_system(&mut self, system: System) -> Result<()> {
+        let child = self.spawn_system(system, self.api_port, &["--leader-elect=false"])?;
+        self.children.push((system.name(), child));
+        Ok(())
+    }
+
+    /// Starts such a process for the caller, with an API server at that port of this host.
+    pub fn spawn_system(&self, system: System, port: u16, more: &[&str]) -> Result<Child> {
+        let file = |name: &str| self.path(name).display().to_string();
+        let user = system.user().replace(':', "-");
+        self.issue(&user, system.user(), &[], Usage::Client)?;
+        let name = system.name();
+        fs::write(self.path(&format!("{name}.conf")), kubeconfig(port, &user))?;
+        let mut command = applet(&self.api.0, name);
+        command.args([format!("--kubeconfig={}", file(&format!("{name}.conf"))), "--secure-port=0".to_owned()]);
+        if system == System::ControllerManager {
+            command.args([format!("--root-ca-file={}", file("ca.crt"))]);
+        }
+        let log = File::options().create(true).append(true).open(self.path(&format!("{name}.log")))?;
+        let command = command.args(more).stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("{command:?}"))
+    }
+
+    /// The last lines that such a process has logged.
+    pub fn log_tail(&self, system: System) -> String {
+        let log = fs::read_to_string(self.path(&format!("{}.log", system.name()))).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// Starts the store and an API server with more arguments than it needs, and waits until it is ready. `files` are names and texts
@@ -168,6 +229,12 @@ impl Stack {
         self.children.iter().map(|(name, child)| (*name, resident_mib(child.id()))).collect()
     }
 
+    /// Of each process what is resident, and what of that is its own, in MiB.
+    pub fn memory_in_detail(&self) -> Vec<(&'static str, [u64; 2])> {
+        let of = |child: &Child| [resident_mib(child.id()), anonymous_mib(child.id())];
+        self.children.iter().map(|(name, child)| (*name, of(child))).collect()
+    }
+
     /// Processor seconds that each process has used.
     pub fn processor(&self) -> Vec<(&'static str, f64)> {
         self.children.iter().map(|(name, child)| (*name, processor_seconds(child.id()))).collect()
@@ -273,8 +340,17 @@ fn free_port() -> Result<u16> {
 
 /// Resident memory of a process in MiB; 0 if it is gone.
 pub fn resident_mib(pid: u32) -> u64 {
+    memory_mib(pid, "VmRSS:")
+}
+
+/// The part of it that is the process's own, not of a file; see proc_pid_status(5).
+pub fn anonymous_mib(pid: u32) -> u64 {
+    memory_mib(pid, "RssAnon:")
+}
+
+fn memory_mib(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 

@@ -307,7 +307,7 @@ const SCHEDULER: &[Rule] = &[
     ACCESS_REVIEW,
     r(READ, STORAGE, &["csidrivers", "csinodes", "csistoragecapacities", "storageclasses", "volumeattachments"]),
     r(READ, RESOURCE, &["deviceclasses", "resourceclaims", "resourceslices"]),
-    r(CHANGE, RESOURCE, &["resourceclaims/status"]),
+    r(CHANGE, RESOURCE, &["resourceclaims", "resourceclaims/status"]),
 ];
 
 const MANAGER: &[Rule] = &[

@@ -75,6 +75,7 @@ pub async fn run(context: Context) {
     });
     for informer in collector.resources.watched() {
         informer.synced().await;
+        collector.observe(&informer.list());
     }
     info!("all resources are synced");
     worker::run("garbage-collector", collector.queue.clone(), WORKERS, |work| collector.process(work)).await;
@@ -84,6 +85,18 @@ impl Collector {
     fn enqueue(&self, work: Vec<Work>) {
         for item in work {
             self.queue.add(item);
+        }
+    }
+
+    /// What an informer holds may still be on its way to the graph. An owner that is to leave its dependents behind would be
+    /// let go before they are known, and they would go with it.
+    fn observe(&self, objects: &[Arc<Value>]) {
+        for object in objects {
+            let work = {
+                let mut graph = self.graph.lock();
+                if graph.is_absent(meta::uid(object)) { Vec::new() } else { graph.observe(object) }
+            };
+            self.enqueue(work);
         }
     }
 
@@ -250,6 +263,9 @@ impl Collector {
     }
 
     async fn orphan_dependents(&self, uid: &str) -> Result<Next, Error> {
+        for informer in self.resources.watched() {
+            self.observe(&informer.by_owner_uid(uid));
+        }
         let (node, dependents) = {
             let graph = self.graph.lock();
             let Some(node) = graph.node(uid).cloned() else { return Ok(Next::Done) };

@@ -30,7 +30,7 @@ use crate::worker::{self, Next};
 use crate::{object, pods};
 
 use behavior::History;
-use plan::{Decision, Outcome};
+use plan::{Decision, Failure, Outcome};
 use replicas::Proposal;
 
 const PERIOD: Duration = Duration::from_secs(15);
@@ -79,10 +79,10 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
             let condition = plan::condition("AbleToScale", "False", "FailedGetScale", &message);
             let desired = object::int(&hpa, "/status/desiredReplicas").unwrap_or(0);
             let conditions = vec![condition];
-            (Decision { rescale: None, desired, conditions, shown: Vec::new(), warning: None }, None)
+            (Decision { rescale: None, desired, conditions, shown: Vec::new(), warnings: Vec::new() }, None)
         }
     };
-    if let Some((reason, message)) = &decision.warning {
+    for (reason, message) in &decision.warnings {
         controller.events.note(&hpa, "Warning", reason, message.clone());
     }
     if let Some(status) = plan::status(&hpa, current, &decision, now) {
@@ -146,15 +146,30 @@ impl Controller {
             "Pods" => ("pods", "FailedGetPodsMetric"),
             "Object" => ("object", "FailedGetObjectMetric"),
             "External" => ("external", "FailedGetExternalMetric"),
-            other => return Err(("InvalidMetricSourceType", format!("unknown metric source type {other:?}"))),
+            other => {
+                let why = format!("unknown metric source type {other:?}");
+                return Err(Failure { reason: "InvalidMetricSourceType", why, what: "metric".to_owned() });
+            }
         };
         let source = &metric[field];
+        let name = object::text(source, "/name");
+        let what = match field {
+            "resource" => format!("{name} resource metric"),
+            "containerResource" => format!("{name} container metric"),
+            "external" => format!("{} external metric", object::text(source, "/metric/name")),
+            _ => format!("{field} metric"),
+        };
         let selector = object::text(scale, "/status/selector");
         if selector.is_empty() {
-            return Err(("InvalidSelector", "the HPA target's scale is missing a selector".to_owned()));
+            let why = "the HPA target's scale is missing a selector".to_owned();
+            return Err(Failure { reason: "InvalidSelector", why, what });
         }
         let found = match field {
-            "resource" | "containerResource" => self.by_resource(hpa, selector, source, current, now).await,
+            "resource" | "containerResource" => {
+                let aim = if source["target"]["averageUtilization"].is_i64() { "utilization" } else { "usage" };
+                let found = self.by_resource(hpa, selector, source, current, now).await;
+                found.map_err(|why| format!("failed to get {name} {aim}: {why}"))
+            }
             "pods" => self.by_pods(hpa, selector, source, current, now).await,
             "object" => self.by_object(hpa, selector, source, current).await,
             _ => self.by_external(hpa, selector, source, current).await,
@@ -165,7 +180,7 @@ impl Controller {
                 let shown = plan::shown(metric, field, &proposal, whole);
                 Ok((proposal, shown))
             }
-            Err(why) => Err((reason, why)),
+            Err(why) => Err(Failure { reason, why, what }),
         }
     }
 

@@ -9,8 +9,17 @@ use super::behavior::{History, Limited};
 use super::replicas::{Goal, Proposal};
 use crate::object;
 
-/// One metric: what it proposes and what it shows, or the reason and text of why it says nothing.
-pub(super) type Outcome = Result<(Proposal, Value), (&'static str, String)>;
+/// One metric: what it proposes and what it shows, or why it says nothing.
+pub(super) type Outcome = Result<(Proposal, Value), Failure>;
+
+/// A metric that says nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Failure {
+    pub(super) reason: &'static str,
+    pub(super) why: String,
+    /// What could not be had, as in `failed to get cpu resource metric value`.
+    pub(super) what: String,
+}
 
 /// What to do, and what to say.
 #[derive(Debug, PartialEq)]
@@ -20,8 +29,8 @@ pub(super) struct Decision {
     pub(super) desired: i64,
     pub(super) conditions: Vec<Value>,
     pub(super) shown: Vec<Value>,
-    /// A warning: reason and message.
-    pub(super) warning: Option<(&'static str, String)>,
+    /// Warnings: reason and message.
+    pub(super) warnings: Vec<(&'static str, String)>,
 }
 
 pub(super) fn bounds(hpa: &Value) -> (i64, i64) {
@@ -62,7 +71,7 @@ pub(super) fn decide(
             desired: 0,
             conditions: vec![able, disabled],
             shown: Vec::new(),
-            warning: None,
+            warnings: Vec::new(),
         };
     }
     if is_out_of_bounds(hpa, current) {
@@ -73,25 +82,25 @@ pub(super) fn decide(
         };
         return rescaled(desired, why.to_owned(), Vec::new(), Vec::new());
     }
-    let failed = outcomes.iter().find_map(|o| o.as_ref().err()).cloned();
+    let (metrics, failures): (usize, Vec<Failure>) =
+        (outcomes.len(), outcomes.iter().filter_map(|o| o.as_ref().err()).cloned().collect());
+    let failed = failures.first();
+    let warnings: Vec<_> = failures.iter().map(|failure| (failure.reason, failure.why.clone())).collect();
     let good: Vec<(Proposal, Value)> = outcomes.into_iter().filter_map(Result::ok).collect();
     let best = good.iter().enumerate().max_by_key(|(_, (proposal, _))| proposal.replicas);
     let shown: Vec<Value> = good.iter().map(|(_, shown)| shown.clone()).collect();
-    let unusable = match (&failed, best) {
+    let unusable = match (failed, best) {
         (_, None) => true,
         // A metric that is missing may have asked for more, so nothing shrinks on the word of the others.
         (Some(_), Some((_, (proposal, _)))) => proposal.replicas < current,
         (None, Some(_)) => false,
     };
     if unusable {
-        let (reason, why) = failed.unwrap_or(("InvalidMetricSourceType", "no metrics".to_owned()));
-        let message = format!("the HPA was unable to compute the replica count: {why}");
-        let conditions = vec![able, condition("ScalingActive", "False", reason, &message)];
-        return Decision { rescale: None, desired: current, conditions, shown, warning: Some((reason, why)) };
+        return unable(current, &failures, metrics, able, shown, warnings);
     }
     let Some((index, proposal)) = best.map(|(index, (proposal, _))| (index, proposal.replicas)) else {
         // Unusable, as said above.
-        return Decision { rescale: None, desired: current, conditions: vec![able], shown, warning: None };
+        return Decision { rescale: None, desired: current, conditions: vec![able], shown, warnings };
     };
     let name = metric_name(&shown[index]);
     let active = condition(
@@ -101,7 +110,29 @@ pub(super) fn decide(
         &format!("the HPA was able to successfully calculate a replica count from {name}"),
     );
     let limited = history.limit(hpa, current, proposal, now);
-    finish(limited, current, &name, active, shown)
+    Decision { warnings, ..finish(limited, current, &name, active, shown) }
+}
+
+/// Too few of so many metrics say anything.
+fn unable(
+    current: i64,
+    failures: &[Failure],
+    metrics: usize,
+    able: Value,
+    shown: Vec<Value>,
+    mut warnings: Vec<(&'static str, String)>,
+) -> Decision {
+    let failed = failures.first();
+    let (reason, why) =
+        failed.map_or(("InvalidMetricSourceType", "no metrics"), |failure| (failure.reason, failure.why.as_str()));
+    let message = format!("the HPA was unable to compute the replica count: {why}");
+    let conditions = vec![able, condition("ScalingActive", "False", reason, &message)];
+    let (invalid, what) = (failures.len(), failed.map_or("metric", |failure| failure.what.as_str()));
+    let all = format!(
+        "invalid metrics ({invalid} invalid out of {metrics}), first error is: failed to get {what} value: {why}"
+    );
+    warnings.push(("FailedComputeMetricsReplicas", all));
+    Decision { rescale: None, desired: current, conditions, shown, warnings }
 }
 
 fn finish(limited: Limited, current: i64, name: &str, active: Value, shown: Vec<Value>) -> Decision {
@@ -117,13 +148,13 @@ fn finish(limited: Limited, current: i64, name: &str, active: Value, shown: Vec<
     }
     let (reason, message) = limited.stabilized.unwrap_or(("ReadyForNewScale", "recommended size matches current size"));
     let able = condition("AbleToScale", "True", reason, message);
-    Decision { rescale: None, desired: current, conditions: vec![able, active, limit], shown, warning: None }
+    Decision { rescale: None, desired: current, conditions: vec![able, active, limit], shown, warnings: Vec::new() }
 }
 
 fn rescaled(desired: i64, why: String, mut conditions: Vec<Value>, shown: Vec<Value>) -> Decision {
     let message = format!("the HPA controller was able to update the target scale to {desired}");
     conditions.insert(0, condition("AbleToScale", "True", "SucceededRescale", &message));
-    Decision { rescale: Some((desired, why)), desired, conditions, shown, warning: None }
+    Decision { rescale: Some((desired, why)), desired, conditions, shown, warnings: Vec::new() }
 }
 
 fn metric_name(shown: &Value) -> String {

@@ -127,7 +127,11 @@ fn decisions_and_what_they_say() {
         let metric = json!({"type": "Resource", "resource": {"name": "cpu"}});
         Ok((proposal, plan::shown(&metric, "resource", &proposal, false)))
     };
-    let missing = || Err(("FailedGetResourceMetric", "no metrics API".to_owned()));
+    let missing = || {
+        let (reason, why, what) =
+            ("FailedGetResourceMetric", "no metrics API".to_owned(), "cpu resource metric".to_owned());
+        Err(plan::Failure { reason, why, what })
+    };
     let reason = |decision: &plan::Decision, kind: &str| {
         let found = decision.conditions.iter().find(|c| c["type"] == kind);
         found.map(|c| c["reason"].as_str().unwrap().to_owned()).unwrap_or_default()

@@ -170,7 +170,7 @@ impl Plugin for Fit {
             }
             // Each pod gives back at least its place in the count of pods.
             Event::Gone(_) => true,
-            Event::NodeGone | Event::Placed { .. } | Event::Storage => false,
+            Event::NodeGone | Event::Placed { .. } | Event::Storage | Event::Devices => false,
         }
     }
 }

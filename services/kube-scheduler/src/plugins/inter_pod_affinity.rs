@@ -145,7 +145,7 @@ impl Plugin for InterPodAffinity {
                 pod.spec.anti_affinity.required.iter().any(|term| means(term, gone))
                     || gone.spec.anti_affinity.required.iter().any(|term| means(term, pod))
             }
-            Event::NodeGone | Event::Storage => false,
+            Event::NodeGone | Event::Storage | Event::Devices => false,
         }
     }
 }

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::framework::Plugin;
 
+pub use dynamic_resources::NAME as DYNAMIC_RESOURCES;
 pub use volume_binding::split as split_claims;
 
 /// Makes a plugin from its arguments; an error names the wrong field.

@@ -28,7 +28,7 @@ impl Plugin for NodePorts {
             Event::Gone(gone) => {
                 gone.spec.ports.iter().any(|freed| pod.spec.ports.iter().any(|wanted| wanted.conflicts(freed)))
             }
-            Event::NodeGone | Event::Placed { .. } | Event::Storage => false,
+            Event::NodeGone | Event::Placed { .. } | Event::Storage | Event::Devices => false,
         }
     }
 }

@@ -44,7 +44,7 @@ impl Plugin for NodeVolumeLimits {
             Event::Gone(gone) => !gone.spec.claims.is_empty(),
             Event::Node { old, .. } => old.is_none(),
             Event::Storage => true,
-            Event::NodeGone | Event::Placed { .. } => false,
+            Event::NodeGone | Event::Placed { .. } | Event::Devices => false,
         }
     }
 }

@@ -157,7 +157,7 @@ impl Plugin for TopologySpread {
             Event::Node { old: None, .. } | Event::NodeGone => true,
             Event::Node { old: Some(old), new } => old.labels != new.labels || old.taints != new.taints,
             Event::Placed { pod: other, .. } | Event::Gone(other) => counts(other),
-            Event::Storage => false,
+            Event::Storage | Event::Devices => false,
         }
     }
 }

@@ -81,7 +81,7 @@ impl Plugin for VolumeBinding {
         match event {
             Event::Node { old: None, .. } | Event::Storage => true,
             Event::Node { old: Some(old), new } => old.labels != new.labels,
-            Event::NodeGone | Event::Placed { .. } | Event::Gone(_) => false,
+            Event::NodeGone | Event::Placed { .. } | Event::Gone(_) | Event::Devices => false,
         }
     }
 }

@@ -11,15 +11,19 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::warn;
 
+use super::feed::RESOURCECLAIMS;
+use crate::devices::{RESERVED_MAX, Reservation};
 use crate::objects::Condition;
 use crate::pod::Pod;
 use crate::preemption::Plan;
-use crate::volumes::{Bindings, SELECTED_NODE};
+use crate::volumes::{Bindings, ClaimKey, SELECTED_NODE};
 
 /// Requests that are under way at once; they share few connections.
 const REQUESTS_MAX: usize = 128;
 /// The same for events.
 const EVENTS_MAX: usize = 4;
+/// Keeps an allocated claim until its devices are given back.
+const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
 /// The end of something that was started.
 pub enum Done {
@@ -31,6 +35,8 @@ pub enum Done {
     Preempted { uid: Arc<str>, rejected_by: BTreeSet<&'static str> },
     /// The API server knows which volumes the pod's claims shall have.
     VolumesWritten { uid: Arc<str> },
+    /// The API server knows which devices the pod's resource claims have, and that it uses them.
+    ClaimsWritten { uid: Arc<str> },
 }
 
 /// Why a pod waits, for its user.
@@ -183,6 +189,66 @@ impl Actor {
         });
     }
 
+    /// Writes which devices a pod's claims have, and that the pod uses them.
+    pub fn write_claims(&self, pod: &Arc<Pod>, reservations: &[Reservation]) {
+        let (this, pod, reservations) = (self.clone(), Arc::clone(pod), reservations.to_vec());
+        tokio::spawn(async move {
+            for reservation in &reservations {
+                if let Err(why) = this.reserve(&pod, reservation).await {
+                    let reason = format!("reserving devices: {why}");
+                    return this.tell(Done::NotBound { pod, reason, gone: false });
+                }
+            }
+            this.tell(Done::ClaimsWritten { uid: Arc::clone(&pod.uid) });
+        });
+    }
+
+    async fn reserve(&self, pod: &Pod, reservation: &Reservation) -> Result<(), String> {
+        let _permit = self.requests.acquire().await;
+        let (namespace, name) = (Some(&*reservation.key.0), &*reservation.key.1);
+        // Without it a claim could be deleted while its devices are in use.
+        let held = json!({"metadata": {"uid": &*reservation.uid, "finalizers": [FINALIZER]}});
+        let claim = match &reservation.allocation {
+            Some(_) => self.client.patch(RESOURCECLAIMS, namespace, name, None, &Patch::Strategic(held)).await,
+            None => self.client.get(RESOURCECLAIMS, namespace, name).await,
+        };
+        let mut claim = claim.map_err(|e| e.to_string())?;
+        if claim["metadata"]["uid"] != *reservation.uid {
+            return Err(changed(&reservation.key));
+        }
+        claim["status"] = reserved(&claim, reservation, pod)?;
+        let written = self.client.update_sub(RESOURCECLAIMS, namespace, name, "status", &claim).await;
+        written.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Takes devices off claims that only this pod could use, and that it cannot.
+    pub fn give_claims_back(&self, pod: &Arc<Pod>, claims: Vec<ClaimKey>) {
+        let (this, pod) = (self.clone(), Arc::clone(pod));
+        tokio::spawn(async move {
+            for (namespace, name) in &claims {
+                let _permit = this.requests.acquire().await;
+                match this.give_back(&pod, namespace, name).await {
+                    Ok(()) => {}
+                    Err(error) if error.is_not_found() || error.is_conflict() => {}
+                    Err(error) => warn!("devices of claim {namespace}/{name}: {error}"),
+                }
+            }
+        });
+    }
+
+    async fn give_back(&self, pod: &Pod, namespace: &str, name: &str) -> Result<(), Error> {
+        let mut claim = self.client.get(RESOURCECLAIMS, Some(namespace), name).await?;
+        let users = claim["status"]["reservedFor"].as_array().cloned().unwrap_or_default();
+        if users.iter().any(|user| user["uid"] != *pod.uid) {
+            return Ok(());
+        }
+        if let Some(status) = claim["status"].as_object_mut() {
+            ["allocation", "reservedFor", "devices"].into_iter().for_each(|field| drop(status.remove(field)));
+        }
+        self.client.update_sub(RESOURCECLAIMS, Some(namespace), name, "status", &claim).await?;
+        Ok(())
+    }
+
     async fn patch_volumes(&self, pod: &Pod, bindings: &Bindings) -> Result<(), Error> {
         let _permit = self.requests.acquire().await;
         for (volume, (namespace, claim)) in &bindings.reserve {
@@ -202,6 +268,30 @@ impl Actor {
         }
         Ok(())
     }
+}
+
+/// What is wrong with a claim that somebody else has changed.
+fn changed(key: &ClaimKey) -> String {
+    format!("resourceclaim \"{}/{}\" has changed", key.0, key.1)
+}
+
+/// The status of a claim that a pod uses from now on.
+fn reserved(claim: &Value, reservation: &Reservation, pod: &Pod) -> Result<Value, String> {
+    let mut status = if claim["status"].is_object() { claim["status"].clone() } else { json!({}) };
+    match (&reservation.allocation, status["allocation"].is_object()) {
+        (Some(allocation), false) => status["allocation"] = allocation.status.clone(),
+        (None, true) => {}
+        _ => return Err(changed(&reservation.key)),
+    }
+    let mut users = status["reservedFor"].as_array().cloned().unwrap_or_default();
+    if !users.iter().any(|user| user["uid"] == *pod.uid) {
+        users.push(json!({"resource": "pods", "name": &*pod.name, "uid": &*pod.uid}));
+    }
+    if users.len() > RESERVED_MAX {
+        return Err("resourceclaim in use".to_owned());
+    }
+    status["reservedFor"] = users.into();
+    Ok(status)
 }
 
 /// A patch that says why the pod waits and where it may soon run, unless its status says so already.

@@ -31,6 +31,7 @@ impl Scheduler {
             Told::Budget(News::Applied(budget)) => self.cache.budgets.set(&budget),
             Told::Budget(News::Gone(id)) => self.cache.budgets.remove(&id.namespace, &id.name),
             Told::Budget(News::Synced) => {}
+            device @ (Told::Slice(_) | Told::DeviceClass(_) | Told::ResourceClaim(_)) => self.device_told(device),
             storage => self.storage_told(storage),
         }
     }

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::objects::{
-    BudgetObject, ClaimObject, ClassObject, CsiNodeObject, NamespaceObject, NodeObject, PodObject, SelectingObject,
-    VolumeObject,
+    BudgetObject, ClaimObject, ClassObject, CsiNodeObject, DeviceClassObject, NamespaceObject, NodeObject, PodObject,
+    ResourceClaimObject, SelectingObject, SliceObject, VolumeObject,
 };
 
 /// More than this waits at the server.
@@ -21,6 +21,9 @@ const BUDGETS: Resource = Resource::new("policy", "v1", "poddisruptionbudgets", 
 const CLASSES: Resource = Resource::new("storage.k8s.io", "v1", "storageclasses", "StorageClass", false);
 const CSINODES: Resource = Resource::new("storage.k8s.io", "v1", "csinodes", "CSINode", false);
 const STATEFULSETS: Resource = Resource::new("apps", "v1", "statefulsets", "StatefulSet", true);
+const SLICES: Resource = Resource::new("resource.k8s.io", "v1", "resourceslices", "ResourceSlice", false);
+const DEVICECLASSES: Resource = Resource::new("resource.k8s.io", "v1", "deviceclasses", "DeviceClass", false);
+pub const RESOURCECLAIMS: Resource = Resource::new("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true);
 const CONTROLLERS: Resource = Resource::new("", "v1", "replicationcontrollers", "ReplicationController", true);
 
 /// News of all resources.
@@ -38,6 +41,9 @@ pub enum Told {
     Volume(News<VolumeObject>),
     Class(News<ClassObject>),
     CsiNode(News<CsiNodeObject>),
+    Slice(News<SliceObject>),
+    DeviceClass(News<DeviceClassObject>),
+    ResourceClaim(News<ResourceClaimObject>),
 }
 
 impl Told {
@@ -59,6 +65,9 @@ impl Told {
                 | Told::Volume(News::Synced)
                 | Told::Class(News::Synced)
                 | Told::CsiNode(News::Synced)
+                | Told::Slice(News::Synced)
+                | Told::DeviceClass(News::Synced)
+                | Told::ResourceClaim(News::Synced)
         )
     }
 }
@@ -85,6 +94,9 @@ pub fn start(client: &Client) -> (mpsc::Receiver<Told>, JoinSet<()>, usize) {
         PERSISTENTVOLUMES, "", Told::Volume;
         CLASSES, "", Told::Class;
         CSINODES, "", Told::CsiNode;
+        SLICES, "", Told::Slice;
+        DEVICECLASSES, "", Told::DeviceClass;
+        RESOURCECLAIMS, "", Told::ResourceClaim;
     }
     let count = tasks.len();
     (news, tasks, count)

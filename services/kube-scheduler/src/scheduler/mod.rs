@@ -5,6 +5,7 @@
 
 mod act;
 mod apply;
+mod devices;
 mod feed;
 mod storage;
 mod workloads;
@@ -23,11 +24,13 @@ use crate::cycle::{self, Task, Turn, Unschedulable};
 use crate::extender::Extender;
 use crate::framework::Event;
 use crate::metrics::{Metrics, Outcome};
+use crate::plugins::DYNAMIC_RESOURCES;
 use crate::pod::Pod;
 use crate::preemption::{self, NoPlan, Plan};
 use crate::profile::Profile;
 use crate::queue::{Backoff, Queue};
 use crate::spec::Specs;
+use crate::volumes::Bindings;
 use act::{Actor, Done, Report};
 use workloads::Workloads;
 
@@ -41,6 +44,7 @@ struct Scheduler {
     turn: Turn,
     workloads: Workloads,
     storage: storage::Pending,
+    devices: devices::Pending,
     metrics: Arc<Metrics>,
     /// The last refusal of a kind of pod and when it was true: replicas get the same answer while nothing changes.
     last_refusal: Option<(u64, u64, Unschedulable)>,
@@ -65,6 +69,7 @@ pub async fn run(client: Client, settings: Settings, metrics: Arc<Metrics>) {
         turn: Turn::default(),
         workloads: Workloads::default(),
         storage: storage::Pending::default(),
+        devices: devices::Pending::default(),
         metrics,
         last_refusal: None,
     };
@@ -148,6 +153,7 @@ impl Scheduler {
             && *kind == pod.spec.id
             && *version == self.cache.version()
             && pod.spec.claims.is_empty()
+            && pod.spec.resource_claims == 0
             && pod.nominated().is_empty()
             && !self.cache.has_nominated()
         {
@@ -188,6 +194,9 @@ impl Scheduler {
             rejected_by.insert("NodeResourcesFit");
         }
         self.metrics.rejected(&pod.spec.scheduler, &rejected_by);
+        if rejected_by.contains(DYNAMIC_RESOURCES) {
+            self.give_claims_back(pod);
+        }
         let plan = self.preempt(pod, unschedulable);
         debug!("{}: {message}", pod.key());
         match plan {
@@ -235,8 +244,17 @@ impl Scheduler {
         self.queue.binding(&pod.uid);
         self.cache.denominate(&pod.uid);
         let bindings = storage::needed(&self.cache.volumes, pod, &offer);
+        let reservations = self.cache.devices.reservations(pod, &offer).unwrap_or_default();
         self.cache.assume(Arc::clone(&placed));
         self.event(Event::Placed { pod: Arc::clone(&placed), changed: false });
+        if reservations.is_empty() {
+            self.bind(placed, bindings);
+        } else {
+            self.write_claims(placed, reservations, bindings);
+        }
+    }
+
+    fn bind(&mut self, placed: Arc<Pod>, bindings: Option<Bindings>) {
         match bindings {
             None => self.actor.bind(placed),
             Some(bindings) => self.bind_volumes(placed, bindings),
@@ -255,10 +273,12 @@ impl Scheduler {
             Done::NotBound { pod, reason, gone } => self.not_bound(&pod, reason, gone),
             Done::Preempted { uid, rejected_by } => self.failed(&uid, rejected_by),
             Done::VolumesWritten { uid } => self.volumes_written(&uid),
+            Done::ClaimsWritten { uid } => self.claims_written(&uid),
         }
     }
 
     fn not_bound(&mut self, pod: &Arc<Pod>, reason: String, gone: bool) {
+        self.forget_claims(&pod.uid);
         // The informer may have shown meanwhile that it is placed after all.
         if !self.cache.is_assumed(&pod.uid) {
             return self.queue.remove(&pod.uid);

@@ -1,7 +1,7 @@
 //! The pooled HTTPS connection behind a client.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     authorization: RwLock<Option<HeaderValue>>,
     agent: HeaderValue,
     http: RwLock<Http>,
+    /// The connections of everyone who acts here by token: what tells them apart is a header of each request.
+    by_token: OnceLock<Http>,
 }
 
 type Http = HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -49,7 +51,8 @@ impl Connection {
         let http = RwLock::new(http(access)?);
         let authorization = RwLock::new(access.token.as_deref().map(bearer).transpose()?);
         let server = access.server.trim_end_matches('/').to_owned();
-        Ok(Connection { access: access.clone(), server, authorization, agent: agent(), http })
+        let by_token = OnceLock::new();
+        Ok(Connection { access: access.clone(), server, authorization, agent: agent(), http, by_token })
     }
 
     /// Goes on with another certificate and key, in one PEM text: on new connections; those that are open stay as they are.
@@ -60,10 +63,24 @@ impl Connection {
         Ok(())
     }
 
-    /// A connection to the same server with a token instead of every other credential.
+    /// The same server with a token instead of every other credential.
     pub fn with_token(&self, token: &str) -> Result<Self, Error> {
         let access = Access { certificate: None, token: Some(token.to_owned()), ..self.access.clone() };
-        Connection::new(&access)
+        let shared = match self.by_token.get() {
+            Some(shared) => shared.clone(),
+            None => {
+                let fresh = http(&access)?;
+                self.by_token.get_or_init(|| fresh).clone()
+            }
+        };
+        Ok(Connection {
+            authorization: RwLock::new(Some(bearer(token)?)),
+            server: self.server.clone(),
+            agent: self.agent.clone(),
+            http: RwLock::new(shared),
+            by_token: OnceLock::new(),
+            access,
+        })
     }
 
     /// Replaces the token; requests that are under way keep the old one.

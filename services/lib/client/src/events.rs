@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -14,6 +15,31 @@ use crate::resource;
 /// Repeated events are counted up to this many distinct ones; beyond it the memory starts afresh.
 const REMEMBERED_EVENTS_MAX: usize = 1024;
 
+/// How many events about one object are recorded at once; then one more each time this has passed. client-go's numbers.
+const BURST: u32 = 25;
+const REFILL: Duration = Duration::from_secs(300);
+
+/// What may still be said about each object, by uid.
+#[derive(Debug, Default)]
+struct Allowance(HashMap<String, (u32, Instant)>);
+
+impl Allowance {
+    /// Whether one more event is recorded: something that fails for ever must not be written about without end.
+    fn takes(&mut self, uid: &str, now: Instant) -> bool {
+        if self.0.len() >= REMEMBERED_EVENTS_MAX {
+            self.0.clear();
+        }
+        let (left, since) = self.0.entry(uid.to_owned()).or_insert((BURST, now));
+        let refills = now.saturating_duration_since(*since).as_secs() / REFILL.as_secs();
+        let refills = u32::try_from(refills).unwrap_or(BURST);
+        *left = left.saturating_add(refills).min(BURST);
+        *since += REFILL * refills;
+        let allowed = *left > 0;
+        *left = left.saturating_sub(1);
+        allowed
+    }
+}
+
 /// Records events; failures are logged and otherwise ignored, as events are best effort.
 #[derive(Clone, Debug)]
 pub struct EventRecorder {
@@ -21,6 +47,7 @@ pub struct EventRecorder {
     component: String,
     host: String,
     seen: Arc<Mutex<HashMap<String, (String, u64)>>>,
+    allowance: Arc<Mutex<Allowance>>,
 }
 
 impl EventRecorder {
@@ -31,12 +58,17 @@ impl EventRecorder {
             component: component.to_owned(),
             host: node_name.unwrap_or_default().to_owned(),
             seen: Arc::default(),
+            allowance: Arc::default(),
         }
     }
 
     /// Records that `reason` happened to `object`; the same event again raises the count of the first.
     pub async fn event(&self, object: &Value, kind: &str, reason: &str, message: &str) {
         let metadata = &object["metadata"];
+        if !self.allowance.lock().takes(metadata["uid"].as_str().unwrap_or_default(), Instant::now()) {
+            debug!(reason, "too many events about one object");
+            return;
+        }
         let identity = format!("{}|{kind}|{reason}|{message}", metadata["uid"].as_str().unwrap_or_default());
         let namespace = metadata["namespace"].as_str().filter(|ns| !ns.is_empty()).unwrap_or("default").to_owned();
         let earlier = self.seen.lock().get(&identity).cloned();
@@ -96,4 +128,20 @@ impl EventRecorder {
 
 fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_not_written_about_without_end() {
+        let (mut allowance, start) = (Allowance::default(), Instant::now());
+        let said = |allowance: &mut Allowance, at: Instant| (0..100).filter(|_| allowance.takes("a", at)).count();
+        assert_eq!(said(&mut allowance, start), 25);
+        assert_eq!(said(&mut allowance, start + Duration::from_secs(299)), 0);
+        assert_eq!(said(&mut allowance, start + Duration::from_secs(301)), 1);
+        assert_eq!(said(&mut allowance, start + Duration::from_secs(86_400)), 25);
+        assert!(allowance.takes("b", start), "another object");
+    }
 }

@@ -5,24 +5,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::time::Duration;
 
-use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
 
-use crate::error::Error;
-use crate::params::{ListParams, WatchEvent, WatchKind, WatchParams};
+use crate::list_watch::{self, Selection, Sink};
 use crate::requests::Client;
 use crate::resource::Resource;
-
-const PAGE_SIZE: u32 = 500;
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LIMIT: Duration = Duration::from_secs(5);
-/// How often a resource that the server does not serve is asked for again.
-const RETRY_UNKNOWN: Duration = Duration::from_secs(30);
 
 /// What tells objects of one resource apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
@@ -42,6 +32,9 @@ pub struct Identity {
 pub trait Part: DeserializeOwned + Send + 'static {
     /// Which object it is a part of.
     fn identity(&self) -> Identity;
+
+    /// metadata.resourceVersion.
+    fn version(&self) -> &str;
 }
 
 /// What happened, in the order in which the server says it.
@@ -57,46 +50,31 @@ pub enum News<T> {
 
 /// Lists and watches until the receiver is gone. `wrap` puts the news of several resources into one channel; a bounded
 /// channel slows the server down instead of filling memory. A resource that the server does not know counts as empty.
-pub async fn follow<T: Part, M>(
+pub async fn follow<T: Part, M: Send>(
     client: Client,
     resource: Resource<'static>,
     field_selector: &str,
     sender: mpsc::Sender<M>,
     wrap: fn(News<T>) -> M,
 ) {
-    let mut follower = Follower { client, resource, field_selector, sender, wrap, known: Known::default() };
-    let mut delay = RETRY_FIRST;
-    while !follower.sender.is_closed() {
-        let failed = match follower.list_then_watch(&mut delay).await {
-            Ok(()) => continue,
-            Err(error) => error,
-        };
-        if failed.is_gone() {
-            debug!(resource = %resource.plural, "watch expired, listing again");
-        } else if failed.is_not_found() {
-            debug!(resource = %resource.plural, "the server does not serve it");
-            follower.tell(News::Synced).await;
-            tokio::time::sleep(RETRY_UNKNOWN).await;
-        } else {
-            warn!(resource = %resource.plural, error = %failed, "list or watch failed");
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(RETRY_LIMIT);
-        }
-    }
+    let selection = Selection { field_selector: field_selector.to_owned(), ..Selection::default() };
+    let mut follower = Follower { sender, wrap, known: Known::default(), before: HashMap::new() };
+    list_watch::run(&client, resource, &selection, &mut follower).await;
 }
 
-struct Follower<'a, T, M> {
-    client: Client,
-    resource: Resource<'static>,
-    field_selector: &'a str,
+struct Follower<T, M> {
     sender: mpsc::Sender<M>,
     wrap: fn(News<T>) -> M,
     known: Known,
+    /// What was known when a list began and is not on its pages so far.
+    before: HashMap<Key, Box<str>>,
 }
+
+type Key = (Box<str>, Box<str>);
 
 /// The uid of each object that was told of, by namespace and name.
 #[derive(Debug, Default)]
-struct Known(HashMap<(Box<str>, Box<str>), Box<str>>);
+struct Known(HashMap<Key, Box<str>>);
 
 impl Known {
     /// An object under a known name with another uid is another object: returns the first one, which is gone.
@@ -119,88 +97,37 @@ impl Known {
     }
 }
 
-impl<T: Part, M> Follower<'_, T, M> {
-    async fn list_then_watch(&mut self, delay: &mut Duration) -> Result<(), Error> {
-        let mut version = self.list().await?;
-        *delay = RETRY_FIRST;
-        loop {
-            let before = version.clone();
-            match self.watch_from(&mut version).await {
-                Err(error) if error.is_gone() => return Err(error),
-                // The receiver has ended.
-                _ if self.sender.is_closed() => return Ok(()),
-                Err(error) => debug!(resource = %self.resource.plural, %error, "watch broke"),
-                Ok(()) => {}
+impl<T: Part, M: Send> Sink for Follower<T, M> {
+    type Object = T;
+
+    fn version(object: &T) -> &str {
+        object.version()
+    }
+
+    fn begin(&mut self) {
+        // A list that failed half-way has taken nothing away.
+        self.before.extend(self.known.0.drain());
+    }
+
+    async fn page(&mut self, items: Vec<T>) {
+        for item in items {
+            let id = item.identity();
+            if let Some(uid) = self.before.remove(&(id.namespace.clone(), id.name.clone())) {
+                self.known.applied(Identity { uid, ..id });
             }
-            if version == before {
-                tokio::time::sleep(*delay).await;
-                *delay = (*delay * 2).min(RETRY_LIMIT);
-            } else {
-                *delay = RETRY_FIRST;
-            }
+            self.applied(item).await;
         }
     }
 
-    /// Tells of every object and then of those that vanished since the last list; returns the list's version.
-    async fn list(&mut self) -> Result<String, Error> {
-        let mut params =
-            ListParams { field_selector: self.field_selector.to_owned(), limit: PAGE_SIZE, ..ListParams::default() };
-        let mut before = std::mem::take(&mut self.known);
-        let version = loop {
-            let page = self.client.list_as::<T>(self.resource, None, &params).await;
-            let page = match page {
-                Ok(page) => page,
-                Err(error) => {
-                    // What was not listed yet is still known.
-                    self.known.0.extend(before.0);
-                    return Err(error);
-                }
-            };
-            for item in page.items {
-                let id = item.identity();
-                if let Some(uid) = before.remove(&id) {
-                    self.known.applied(Identity { uid, ..id });
-                }
-                self.applied(item).await;
-            }
-            if page.continue_token.is_empty() {
-                break page.resource_version;
-            }
-            params.continue_token = page.continue_token;
-        };
-        for ((namespace, name), uid) in before.0 {
+    async fn end(&mut self) {
+        for ((namespace, name), uid) in std::mem::take(&mut self.before) {
             self.tell(News::Gone(Identity { namespace, name, uid, resource_version: Box::default() })).await;
         }
         self.tell(News::Synced).await;
-        Ok(version)
     }
 
-    async fn watch_from(&mut self, version: &mut String) -> Result<(), Error> {
-        let params = WatchParams {
-            field_selector: self.field_selector.to_owned(),
-            resource_version: version.clone(),
-            ..WatchParams::default()
-        };
-        let mut events = self.client.watch_as::<T>(self.resource, None, &params).await?;
-        while let Some(event) = events.next().await {
-            let WatchEvent { kind, object } = event?;
-            let id = object.identity();
-            if !id.resource_version.is_empty() {
-                id.resource_version.as_ref().clone_into(version);
-            }
-            match kind {
-                WatchKind::Added | WatchKind::Modified => self.applied(object).await,
-                WatchKind::Deleted => {
-                    self.known.remove(&id);
-                    self.tell(News::Gone(id)).await;
-                }
-                WatchKind::Bookmark => {}
-            }
-            if self.sender.is_closed() {
-                break;
-            }
-        }
-        Ok(())
+    async fn absent(&mut self) {
+        self.tell(News::Synced).await;
     }
 
     async fn applied(&mut self, object: T) {
@@ -210,8 +137,20 @@ impl<T: Part, M> Follower<'_, T, M> {
         self.tell(News::Applied(object)).await;
     }
 
+    async fn deleted(&mut self, object: T) {
+        let id = object.identity();
+        self.known.remove(&id);
+        self.tell(News::Gone(id)).await;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+impl<T, M> Follower<T, M> {
     async fn tell(&self, news: News<T>) {
-        // Fails when the receiver has ended, which every loop here looks for.
+        // Fails when the receiver has ended, which the loop looks for.
         let _ = self.sender.send((self.wrap)(news)).await;
     }
 }

@@ -1,31 +1,15 @@
 //! A local, always current copy of one resource, fed by one list and one watch.
-//!
-//! ```text
-//! Listing ──page──▶ Listing ──last page──▶ Watching ──event──▶ Watching
-//!    ▲                                        │ 410, or a broken stream before any event
-//!    └────────────────────────────────────────┘
-//! ```
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::StreamExt;
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, warn};
 
-use crate::error::Error;
-use crate::params::{List, ListParams, WatchEvent, WatchKind, WatchParams};
+use crate::list_watch::{self, Selection, Sink};
 use crate::requests::Client;
 use crate::resource::Resource;
-
-const PAGE_SIZE: u32 = 500;
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LIMIT: Duration = Duration::from_secs(5);
-/// A kind that the server does not have may come with its next version, or with a custom resource definition.
-const ABSENT_RETRY_LIMIT: Duration = Duration::from_secs(120);
 
 /// Which part of a resource an informer keeps.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +20,9 @@ pub struct InformerParams {
     pub label_selector: String,
     /// Field selector in query syntax.
     pub field_selector: String,
+    /// Takes away of each object what nobody here reads: there may be many of them. Such an object must never be written
+    /// back as a whole.
+    pub trim: Option<fn(&mut Value)>,
 }
 
 /// What changed in the local copy.
@@ -79,30 +66,29 @@ impl Drop for AbortOnDrop {
     }
 }
 
-type Key = (String, String);
-
 #[derive(Debug, Default)]
 struct Shared(RwLock<Cache>);
 
+type Named = HashMap<Box<str>, Arc<Value>>;
+
 #[derive(Debug, Default)]
 struct Cache {
-    objects: HashMap<Key, Arc<Value>>,
-    by_owner: HashMap<String, BTreeSet<Key>>,
+    /// By namespace and name.
+    objects: HashMap<Box<str>, Named>,
+    /// By the uids of owners; among the objects of one, each is found by where it lies.
+    by_owner: HashMap<Box<str>, HashMap<usize, Arc<Value>>>,
     subscribers: Vec<mpsc::UnboundedSender<Change>>,
 }
 
 impl Informer {
     /// Starts to list and watch in a task of its own.
     pub fn start(client: Client, resource: Resource<'static>, params: InformerParams) -> Informer {
-        Self::start_owned(client, OwnedResource::from(resource), params)
-    }
-
-    /// As [`Informer::start`], for resources found by discovery.
-    pub fn start_owned(client: Client, resource: OwnedResource, params: InformerParams) -> Informer {
         let shared = Arc::new(Shared::default());
         let (sender, synced) = watch::channel(false);
-        let feeder = Feeder { client, resource, params, shared: Arc::clone(&shared), synced: sender };
-        let task = tokio::spawn(feeder.run());
+        let InformerParams { namespace, label_selector, field_selector, trim } = params;
+        let selection = Selection { namespace, label_selector, field_selector };
+        let mut feeder = Feeder { resource, trim, shared: Arc::clone(&shared), synced: sender, listed: Vec::new() };
+        let task = tokio::spawn(async move { list_watch::run(&client, resource, &selection, &mut feeder).await });
         Informer { shared, synced, _task: Arc::new(AbortOnDrop(task.abort_handle())) }
     }
 
@@ -119,32 +105,31 @@ impl Informer {
 
     /// One object; `namespace` is empty for cluster-wide resources.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.shared.0.read().objects.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.shared.0.read().objects.get(namespace)?.get(name).cloned()
     }
 
     /// All objects, in no order.
     pub fn list(&self) -> Vec<Arc<Value>> {
-        self.shared.0.read().objects.values().cloned().collect()
+        self.shared.0.read().all().cloned().collect()
     }
 
     /// All objects of a namespace, in no order.
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<Value>> {
         let cache = self.shared.0.read();
-        cache.objects.iter().filter(|((ns, _), _)| ns == namespace).map(|(_, object)| Arc::clone(object)).collect()
+        cache.objects.get(namespace).into_iter().flat_map(HashMap::values).cloned().collect()
     }
 
-    /// All objects that name this uid in their owner references.
+    /// All objects that name this uid in their owner references, in no order.
     pub fn by_owner_uid(&self, uid: &str) -> Vec<Arc<Value>> {
         let cache = self.shared.0.read();
-        let keys = cache.by_owner.get(uid).into_iter().flatten();
-        keys.filter_map(|key| cache.objects.get(key).cloned()).collect()
+        cache.by_owner.get(uid).into_iter().flat_map(HashMap::values).cloned().collect()
     }
 
     /// Every change from now on, after the current content as [`Change::Applied`].
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Change> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut cache = self.shared.0.write();
-        for object in cache.objects.values() {
+        for object in cache.all() {
             // The receiver is in our hands, so this cannot fail.
             let _ = sender.send(Change::Applied { old: None, new: Arc::clone(object) });
         }
@@ -153,139 +138,68 @@ impl Informer {
     }
 }
 
-/// A [`Resource`] that owns its names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct OwnedResource {
-    /// API group, empty for core.
-    pub group: String,
-    /// API version.
-    pub version: String,
-    /// Lower-case plural.
-    pub plural: String,
-    /// Kind.
-    pub kind: String,
-    /// Whether objects live in namespaces.
-    pub namespaced: bool,
-}
-
-impl OwnedResource {
-    /// The borrowed form that requests take.
-    pub fn as_resource(&self) -> Resource<'_> {
-        Resource::new(&self.group, &self.version, &self.plural, &self.kind, self.namespaced)
-    }
-}
-
-impl From<Resource<'_>> for OwnedResource {
-    fn from(resource: Resource<'_>) -> Self {
-        OwnedResource {
-            group: resource.group.to_owned(),
-            version: resource.version.to_owned(),
-            plural: resource.plural.to_owned(),
-            kind: resource.kind.to_owned(),
-            namespaced: resource.namespaced,
-        }
-    }
-}
-
 struct Feeder {
-    client: Client,
-    resource: OwnedResource,
-    params: InformerParams,
+    resource: Resource<'static>,
+    trim: Option<fn(&mut Value)>,
     shared: Arc<Shared>,
     synced: watch::Sender<bool>,
+    /// The pages of the list that is being read.
+    listed: Vec<Value>,
 }
 
 impl Feeder {
-    async fn run(self) {
-        let mut delay = RETRY_FIRST;
-        loop {
-            match self.list_then_watch(&mut delay).await {
-                Ok(()) => debug!(resource = %self.resource.plural, "listing again"),
-                Err(error) if error.is_gone() => {
-                    debug!(resource = %self.resource.plural, "watch expired, listing again")
-                }
-                Err(error) if error.is_not_found() => {
-                    debug!(resource = %self.resource.plural, "the server does not have it");
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(ABSENT_RETRY_LIMIT);
-                }
-                Err(error) => {
-                    warn!(resource = %self.resource.plural, %error, "list or watch failed");
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(RETRY_LIMIT);
-                }
-            }
+    /// The object as it is kept. Who owns which field is the server's business, and often the larger half of an object.
+    fn kept(&self, mut object: Value) -> Value {
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        if let Some(trim) = self.trim {
+            trim(&mut object);
+        }
+        object
+    }
+}
+
+impl Sink for Feeder {
+    type Object = Value;
+
+    fn version(object: &Value) -> &str {
+        version(object)
+    }
+
+    fn begin(&mut self) {
+        self.listed.clear();
+    }
+
+    async fn page(&mut self, items: Vec<Value>) {
+        for mut item in items {
+            // Lists leave out the type of their items; events have it, so readers always do.
+            item["apiVersion"] = self.resource.api_version().into();
+            item["kind"] = self.resource.kind.into();
+            self.listed.push(self.kept(item));
         }
     }
 
-    /// Lists once and watches until the server says that the version is too old, or the server is away.
-    async fn list_then_watch(&self, delay: &mut Duration) -> Result<(), Error> {
-        let list = self.list_all().await?;
-        let mut version = list.resource_version;
-        self.shared.replace(list.items);
+    async fn end(&mut self) {
+        self.shared.replace(std::mem::take(&mut self.listed));
         self.synced.send_replace(true);
-        *delay = RETRY_FIRST;
-        loop {
-            let before = version.clone();
-            match self.watch_from(&mut version).await {
-                Ok(()) => {}
-                // Nothing came since: retry from the same version, but not in a hot loop.
-                Err(error) if error.is_gone() => return Err(error),
-                Err(error) => {
-                    debug!(resource = %self.resource.plural, %error, "watch broke");
-                    if version == before {
-                        tokio::time::sleep(*delay).await;
-                        *delay = (*delay * 2).min(RETRY_LIMIT);
-                        continue;
-                    }
-                }
-            }
-            if version == before {
-                tokio::time::sleep(RETRY_FIRST).await;
-            } else {
-                *delay = RETRY_FIRST;
-            }
-        }
     }
 
-    async fn list_all(&self) -> Result<List, Error> {
-        let mut params = ListParams {
-            label_selector: self.params.label_selector.clone(),
-            field_selector: self.params.field_selector.clone(),
-            limit: PAGE_SIZE,
-            ..ListParams::default()
-        };
-        let mut items = Vec::new();
-        loop {
-            let page = self.client.list(self.resource.as_resource(), self.params.namespace.as_deref(), &params).await?;
-            items.extend(page.items);
-            if page.continue_token.is_empty() {
-                return Ok(List { items, ..page });
-            }
-            params.continue_token = page.continue_token;
-        }
+    async fn absent(&mut self) {}
+
+    async fn applied(&mut self, object: Value) {
+        let object = self.kept(object);
+        self.shared.apply(object);
     }
 
-    async fn watch_from(&self, version: &mut String) -> Result<(), Error> {
-        let params = WatchParams {
-            label_selector: self.params.label_selector.clone(),
-            field_selector: self.params.field_selector.clone(),
-            resource_version: version.clone(),
-        };
-        let namespace = self.params.namespace.as_deref();
-        let mut events = self.client.watch(self.resource.as_resource(), namespace, &params).await?;
-        while let Some(event) = events.next().await {
-            let WatchEvent { kind, object } = event?;
-            if let Some(newer) = object["metadata"]["resourceVersion"].as_str() {
-                newer.clone_into(version);
-            }
-            match kind {
-                WatchKind::Added | WatchKind::Modified => self.shared.apply(object),
-                WatchKind::Deleted => self.shared.remove(object),
-                WatchKind::Bookmark => {}
-            }
-        }
-        Ok(())
+    async fn deleted(&mut self, object: Value) {
+        let object = self.kept(object);
+        self.shared.remove(object);
+    }
+
+    /// The task ends with the last handle.
+    fn is_closed(&self) -> bool {
+        false
     }
 }
 
@@ -296,8 +210,8 @@ impl Shared {
 
     fn remove(&self, object: Value) {
         let mut cache = self.0.write();
-        let key = key(&object);
-        if cache.take(&key).is_some() {
+        let (namespace, name) = key(&object);
+        if cache.take(namespace, name).is_some() {
             cache.publish(&Change::Deleted(Arc::new(object)));
         }
     }
@@ -305,12 +219,12 @@ impl Shared {
     /// Makes the copy equal to a fresh list, publishing only what differs.
     fn replace(&self, items: Vec<Value>) {
         let mut cache = self.0.write();
-        let listed: HashSet<Key> = items.iter().map(key).collect();
-        let vanished: Vec<Key> = cache.objects.keys().filter(|k| !listed.contains(*k)).cloned().collect();
-        for key in vanished {
-            if let Some(last) = cache.take(&key) {
-                cache.publish(&Change::Deleted(last));
-            }
+        let listed: HashSet<(&str, &str)> = items.iter().map(key).collect();
+        let vanished: Vec<Arc<Value>> = cache.all().filter(|known| !listed.contains(&key(known))).cloned().collect();
+        for last in vanished {
+            let (namespace, name) = key(&last);
+            cache.take(namespace, name);
+            cache.publish(&Change::Deleted(last));
         }
         for object in items {
             cache.apply(object);
@@ -319,14 +233,23 @@ impl Shared {
 }
 
 impl Cache {
+    fn all(&self) -> impl Iterator<Item = &Arc<Value>> {
+        self.objects.values().flat_map(HashMap::values)
+    }
+
     fn apply(&mut self, object: Value) {
-        let key = key(&object);
-        let old = self.take(&key);
         let new = Arc::new(object);
+        let (namespace, name) = key(&new);
+        let old = self.take(namespace, name);
         for uid in owner_uids(&new) {
-            self.by_owner.entry(uid.to_owned()).or_default().insert(key.clone());
+            self.by_owner.entry(uid.into()).or_default().insert(place(&new), Arc::clone(&new));
         }
-        self.objects.insert(key, Arc::clone(&new));
+        if !self.objects.contains_key(namespace) {
+            self.objects.insert(namespace.into(), HashMap::new());
+        }
+        if let Some(named) = self.objects.get_mut(namespace) {
+            named.insert(name.into(), Arc::clone(&new));
+        }
         let same = old.as_ref().is_some_and(|old| version(old) == version(&new) && !version(&new).is_empty());
         if same {
             return;
@@ -342,12 +265,16 @@ impl Cache {
         self.publish(&Change::Applied { old, new });
     }
 
-    fn take(&mut self, key: &Key) -> Option<Arc<Value>> {
-        let old = self.objects.remove(key)?;
+    fn take(&mut self, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let named = self.objects.get_mut(namespace)?;
+        let old = named.remove(name)?;
+        if named.is_empty() {
+            self.objects.remove(namespace);
+        }
         for uid in owner_uids(&old) {
-            if let Some(keys) = self.by_owner.get_mut(uid) {
-                keys.remove(key);
-                if keys.is_empty() {
+            if let Some(owned) = self.by_owner.get_mut(uid) {
+                owned.remove(&place(&old));
+                if owned.is_empty() {
                     self.by_owner.remove(uid);
                 }
             }
@@ -360,8 +287,13 @@ impl Cache {
     }
 }
 
-fn key(object: &Value) -> Key {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+/// Tells objects in the copy apart: none of them moves while it is there.
+fn place(object: &Arc<Value>) -> usize {
+    Arc::as_ptr(object).addr()
+}
+
+fn key(object: &Value) -> (&str, &str) {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     (text("namespace"), text("name"))
 }
 

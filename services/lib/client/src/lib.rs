@@ -11,6 +11,7 @@ pub mod follow;
 pub mod informer;
 mod kubeconfig;
 pub mod leader;
+mod list_watch;
 mod params;
 mod requests;
 pub mod resource;

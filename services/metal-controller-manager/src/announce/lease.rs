@@ -61,7 +61,7 @@ impl Own {
         Ok(json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {"name": name, "namespace": crate::NAMESPACE, "labels": {LABEL: "true"}, "ownerReferences": [owner]},
-            "spec": {"holderIdentity": self.node, "leaseDurationSeconds": 2, "renewTime": now},
+            "spec": {"holderIdentity": self.node, "leaseDurationSeconds": 15, "renewTime": now},
         }))
     }
 

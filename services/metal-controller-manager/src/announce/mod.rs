@@ -17,7 +17,6 @@ use client::{Change, Client, Informer, InformerParams, resource};
 use daemon::Shutdown;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use self::election::Members;
@@ -25,8 +24,10 @@ use self::lease::Own;
 use self::links::Responders;
 use crate::pools::{self, Pool};
 
-/// Between two renewals while there is something to announce.
+/// Between two renewals while there is something to announce, and somebody who would take it over.
 const PACE: Duration = Duration::from_millis(400);
+/// The same while nobody would. Another machine's first Lease quickens the pace before that machine could miss a renewal.
+const PACE_ALONE: Duration = Duration::from_secs(10);
 /// A renewal that takes longer has failed.
 const RENEWAL_MAX: Duration = Duration::from_secs(1);
 /// A machine whose renewals fail for this long leaves its addresses to the others.
@@ -74,8 +75,7 @@ pub async fn run(client: &Client, node: &str, pools: &[Pool], services: &Informe
         retry: None,
     };
     leases.synced().await;
-    let mut pace = tokio::time::interval(PACE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beat = tokio::time::Instant::now();
     loop {
         let (retry, idle) = (announcer.retry, announcer.is_idle());
         tokio::select! {
@@ -92,10 +92,14 @@ pub async fn run(client: &Client, node: &str, pools: &[Pool], services: &Informe
                     announcer.settle().await;
                 }
             }
-            _ = pace.tick(), if !idle => announcer.beat().await,
+            () = tokio::time::sleep_until(beat), if !idle => {
+                announcer.beat().await;
+                beat = tokio::time::Instant::now() + PACE_ALONE;
+            }
             _ = endings.recv() => announcer.retry = Some(tokio::time::Instant::now() + RETRY),
             () = sleep_until(retry), if retry.is_some() => announcer.settle().await,
         }
+        beat = beat.min(tokio::time::Instant::now() + announcer.pace());
     }
     announcer.own.give_up().await;
 }
@@ -117,6 +121,11 @@ impl Announcer {
     /// Nothing to announce and no Lease to take back: nothing is written at rest.
     fn is_idle(&self) -> bool {
         self.addresses.is_empty() && !self.own.is_held()
+    }
+
+    fn pace(&self) -> Duration {
+        let repeats = self.fresh.1 > 0;
+        if repeats || self.failing.is_some() || self.members.living().next().is_some() { PACE } else { PACE_ALONE }
     }
 
     /// Notes another machine's Lease; returns whether the machines that live are others now.
