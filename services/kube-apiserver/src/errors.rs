@@ -56,6 +56,11 @@ impl FieldError {
         Self::new(FieldReason::Invalid, field, Some(value.into()), detail)
     }
 
+    /// `field: Invalid value: detail`, where the value is too long to be shown.
+    pub fn invalid_whole(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(FieldReason::Invalid, field, None, detail)
+    }
+
     /// As [`Self::invalid`], for a value of the wrong type.
     pub fn type_invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(FieldReason::TypeInvalid, field, Some(value.into()), detail)

@@ -315,6 +315,28 @@ mod tests {
                 "requests.storage=1Gi"
             ]
         );
+        let grown = json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}},
+            "status": {"allocatedResources": {"storage": "2Gi"}}});
+        assert_eq!(
+            names("", "persistentvolumeclaims", grown),
+            ["count/persistentvolumeclaims=1", "persistentvolumeclaims=1", "requests.storage=2Gi"]
+        );
+        let devices = json!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
+            {"name": "b", "exactly": {"deviceClassName": "nic", "allocationMode": "All"}},
+            {"name": "c", "firstAvailable": [
+                {"name": "x", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 4},
+                {"name": "y", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1},
+                {"name": "z", "deviceClassName": "fpga", "allocationMode": "ExactCount", "count": 1}]}]}}});
+        assert_eq!(
+            names("resource.k8s.io", "resourceclaims", devices),
+            [
+                "count/resourceclaims.resource.k8s.io=1",
+                "fpga.deviceclass.resource.k8s.io/devices=1",
+                "gpu.deviceclass.resource.k8s.io/devices=6",
+                "nic.deviceclass.resource.k8s.io/devices=32"
+            ]
+        );
         let hard = Amounts::from([("requests.cpu".to_owned(), Quantity::from_value(1))]);
         let silent = json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}});
         assert_eq!(unstated(&hard, &silent).as_deref(), Some("must specify requests.cpu for: a,b"));

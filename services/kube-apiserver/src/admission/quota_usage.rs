@@ -10,21 +10,20 @@ use crate::registry::strategy::tree::{at, int_at, items, str_at};
 
 const CLASS_SUFFIX: &str = "storageclass.storage.k8s.io";
 /// Kinds that quotas could count before they could count everything.
-const OLD_NAMES: [&str; 8] = [
-    "configmaps",
-    "persistentvolumeclaims",
-    "pods",
-    "replicationcontrollers",
-    "resourcequotas",
-    "secrets",
-    "services",
-    "resourceclaims",
-];
+const OLD_NAMES: [&str; 7] =
+    ["configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets", "services"];
+/// How a quota names the devices of a class, after the class.
+const DEVICE_CLASS_SUFFIX: &str = "deviceclass.resource.k8s.io/devices";
+/// The most devices that one claim is given.
+const MOST_DEVICES: i64 = 32;
 
 /// What the object uses while it exists.
 pub fn of(group: &str, plural: &str, object: &Value) -> Amounts {
     let one = Quantity::from_value(1);
     let mut used = Amounts::from([(format!("count/{}", group_resource(group, plural)), one)]);
+    if (group, plural) == ("resource.k8s.io", "resourceclaims") {
+        device_claim(&mut used, object);
+    }
     if !group.is_empty() {
         return used;
     }
@@ -78,9 +77,12 @@ fn service(used: &mut Amounts, svc: &Value) {
     used.insert("services.loadbalancers".into(), Quantity::from_value(balancers));
 }
 
+/// What is asked for, or what an expansion that was taken back has already been given.
 fn claim(used: &mut Amounts, claim: &Value) {
-    let class = str_at(claim, &["spec", "storageClassName"]);
-    let size = at(claim, &["spec", "resources", "requests", "storage"]).and_then(quantity);
+    let annotated = str_at(claim, &["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]);
+    let class = if annotated.is_empty() { str_at(claim, &["spec", "storageClassName"]) } else { annotated };
+    let asked = at(claim, &["spec", "resources", "requests", "storage"]).and_then(quantity);
+    let size = asked.max(at(claim, &["status", "allocatedResources", "storage"]).and_then(quantity));
     if let Some(size) = size {
         used.insert("requests.storage".into(), size);
     }
@@ -88,6 +90,31 @@ fn claim(used: &mut Amounts, claim: &Value) {
         used.insert(format!("{class}.{CLASS_SUFFIX}/persistentvolumeclaims"), Quantity::from_value(1));
         if let Some(size) = size {
             used.insert(format!("{class}.{CLASS_SUFFIX}/requests.storage"), size);
+        }
+    }
+}
+
+/// The devices that a claim may get at most, by class. What asks for all devices counts as the most that a claim can
+/// have; of alternatives, each class counts with its largest.
+fn device_claim(used: &mut Amounts, claim: &Value) {
+    let count = |request: &Value| {
+        let count = match str_at(request, &["allocationMode"]) {
+            "All" => MOST_DEVICES,
+            _ => int_at(request, &["count"]).unwrap_or(0),
+        };
+        let class = str_at(request, &["deviceClassName"]);
+        (format!("{class}.{DEVICE_CLASS_SUFFIX}"), Quantity::from_value(count))
+    };
+    for request in items(claim, &["spec", "devices", "requests"]) {
+        let mut most = Amounts::new();
+        for alternative in at(request, &["exactly"]).into_iter().chain(items(request, &["firstAvailable"])) {
+            let (name, amount) = count(alternative);
+            let entry = most.entry(name).or_insert(amount);
+            *entry = (*entry).max(amount);
+        }
+        for (name, amount) in most {
+            let before = used.get(&name).copied().unwrap_or(Quantity::ZERO);
+            used.insert(name, before.add(amount));
         }
     }
 }

@@ -227,11 +227,12 @@ fn joined(res: &Resource, items: &[Arc<Stored>], meta: &ListMeta) -> Vec<u8> {
         meta.to_value()
     );
     out.extend_from_slice(head.as_bytes());
+    let first = crate::storage::codec::head(res);
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&item.json);
+        item.write_item(&first, &mut out);
     }
     out.extend_from_slice(b"]}");
     out

@@ -9,12 +9,20 @@ use std::time::Duration;
 
 /// How long a probe waits for the store.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
-/// What is done once at start, under upstream's names.
+/// What is done once at start, under upstream's names and in its order.
 const HOOKS: &[&str] = &[
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/storage-object-count-tracker-hook",
     "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
     "poststarthook/rbac/bootstrap-roles",
     "poststarthook/scheduling/bootstrap-system-priority-classes",
     "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
 ];
 
 /// A check and what is wrong; reasons are shown only to who asks for that check.
@@ -41,7 +49,7 @@ async fn checks(call: &Call, which: &str) -> Vec<Check> {
         Err(_) => Err("the store does not answer in time".into()),
     };
     let started = |what: &str| {
-        if state.is_started() { Ok(()) } else { Err(format!("{what} has not finished")) }
+        if state.is_started() { Ok(()) } else { Err(format!("{what} is not finished")) }
     };
     let mut checks: Vec<Check> = vec![("ping", Ok(())), ("log", Ok(())), ("etcd", store.clone())];
     if which == "readyz" {
@@ -53,9 +61,7 @@ async fn checks(call: &Call, which: &str) -> Vec<Check> {
     if which == "readyz" {
         checks.push(("informer-sync", started("the first read of the store")));
     }
-    if which != "livez" {
-        checks.extend(HOOKS.iter().map(|hook| (*hook, started(hook))));
-    }
+    checks.extend(HOOKS.iter().map(|hook| (*hook, started("the start"))));
     if which == "readyz" {
         let ending = state.shutdown.triggered();
         checks.push(("shutdown", if ending { Err("process is shutting down".into()) } else { Ok(()) }));

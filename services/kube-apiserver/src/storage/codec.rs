@@ -6,7 +6,8 @@ use crate::registry::Resource;
 use apimachinery::meta;
 use apimachinery::schema::builtin;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::OnceLock;
 
@@ -36,6 +37,18 @@ impl Stored {
     pub fn object(&self) -> Value {
         // The text was written by serde_json from a tree; it cannot fail to parse.
         serde_json::from_slice(&self.json).unwrap_or(Value::Null)
+    }
+
+    /// Writes the object as an item of a typed list, which says once for all what they are; `head` is [`head`] of its resource.
+    pub fn write_item(&self, head: &[u8], out: &mut Vec<u8>) {
+        if let Some(rest) = self.json.strip_prefix(head) {
+            out.push(b'{');
+            out.extend_from_slice(rest);
+        } else {
+            let mut object = self.object();
+            object.as_object_mut().map(|o| TYPE.map(|field| o.remove(field)));
+            out.extend_from_slice(&text(&object));
+        }
     }
 
     /// The object as a protobuf message without its envelope, if its kind has one.
@@ -80,6 +93,41 @@ pub fn encode(res: &Resource, object: &mut Value) -> Result<Vec<u8>, ApiError> {
     .map_err(ApiError::internal)
 }
 
+/// How the text of every object of a resource begins.
+pub fn head(res: &Resource) -> Vec<u8> {
+    format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", res.kind, res.api_version()).into_bytes()
+}
+
+/// What an object is.
+const TYPE: [&str; 2] = ["kind", "apiVersion"];
+
+/// An object's members in the order of upstream's text: what it is comes first.
+struct Typed<'a>(&'a Map<String, Value>);
+
+impl Serialize for Typed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for field in TYPE {
+            if let Some(value) = self.0.get(field) {
+                map.serialize_entry(field, value)?;
+            }
+        }
+        for (field, value) in self.0.iter().filter(|(field, _)| !TYPE.contains(&field.as_str())) {
+            map.serialize_entry(field, value)?;
+        }
+        map.end()
+    }
+}
+
+/// An object as it is served. A tree of JSON values always has a text.
+fn text(object: &Value) -> Vec<u8> {
+    match object {
+        Value::Object(map) => serde_json::to_vec(&Typed(map)),
+        other => serde_json::to_vec(other),
+    }
+    .unwrap_or_default()
+}
+
 /// An object just read.
 pub fn decode(res: &Resource, value: &[u8], revision: i64) -> Result<Stored, ApiError> {
     let mut object: Value = serde_json::from_slice(value)
@@ -93,14 +141,13 @@ pub fn stored(res: &Resource, mut object: Value, revision: i64) -> Result<Stored
     if revision > 0 {
         set_version(&mut object, revision);
     }
-    let json = serde_json::to_vec(&object).map_err(ApiError::internal)?;
     Ok(Stored {
         revision,
         namespace: meta::namespace(&object).to_string(),
         name: meta::name(&object).to_string(),
         labels: meta::labels(&object).filter(|l| !l.is_empty()).cloned(),
         fields: res.strategy.selectable_fields(&object),
-        json: json.into(),
+        json: text(&object).into(),
         stale: false,
         message: OnceLock::new(),
     })
@@ -117,5 +164,31 @@ pub fn set_version(object: &mut Value, revision: i64) {
 pub fn at_version(stored: &Stored, revision: i64) -> Bytes {
     let mut object = stored.object();
     set_version(&mut object, revision);
-    serde_json::to_vec(&object).unwrap_or_default().into()
+    text(&object).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::registry;
+
+    #[test]
+    fn items_of_lists_do_not_repeat_what_they_are() {
+        let res = registry::lookup("", "v1", "configmaps").expect("a row");
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"kind": "x"}, "metadata": {"name": "m"}});
+        let one = stored(res, object, 7).expect("an object");
+        let begins = r#"{"kind":"ConfigMap","apiVersion":"v1","data":{"kind":"x"},"#;
+        assert!(one.json.starts_with(begins.as_bytes()), "{}", String::from_utf8_lossy(&one.json));
+        let want = json!({"data": {"kind": "x"}, "metadata": {"name": "m", "resourceVersion": "7"}});
+        let item = |stored: &Stored| -> Value {
+            let mut out = Vec::new();
+            stored.write_item(&head(res), &mut out);
+            serde_json::from_slice(&out).expect("JSON")
+        };
+        assert_eq!(item(&one), want);
+        let sorted = Stored { json: serde_json::to_vec(&one.object()).expect("text").into(), ..one };
+        assert_eq!(item(&sorted), want, "whatever the order");
+    }
 }

@@ -25,6 +25,7 @@ pub(super) fn kinds(quota: &Value) -> BTreeSet<Kind> {
             "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => core(name),
             "persistentvolumeclaims" | "requests.storage" => core("persistentvolumeclaims"),
             _ if name.contains(".storageclass.storage.k8s.io/") => core("persistentvolumeclaims"),
+            _ if name.ends_with(usage::DEVICE_CLASS) => ("resource.k8s.io".to_owned(), "resourceclaims".to_owned()),
             _ => core("pods"),
         }
     };

@@ -56,6 +56,23 @@ fn objects_use_what_they_ask_for() {
 }
 
 #[test]
+fn claims_use_devices_of_their_classes() {
+    let claim = json!({"spec": {"devices": {"requests": [
+        {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
+        {"name": "b", "exactly": {"deviceClassName": "nic", "allocationMode": "All"}},
+        {"name": "c", "firstAvailable": [
+            {"name": "x", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 4},
+            {"name": "y", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1},
+            {"name": "z", "deviceClassName": "fpga", "allocationMode": "ExactCount", "count": 1}]}]}}});
+    let expected = "fpga.deviceclass.resource.k8s.io/devices=1 gpu.deviceclass.resource.k8s.io/devices=6 \
+                    nic.deviceclass.resource.k8s.io/devices=32";
+    assert_eq!(text(&usage::of("resource.k8s.io", "resourceclaims", &claim)), expected);
+    let quota = json!({"spec": {"hard": {"gpu.deviceclass.resource.k8s.io/devices": "5"}}});
+    let found: Vec<String> = kinds(&quota).iter().map(|(group, plural)| format!("{group}/{plural}")).collect();
+    assert_eq!(found, ["resource.k8s.io/resourceclaims"]);
+}
+
+#[test]
 fn scopes_choose_pods() {
     let ending = json!({"spec": {"activeDeadlineSeconds": 5, "containers": []}});
     let busy =

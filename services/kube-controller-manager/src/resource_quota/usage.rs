@@ -8,6 +8,11 @@ use serde_json::Value;
 
 use crate::{object, pods};
 
+/// How a quota names the devices of a class, after the class.
+pub(super) const DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// The most devices that one claim is given.
+const MOST_DEVICES: i64 = 32;
+
 /// Amounts by the name that they have in a quota.
 pub(super) type Usage = BTreeMap<String, Quantity>;
 
@@ -30,6 +35,7 @@ pub(super) fn of(group: &str, plural: &str, object: &Value) -> Usage {
         ("", "services") => of_service(object),
         ("", "persistentvolumeclaims") => of_claim(object),
         ("", "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas") => Usage::from([one(plural)]),
+        ("resource.k8s.io", "resourceclaims") => of_device_claim(object),
         _ => Usage::new(),
     }
 }
@@ -140,4 +146,30 @@ fn of_claim(claim: &Value) -> Usage {
         }
     }
     usage
+}
+
+/// The devices that a claim may get at most, by class. What asks for all devices counts as the most that a claim can
+/// have; of alternatives, each class counts with its largest.
+fn of_device_claim(claim: &Value) -> Usage {
+    let mut usage = Usage::new();
+    for request in object::list(claim, "/spec/devices/requests") {
+        if request["exactly"].is_object() {
+            add(&mut usage, devices(&request["exactly"]));
+        }
+        let mut most = Usage::new();
+        for alternative in object::list(request, "/firstAvailable") {
+            raise(&mut most, &devices(alternative));
+        }
+        add(&mut usage, most);
+    }
+    usage
+}
+
+fn devices(request: &Value) -> Usage {
+    let count = match object::text(request, "/allocationMode") {
+        "All" => MOST_DEVICES,
+        _ => object::int(request, "/count").unwrap_or(0),
+    };
+    let class = object::text(request, "/deviceClassName");
+    Usage::from([(format!("{class}{DEVICE_CLASS}"), Quantity::from_value(count))])
 }

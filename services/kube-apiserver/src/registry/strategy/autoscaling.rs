@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::checks::{non_negative, one_of, path_segment, required, required_named};
+use super::checks::{dns_label, named, non_negative, one_of, optional_one_of, path_segment, required_named};
 use super::kind::Kind;
 use super::tree::{at, default, has, int_at, items, object, remove, set, str_at, within};
 use super::workload::zero_status;
+use crate::admission::pod_resources::quantity;
 use crate::errors::FieldError;
 
 /// The older version.
@@ -201,38 +202,63 @@ const SOURCES: [(&str, &str); 5] = [
 
 fn metric(errors: &mut Vec<FieldError>, path: &str, m: &Value) {
     let kind = str_at(m, &["type"]);
+    let known = SOURCES.map(|(k, _)| k);
     if kind.is_empty() {
         errors.push(FieldError::required(format!("{path}.type"), "must specify a metric source type"));
-        return;
     }
-    one_of(errors, &format!("{path}.type"), kind, &SOURCES.map(|(k, _)| k));
-    let given: Vec<&str> = SOURCES.iter().map(|(_, f)| *f).filter(|f| has(m, f)).collect();
-    if given.is_empty() {
-        errors.push(FieldError::required(path, "must specify exactly one metric source"));
-        return;
+    one_of(errors, &format!("{path}.type"), kind, &known);
+    // Only the first of several is judged, in the order in which the kinds came to be.
+    let mut given = ["object", "external", "pods", "resource", "containerResource"].into_iter().filter(|f| has(m, f));
+    let first = given.next();
+    if let Some(field) = first {
+        metric_source(errors, &format!("{path}.{field}"), field, &m[field]);
     }
-    for extra in given.iter().skip(1) {
-        errors.push(FieldError::forbidden(format!("{path}.{extra}"), "must specify exactly one metric source"));
-    }
-    let Some((_, field)) = SOURCES.iter().find(|(k, _)| *k == kind) else { return };
-    let Some(source) = at(m, &[field]) else {
-        let detail = format!("must populate information for the given metric source (missing {field})");
-        errors.push(FieldError::required(format!("{path}.{field}"), detail));
-        return;
-    };
-    let path = format!("{path}.{field}");
-    match *field {
-        "resource" => required(errors, &format!("{path}.name"), str_at(source, &["name"])),
-        "containerResource" => {
-            required(errors, &format!("{path}.name"), str_at(source, &["name"]));
-            required(errors, &format!("{path}.container"), str_at(source, &["container"]));
+    let expected = SOURCES.iter().find(|(k, _)| *k == kind).map(|(_, f)| *f);
+    match expected {
+        Some(field) if !has(m, field) => {
+            let detail = "must populate information for the given metric source";
+            errors.push(FieldError::required(format!("{path}.{field}"), detail));
         }
-        "object" => {
-            let about = at(source, &["describedObject"]).unwrap_or(&Value::Null);
-            reference(errors, &format!("{path}.describedObject"), about);
-            required_named(errors, &format!("{path}.metric.name"), str_at(source, &["metric", "name"]), path_segment);
+        Some(_) => {}
+        None => one_of(errors, &format!("{path}.type"), kind, &known),
+    }
+    let rest: Vec<&str> = given.collect();
+    if !rest.is_empty() {
+        for extra in first.into_iter().chain(rest).filter(|f| Some(*f) != expected) {
+            let detail = "must populate the given metric source only";
+            errors.push(FieldError::forbidden(format!("{path}.{extra}"), detail));
         }
-        _ => required_named(errors, &format!("{path}.metric.name"), str_at(source, &["metric", "name"]), path_segment),
+    }
+}
+
+fn metric_source(errors: &mut Vec<FieldError>, path: &str, field: &str, source: &Value) {
+    let name = str_at(source, &["name"]);
+    match field {
+        "resource" | "containerResource" => {
+            if name.is_empty() {
+                errors.push(FieldError::required(format!("{path}.name"), "must specify a resource name"));
+            } else if field == "containerResource" {
+                super::container_checks::resource_name(errors, &format!("{path}.name"), name);
+            }
+            if field == "containerResource" {
+                match str_at(source, &["container"]) {
+                    "" => errors.push(FieldError::required(format!("{path}.container"), "must specify a container")),
+                    name => named(errors, &format!("{path}.container"), name, dns_label),
+                }
+            }
+        }
+        other => {
+            if other == "object" {
+                let about = at(source, &["describedObject"]).unwrap_or(&Value::Null);
+                reference(errors, &format!("{path}.describedObject"), about);
+            }
+            let (path, name) = (format!("{path}.metric.name"), str_at(source, &["metric", "name"]));
+            if name.is_empty() {
+                errors.push(FieldError::required(path, "must specify a metric name"));
+            } else {
+                named(errors, &path, name, path_segment);
+            }
+        }
     }
     target(errors, &format!("{path}.target"), at(source, &["target"]).unwrap_or(&Value::Null), field);
 }
@@ -241,30 +267,39 @@ fn target(errors: &mut Vec<FieldError>, path: &str, t: &Value, source: &str) {
     let kind = str_at(t, &["type"]);
     if kind.is_empty() {
         errors.push(FieldError::required(format!("{path}.type"), "must specify a metric target type"));
-    } else if !["Utilization", "Value", "AverageValue"].contains(&kind) {
+    }
+    if !["Utilization", "Value", "AverageValue"].contains(&kind) {
         let detail = "must be either Utilization, Value, or AverageValue";
         errors.push(FieldError::invalid(format!("{path}.type"), kind, detail));
+    }
+    for field in ["value", "averageValue"] {
+        if let Some(q) = at(t, &[field]).and_then(quantity).filter(|q| q.sign() <= 0) {
+            errors.push(FieldError::invalid(format!("{path}.{field}"), q.to_string(), "must be positive"));
+        }
     }
     if let Some(n) = int_at(t, &["averageUtilization"]).filter(|n| *n < 1) {
         errors.push(FieldError::invalid(format!("{path}.averageUtilization"), n, "must be greater than 0"));
     }
-    let own = matches!(source, "resource" | "containerResource");
-    if own && !has(t, "averageUtilization") && !has(t, "averageValue") {
-        let detail = "must set either a target raw value or a target utilization";
-        errors.push(FieldError::required(format!("{path}.averageUtilization"), detail));
-    }
-    if own && has(t, "averageUtilization") && has(t, "averageValue") {
-        let detail = "may not set both a target raw value and a target utilization";
-        errors.push(FieldError::forbidden(format!("{path}.averageValue"), detail));
-    }
-    if source == "pods" && !has(t, "averageValue") {
-        errors
-            .push(FieldError::required(format!("{path}.averageValue"), "must specify a positive target averageValue"));
-    }
-    if matches!(source, "object" | "external") && !has(t, "value") && !has(t, "averageValue") {
-        let detail = "must set either a target value or averageValue";
-        errors.push(FieldError::required(format!("{path}.averageValue"), detail));
-    }
+    let (value, average, share) = (has(t, "value"), has(t, "averageValue"), has(t, "averageUtilization"));
+    let (field, detail, missing) = match source {
+        "resource" | "containerResource" if !share && !average => {
+            ("averageUtilization", "must set either a target raw value or a target utilization", true)
+        }
+        "resource" | "containerResource" if share && average => {
+            ("averageValue", "may not set both a target raw value and a target utilization", false)
+        }
+        "pods" if !average => ("averageValue", "must specify a positive target averageValue", true),
+        "object" if !value && !average => ("averageValue", "must set either a target value or averageValue", true),
+        "external" if !value && !average => {
+            ("averageValue", "must set either a target value for metric or a per-pod target", true)
+        }
+        "external" if value && average => {
+            ("value", "may not set both a target value for metric and a per-pod target", false)
+        }
+        _ => return,
+    };
+    let path = format!("{path}.{field}");
+    errors.push(if missing { FieldError::required(path, detail) } else { FieldError::forbidden(path, detail) });
 }
 
 /// The longest a decision may be held back, and the longest a policy may look back, seconds.
@@ -280,7 +315,15 @@ fn scaling(errors: &mut Vec<FieldError>, path: &str, rules: &Value) {
             errors.push(FieldError::invalid(path, n, format!("must be less than or equal to {WINDOW_MAX}")));
         }
     }
-    one_of(errors, &format!("{path}.selectPolicy"), str_at(rules, &["selectPolicy"]), &["Disabled", "Max", "Min"]);
+    let select = str_at(rules, &["selectPolicy"]);
+    optional_one_of(errors, &format!("{path}.selectPolicy"), select, &["Disabled", "Max", "Min"]);
+    if items(rules, &["policies"]).is_empty() {
+        errors.push(FieldError::required(format!("{path}.policies"), "must specify at least one Policy"));
+    }
+    if let Some(q) = at(rules, &["tolerance"]).and_then(quantity).filter(|q| q.sign() < 0) {
+        let detail = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid(format!("{path}.tolerance"), q.to_string(), detail));
+    }
     for (i, p) in items(rules, &["policies"]).iter().enumerate() {
         let path = format!("{path}.policies[{i}]");
         one_of(errors, &format!("{path}.type"), str_at(p, &["type"]), &["Percent", "Pods"]);

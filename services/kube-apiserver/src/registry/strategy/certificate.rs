@@ -238,4 +238,26 @@ fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, ol
             "updates may not change or clear an existing status.certificate",
         ));
     }
+    let issued = certificate(new);
+    if sub == Some("status") && !issued.is_empty() && issued != certificate(old) {
+        errors.extend(
+            wrong_certificate(&issued).map(|why| FieldError::invalid("status.certificate", "<certificate data>", why)),
+        );
+    }
+}
+
+/// What is wrong with an issued certificate: it is one or more blocks of PEM, and nothing else.
+fn wrong_certificate(text: &str) -> Option<String> {
+    let pem = STANDARD.decode(text).unwrap_or_default();
+    let mut blocks = 0;
+    for block in x509_parser::pem::Pem::iter_from_buffer(&pem).map_while(Result::ok) {
+        if block.label != "CERTIFICATE" {
+            return Some(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+        }
+        blocks += 1;
+        if let Err(why) = block.parse_x509() {
+            return Some(format!("x509: malformed certificate: {why}"));
+        }
+    }
+    (blocks == 0).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
 }

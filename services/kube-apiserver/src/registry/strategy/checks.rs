@@ -6,7 +6,7 @@ pub use apimachinery::names::{
 };
 use serde_json::Value;
 
-use super::tree::{at, has, items, map_at, same, str_at};
+use super::tree::{at, has, items, same, str_at};
 use crate::errors::FieldError;
 
 /// What a changed immutable field is told.
@@ -67,6 +67,19 @@ pub fn labels(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) {
     }
 }
 
+/// Annotations of anything: keys whose case does not matter, and not too much text.
+pub fn annotations(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) {
+    let mut size = 0;
+    for (k, v) in v.and_then(Value::as_object).into_iter().flatten() {
+        let problems = qualified_name(&k.to_lowercase());
+        errors.extend(problems.into_iter().map(|detail| FieldError::invalid(path, k.as_str(), detail)));
+        size += k.len() + v.as_str().map_or(0, str::len);
+    }
+    if size > MAX_ANNOTATIONS {
+        errors.push(FieldError::too_long(path, MAX_ANNOTATIONS));
+    }
+}
+
 /// metadata, with the kind's own rule for names. A name made from generateName is checked like any other.
 pub fn metadata(obj: &Value, name_rule: Rule) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -89,20 +102,13 @@ pub fn metadata(obj: &Value, name_rule: Rule) -> Vec<FieldError> {
 
 fn metadata_body(errors: &mut Vec<FieldError>, obj: &Value) {
     labels(errors, "metadata.labels", at(obj, &["metadata", "labels"]));
-    let mut size = 0;
-    for (k, v) in map_at(obj, &["metadata", "annotations"]).into_iter().flatten() {
-        named(errors, "metadata.annotations", &k.to_lowercase(), qualified_name);
-        size += k.len() + v.as_str().map_or(0, str::len);
-    }
-    if size > MAX_ANNOTATIONS {
-        errors.push(FieldError::too_long("metadata.annotations", MAX_ANNOTATIONS));
-    }
+    annotations(errors, "metadata.annotations", at(obj, &["metadata", "annotations"]));
     finalizers(errors, obj);
     owner_references(errors, obj);
 }
 
 /// Finalizers that need no domain: those of garbage collection and of namespaces.
-const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+pub const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
 
 fn finalizers(errors: &mut Vec<FieldError>, obj: &Value) {
     let list: Vec<&str> = items(obj, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect();
@@ -142,6 +148,10 @@ fn owner_references(errors: &mut Vec<FieldError>, obj: &Value) {
     let mut controller: Option<&str> = None;
     for (i, r) in items(obj, &["metadata", "ownerReferences"]).iter().enumerate() {
         let path = format!("metadata.ownerReferences[{i}]");
+        if (str_at(r, &["apiVersion"]), str_at(r, &["kind"])) == ("v1", "Event") {
+            let detail = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(path.clone(), r.clone(), detail));
+        }
         for (field, detail) in [
             ("apiVersion", "version must not be empty"),
             ("kind", "must not be empty"),
@@ -158,7 +168,8 @@ fn owner_references(errors: &mut Vec<FieldError>, obj: &Value) {
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
                     str_at(r, &["name"])
                 );
-                errors.push(FieldError::invalid("metadata.ownerReferences", Value::Null, detail));
+                let all = obj["metadata"]["ownerReferences"].clone();
+                errors.push(FieldError::invalid("metadata.ownerReferences", all, detail));
             }
             controller = Some(str_at(r, &["name"]));
         }
@@ -301,12 +312,12 @@ pub fn at_most_all(errors: &mut Vec<FieldError>, path: &str, v: Option<&Value>) 
 pub fn driver_name(errors: &mut Vec<FieldError>, path: &str, v: &str) {
     if v.is_empty() {
         errors.push(FieldError::required(path, ""));
-    } else if v.len() > apimachinery::names::DNS_LABEL_MAX {
-        errors.push(FieldError::too_long(path, apimachinery::names::DNS_LABEL_MAX));
-    } else {
-        let problems = dns_subdomain(&v.to_ascii_lowercase());
-        errors.extend(problems.into_iter().map(|detail| FieldError::invalid(path, v, detail)));
     }
+    if v.len() > apimachinery::names::DNS_LABEL_MAX {
+        errors.push(FieldError::too_long(path, apimachinery::names::DNS_LABEL_MAX));
+    }
+    let problems = dns_subdomain(&v.to_ascii_lowercase());
+    errors.extend(problems.into_iter().map(|detail| FieldError::invalid(path, v, detail)));
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ fn ingresses() {
             (
                 backend,
                 json!({}),
-                "spec.rules[0].http.paths[0].backend: Required value: resource or service backend is required",
+                "spec.rules[0].http.paths[0].backend: Invalid value: \"\": resource or service backend is required",
             ),
             (
                 backend,
@@ -240,7 +240,7 @@ fn autoscalers_convert_without_loss() {
             (
                 "/spec/metrics/0",
                 json!({"type": "Pods"}),
-                "spec.metrics[0]: Required value: must specify exactly one metric source",
+                "spec.metrics[0].pods: Required value: must populate information for the given metric source",
             ),
             (
                 "/spec/behavior/scaleDown/stabilizationWindowSeconds",

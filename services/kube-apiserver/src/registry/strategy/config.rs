@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::checks::{config_key, immutable, named};
 use super::kind::{Fields, Kind};
-use super::tree::{bool_at, default, has, keep, map_at, object, remove, same, set, str_at};
+use super::tree::{at, bool_at, default, has, keep, map_at, object, remove, same, set, str_at};
 use crate::errors::{ApiError, FieldError};
 use crate::registry::Context;
 
@@ -120,8 +120,13 @@ fn check_secret(errors: &mut Vec<FieldError>, s: &Value) {
         _ => &[],
     };
     for k in needed {
-        if !map_at(s, &["data"]).is_some_and(|d| d.contains_key(*k)) {
-            errors.push(FieldError::required(format!("data[{k}]"), ""));
+        let path = format!("data[{k}]");
+        let value = at(s, &["data", k]).and_then(Value::as_str);
+        match value {
+            None => errors.push(FieldError::required(path, "")),
+            Some("") if *k == "ssh-privatekey" => errors.push(FieldError::required(path, "")),
+            Some(text) if k.starts_with(".docker") => docker_config(errors, path, text),
+            Some(_) => {}
         }
     }
     let has_key = |k: &str| map_at(s, &["data"]).is_some_and(|d| d.contains_key(k));
@@ -129,6 +134,27 @@ fn check_secret(errors: &mut Vec<FieldError>, s: &Value) {
         errors.push(FieldError::required("data[username]", ""));
         errors.push(FieldError::required("data[password]", ""));
     }
+}
+
+/// Credentials of registries are an object in JSON. What they hold is not repeated to anybody.
+fn docker_config(errors: &mut Vec<FieldError>, path: String, text: &str) {
+    let bytes = STANDARD.decode(text).unwrap_or_default();
+    let why = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(Value::Object(_) | Value::Null) => return,
+        Ok(other) => {
+            let kind = match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
+        }
+        Err(_) if bytes.is_empty() => "unexpected end of JSON input".to_owned(),
+        Err(why) if why.is_eof() => "unexpected end of JSON input".to_owned(),
+        Err(why) => why.to_string(),
+    };
+    errors.push(FieldError::invalid(path, "<secret contents redacted>", why));
 }
 
 fn check_secret_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {

@@ -5,18 +5,21 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::checks::{
-    IMMUTABLE, dns_subdomain, driver_name, immutable, label_selector, non_negative, one_of, qualified_name,
-    required_named,
+    IMMUTABLE, dns_subdomain, driver_name, immutable, label_selector, named, non_negative, one_of, path_segment,
+    qualified_name,
 };
 use super::kind::Kind;
 use super::tree::{at, default, has, int_at, items, map_at, object, same, set, str_at};
 use super::volume::parameters;
+use crate::admission::pod_resources::quantity;
 use crate::errors::FieldError;
 
 const MAX_NODE_ID: usize = 256;
 
 /// CSIDriver.
 pub static CSI_DRIVER: Kind = Kind {
+    // The name is a driver's, and judged as one.
+    names: path_segment,
     defaults: |d| {
         let spec = object(d, "spec");
         default(spec, "attachRequired", true);
@@ -30,15 +33,16 @@ pub static CSI_DRIVER: Kind = Kind {
     },
     check: check_driver,
     check_update: |errors, _, new, old| {
-        for field in ["attachRequired", "volumeLifecycleModes"] {
-            immutable(errors, &format!("spec.{field}"), at(new, &["spec", field]), at(old, &["spec", field]));
+        for (field, shown) in [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")]
+        {
+            immutable(errors, &format!("spec.{shown}"), at(new, &["spec", field]), at(old, &["spec", field]));
         }
     },
     ..Kind::BASE
 };
 
 fn check_driver(errors: &mut Vec<FieldError>, d: &Value) {
-    driver_name(errors, "metadata.name", str_at(d, &["metadata", "name"]));
+    driver_name(errors, "name", str_at(d, &["metadata", "name"]));
     let spec = at(d, &["spec"]).unwrap_or(&Value::Null);
     let policies = ["File", "None", "ReadWriteOnceWithFSType"];
     one_of(errors, "spec.fsGroupPolicy", str_at(spec, &["fsGroupPolicy"]), &policies);
@@ -51,6 +55,7 @@ fn check_driver(errors: &mut Vec<FieldError>, d: &Value) {
         let audience = str_at(t, &["audience"]);
         if !audiences.insert(audience) {
             errors.push(FieldError::duplicate(format!("{path}.audience"), audience));
+            continue;
         }
         let seconds = int_at(t, &["expirationSeconds"]);
         if let Some(n) = seconds.filter(|n| *n < 600) {
@@ -72,11 +77,17 @@ fn check_driver(errors: &mut Vec<FieldError>, d: &Value) {
 pub static CSI_NODE: Kind = Kind {
     check: check_node,
     check_update: |errors, _, new, old| {
-        for (i, d) in items(new, &["spec", "drivers"]).iter().enumerate() {
+        // How many volumes a node takes may change; the rest of what a driver said once may not.
+        let fixed = |d: &Value| {
+            let mut d = d.clone();
+            super::tree::remove(&mut d, "allocatable");
+            d
+        };
+        for d in items(new, &["spec", "drivers"]) {
             let name = str_at(d, &["name"]);
             let before = items(old, &["spec", "drivers"]).iter().find(|o| str_at(o, &["name"]) == name);
-            if before.is_some_and(|b| !same(Some(d), Some(b))) {
-                errors.push(FieldError::invalid(format!("spec.drivers[{i}]"), d.clone(), IMMUTABLE));
+            if before.is_some_and(|b| !same(Some(&fixed(d)), Some(&fixed(b)))) {
+                errors.push(FieldError::invalid("CSINodeDriver", d.clone(), IMMUTABLE));
             }
         }
     },
@@ -103,11 +114,14 @@ fn check_node(errors: &mut Vec<FieldError>, n: &Value) {
         non_negative(errors, &format!("{path}.allocatable.count"), at(d, &["allocatable", "count"]));
         let mut keys = BTreeSet::new();
         for key in items(d, &["topologyKeys"]).iter().map(|k| k.as_str().unwrap_or_default()) {
-            let path = format!("{path}.topologyKeys");
+            if key.is_empty() {
+                errors.push(FieldError::required(path.clone(), key));
+            }
             if !keys.insert(key) {
                 errors.push(FieldError::duplicate(path.clone(), key));
             }
-            required_named(errors, &path, key, qualified_name);
+            let problems = qualified_name(key).into_iter();
+            errors.extend(problems.map(|why| FieldError::invalid(path.clone(), d["topologyKeys"].clone(), why)));
         }
     }
 }
@@ -118,7 +132,12 @@ pub static CSI_STORAGE_CAPACITY: Kind = Kind {
         if let Some(s) = at(c, &["nodeTopology"]) {
             label_selector(errors, "nodeTopology", s);
         }
-        required_named(errors, "storageClassName", str_at(c, &["storageClassName"]), dns_subdomain);
+        named(errors, "storageClassName", str_at(c, &["storageClassName"]), dns_subdomain);
+        for field in ["capacity", "maximumVolumeSize"] {
+            if let Some(q) = c.get(field).and_then(quantity).filter(|q| q.sign() < 0) {
+                errors.push(FieldError::invalid(field, q.to_string(), "must be greater than or equal to 0"));
+            }
+        }
     },
     check_update: |errors, _, new, old| {
         for field in ["nodeTopology", "storageClassName"] {
@@ -142,21 +161,75 @@ pub static VOLUME_ATTACHMENT: Kind = Kind {
         match (has(source, "inlineVolumeSpec"), has(source, "persistentVolumeName")) {
             (false, false) => errors.push(FieldError::required("spec.source", exactly_one)),
             (true, true) => errors.push(FieldError::forbidden("spec.source", exactly_one)),
-            (false, true) if str_at(source, &["persistentVolumeName"]).is_empty() => {
-                let detail = "must specify non empty persistentVolumeName";
-                errors.push(FieldError::required("spec.source.persistentVolumeName", detail));
-            }
-            _ => {}
+            (false, true) => match str_at(source, &["persistentVolumeName"]) {
+                "" => {
+                    let detail = "must specify non empty persistentVolumeName";
+                    errors.push(FieldError::required("spec.source.persistentVolumeName", detail));
+                }
+                name => named(errors, "spec.source.persistentVolumeName", name, dns_subdomain),
+            },
+            (true, false) => inline(errors, &source["inlineVolumeSpec"]),
         }
-        super::checks::named(errors, "spec.nodeName", str_at(spec, &["nodeName"]), dns_subdomain);
+        named(errors, "spec.nodeName", str_at(spec, &["nodeName"]), dns_subdomain);
     },
     check_update: |errors, sub, new, old| {
         if sub.is_none() {
             immutable(errors, "spec", new.get("spec"), old.get("spec"));
+        } else {
+            attached(errors, new);
         }
     },
     ..Kind::SPEC_STATUS
 };
+
+/// A volume that is attached without a PersistentVolume: a driver's, and little more.
+fn inline(errors: &mut Vec<FieldError>, spec: &Value) {
+    let path = "spec.source.inlineVolumeSpec";
+    for field in ["claimRef", "capacity", "nodeAffinity", "storageClassName"] {
+        let set = at(spec, &[field]).is_some_and(|v| v != "" && v.as_object().is_none_or(|m| !m.is_empty()));
+        if set {
+            let detail = "may not be specified in the context of inline volumes";
+            errors.push(FieldError::forbidden(format!("{path}.{field}"), detail));
+        }
+    }
+    let policy = str_at(spec, &["persistentVolumeReclaimPolicy"]);
+    if !matches!(policy, "" | "Retain") {
+        let detail = "may only be Retain in the context of inline volumes";
+        errors.push(FieldError::forbidden(format!("{path}.persistentVolumeReclaimPolicy"), detail));
+    }
+    if !matches!(str_at(spec, &["volumeMode"]), "" | "Filesystem") {
+        let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.push(FieldError::forbidden(format!("{path}.volumeMode"), detail));
+    }
+    let modes = items(spec, &["accessModes"]);
+    if modes.is_empty() {
+        errors.push(FieldError::required(format!("{path}.accessModes"), ""));
+    }
+    super::volume::access_modes(errors, &format!("{path}.accessModes"), modes);
+    match at(spec, &["csi"]) {
+        None => {
+            let detail = "has to be specified in the context of inline volumes";
+            errors.push(FieldError::required(format!("{path}.csi"), detail));
+        }
+        Some(csi) => super::source_checks::source(errors, path, "csi", csi, true),
+    }
+}
+
+/// The longest message about a failure, and the most a driver may note, bytes.
+const MAX_MESSAGE: usize = 1024;
+const MAX_NOTES: usize = 256 * 1024;
+
+fn attached(errors: &mut Vec<FieldError>, a: &Value) {
+    let notes = map_at(a, &["status", "attachmentMetadata"]).into_iter().flatten();
+    if notes.map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum::<usize>() > MAX_NOTES {
+        errors.push(FieldError::too_long("status.attachmentMetadata", MAX_NOTES));
+    }
+    for field in ["attachError", "detachError"] {
+        if str_at(a, &["status", field, "message"]).len() > MAX_MESSAGE {
+            errors.push(FieldError::too_long(format!("status.{field}.message"), MAX_NOTES));
+        }
+    }
+}
 
 /// VolumeAttributesClass.
 pub static VOLUME_ATTRIBUTES_CLASS: Kind = Kind {

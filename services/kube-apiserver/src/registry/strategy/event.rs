@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::checks::required_one_of;
+use super::checks::required;
 use super::kind::{Fields, Kind};
-use super::tree::{at, has, int_at, object, remove, set, str_at};
+use super::tree::{at, has, int_at, object, remove, same, set, str_at};
 use crate::errors::FieldError;
 
 /// The core kind.
@@ -21,6 +21,8 @@ pub static EVENT_V1: Kind = Kind {
         }
     },
     check: check_v1,
+    check_create: new_v1,
+    check_update: |errors, _, new, old| changed_v1(errors, new, old),
     fields: |e| {
         let mut core = e.clone();
         from_events_v1(&mut core);
@@ -55,23 +57,74 @@ fn v1_name(core: &'static str) -> &'static str {
     }
 }
 
+/// The longest name of an instance, an action and a reason, characters.
+const WORD_MAX: usize = 128;
+const MESSAGE_MAX: usize = 1024;
+
 fn check_v1(errors: &mut Vec<FieldError>, e: &Value) {
-    if at(e, &["eventTime"]).is_none() && int_at(e, &["deprecatedCount"]).is_none() {
-        errors.push(FieldError::required("eventTime", ""));
-    }
-    for field in ["reportingController", "reportingInstance", "action", "reason"] {
-        let old_style = int_at(e, &["deprecatedCount"]).is_some();
-        if str_at(e, &[field]).is_empty() && !old_style {
-            errors.push(FieldError::required(field, ""));
-        }
-    }
-    required_one_of(errors, "type", str_at(e, &["type"]), &["Normal", "Warning"]);
-    if str_at(e, &["note"]).len() > 1024 {
-        errors.push(FieldError::too_long("note", 1024));
-    }
     let mut core = e.clone();
     from_events_v1(&mut core);
-    check(errors, &core);
+    told(errors, &core, "reportingController");
+}
+
+/// What a new event of the newer kind must say, and what it must leave to the older.
+fn new_v1(errors: &mut Vec<FieldError>, e: &Value) {
+    series(errors, e);
+    if at(e, &["eventTime"]).is_none() {
+        errors.push(FieldError::required("eventTime", ""));
+    }
+    let kind = str_at(e, &["type"]);
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.push(FieldError::invalid("type", "", format!("has invalid value: {kind}")));
+    }
+    let source = ["component", "host"].iter().any(|f| !str_at(e, &["deprecatedSource", f]).is_empty());
+    let unset = [
+        ("firstTimestamp", at(e, &["deprecatedFirstTimestamp"]).is_some()),
+        ("lastTimestamp", at(e, &["deprecatedLastTimestamp"]).is_some()),
+        ("count", int_at(e, &["deprecatedCount"]).unwrap_or(0) != 0),
+        ("source", source),
+    ];
+    for (field, _) in unset.into_iter().filter(|(_, set)| *set) {
+        errors.push(FieldError::invalid(field, "", "needs to be unset"));
+    }
+}
+
+fn series(errors: &mut Vec<FieldError>, e: &Value) {
+    let Some(series) = at(e, &["series"]) else { return };
+    if int_at(series, &["count"]).unwrap_or(0) < 2 {
+        errors.push(FieldError::invalid("series.count", "", "should be at least 2"));
+    }
+    if at(series, &["lastObservedTime"]).is_none() {
+        errors.push(FieldError::required("series.lastObservedTime", ""));
+    }
+}
+
+/// An event of the newer kind is about one thing for good; only its series goes on.
+fn changed_v1(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    if !same(new.get("series"), old.get("series")) {
+        series(errors, new);
+    }
+    let (mut n, mut o) = (new.clone(), old.clone());
+    from_events_v1(&mut n);
+    from_events_v1(&mut o);
+    let fields = [
+        ("involvedObject", "involvedObject"),
+        ("reason", "reason"),
+        ("message", "message"),
+        ("source", "source"),
+        ("firstTimestamp", "firstTimestamp"),
+        ("lastTimestamp", "lastTimestamp"),
+        ("count", "count"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingComponent", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ];
+    for (field, shown) in fields {
+        super::checks::immutable(errors, shown, n.get(field), o.get(field));
+    }
 }
 
 fn defaults(e: &mut Value) {
@@ -89,11 +142,37 @@ fn defaults(e: &mut Value) {
 }
 
 fn check(errors: &mut Vec<FieldError>, e: &Value) {
+    told(errors, e, "reportingComponent");
+}
+
+/// Both kinds in the older shape. One with a time of its own is from a newer client, and says who saw what.
+fn told(errors: &mut Vec<FieldError>, e: &Value, controller: &str) {
     let (own, about) = (str_at(e, &["metadata", "namespace"]), str_at(e, &["involvedObject", "namespace"]));
-    // Notes about cluster-wide objects live in default (or kube-system, for nodes' own components).
-    let fits = if about.is_empty() { matches!(own, "default" | "kube-system") } else { own == about };
+    let newer = at(e, &["eventTime"]).is_some();
+    // Notes about cluster-wide objects live in default (newer ones also in kube-system, for the cluster's own components).
+    let fits = match (about.is_empty(), newer) {
+        (true, newer) => own == "default" || (newer && own == "kube-system"),
+        (false, false) => own == about,
+        (false, true) => true,
+    };
     if !fits {
         errors.push(FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace"));
+    }
+    if !newer {
+        return;
+    }
+    let reporter = str_at(e, &["reportingComponent"]);
+    required(errors, controller, reporter);
+    super::checks::named(errors, controller, reporter, super::checks::qualified_name);
+    for field in ["reportingInstance", "action", "reason"] {
+        let text = str_at(e, &[field]);
+        required(errors, field, text);
+        if text.len() > WORD_MAX {
+            errors.push(FieldError::invalid(field, "", format!("can have at most {WORD_MAX} characters")));
+        }
+    }
+    if str_at(e, &["message"]).len() > MESSAGE_MAX {
+        errors.push(FieldError::invalid("message", "", format!("can have at most {MESSAGE_MAX} characters")));
     }
 }
 

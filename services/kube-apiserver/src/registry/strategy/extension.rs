@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::checks::{dns_label, dns_subdomain, label_selector, named, one_of, optional_one_of, port, required};
+use super::checks::{
+    dns_1035_label, dns_label, dns_subdomain, label_selector, named, one_of, optional_one_of, path_segment, port,
+    qualified_name, required,
+};
 use super::kind::Kind;
 use super::tree::{at, bool_at, default, each, has, int_at, items, object, set, str_at, within};
 use crate::errors::FieldError;
@@ -92,14 +95,7 @@ fn domain(errors: &mut Vec<FieldError>, path: &str, name: &str) {
 }
 
 fn webhook(errors: &mut Vec<FieldError>, path: &str, w: &Value) {
-    let versions = items(w, &["admissionReviewVersions"]);
-    let versions_path = format!("{path}.admissionReviewVersions");
-    if versions.is_empty() {
-        errors.push(FieldError::required(versions_path.clone(), "must specify one of v1, v1beta1"));
-    } else if !versions.iter().any(|v| v == "v1" || v == "v1beta1") {
-        let detail = "must include at least one of v1, v1beta1";
-        errors.push(FieldError::invalid(versions_path, versions.to_vec(), detail));
-    }
+    review_versions(errors, &format!("{path}.admissionReviewVersions"), items(w, &["admissionReviewVersions"]));
     for (i, rule) in items(w, &["rules"]).iter().enumerate() {
         operations_rule(errors, &format!("{path}.rules[{i}]"), rule);
     }
@@ -126,9 +122,30 @@ fn webhook(errors: &mut Vec<FieldError>, path: &str, w: &Value) {
     client_config(errors, &format!("{path}.clientConfig"), at(w, &["clientConfig"]).unwrap_or(&Value::Null));
 }
 
+/// Versions of reviews that a webhook understands; one of them this server speaks.
+fn review_versions(errors: &mut Vec<FieldError>, path: &str, list: &[Value]) {
+    if list.is_empty() {
+        errors.push(FieldError::required(path, "must specify one of v1, v1beta1"));
+        return;
+    }
+    for (i, version) in list.iter().enumerate() {
+        let (path, text) = (format!("{path}[{i}]"), version.as_str().unwrap_or_default());
+        if list[..i].contains(version) {
+            errors.push(FieldError::invalid(path, text, "duplicate version"));
+        } else {
+            named(errors, &path, text, dns_1035_label);
+        }
+    }
+    if !list.iter().any(|v| v == "v1" || v == "v1beta1") {
+        errors.push(FieldError::invalid(path, list.to_vec(), "must include at least one of v1, v1beta1"));
+    }
+}
+
+const CONDITIONS_MAX: usize = 64;
+
 fn conditions(errors: &mut Vec<FieldError>, path: &str, list: &[Value]) {
-    if list.len() > 64 {
-        errors.push(FieldError::too_many(path, list.len(), 64));
+    if list.len() > CONDITIONS_MAX {
+        errors.push(FieldError::too_many(path, list.len(), CONDITIONS_MAX));
     }
     let mut names = BTreeSet::new();
     for (i, c) in list.iter().enumerate() {
@@ -139,7 +156,10 @@ fn conditions(errors: &mut Vec<FieldError>, path: &str, list: &[Value]) {
         }
         if name.is_empty() {
             errors.push(FieldError::required(format!("{path}.name"), ""));
-        } else if !names.insert(name) {
+            continue;
+        }
+        named(errors, &format!("{path}.name"), name, qualified_name);
+        if !names.insert(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));
         }
     }
@@ -205,15 +225,48 @@ fn operations_rule(errors: &mut Vec<FieldError>, path: &str, rule: &Value) {
     for (i, _) in items(rule, &["apiVersions"]).iter().enumerate().filter(|(_, v)| *v == "") {
         errors.push(FieldError::required(format!("{path}.apiVersions[{i}]"), ""));
     }
-    let resources = items(rule, &["resources"]);
-    if resources.is_empty() {
-        errors.push(FieldError::required(format!("{path}.resources"), ""));
-    }
-    if resources.len() > 1 && resources.iter().any(|r| r == "*/*") {
-        let detail = "if '*/*' is present, must not specify other resources";
-        errors.push(FieldError::invalid(format!("{path}.resources"), resources.to_vec(), detail));
-    }
+    rule_resources(errors, &format!("{path}.resources"), items(rule, &["resources"]));
     optional_one_of(errors, &format!("{path}.scope"), str_at(rule, &["scope"]), &["*", "Cluster", "Namespaced"]);
+}
+
+/// Resources and their subresources; none is named twice by way of a star.
+fn rule_resources(errors: &mut Vec<FieldError>, path: &str, list: &[Value]) {
+    if list.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    }
+    let names: Vec<&str> = list.iter().map(|r| r.as_str().unwrap_or_default()).collect();
+    let (mut all_subs, mut all_resources) = (BTreeSet::new(), BTreeSet::new());
+    for (i, name) in names.iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        let Some((resource, sub)) = name.split_once('/') else {
+            if name.is_empty() {
+                errors.push(FieldError::required(path, ""));
+            }
+            continue;
+        };
+        if all_subs.contains(resource) {
+            let detail = format!("if '{resource}/*' is present, must not specify {name}");
+            errors.push(FieldError::invalid(path.clone(), *name, detail));
+        }
+        if all_resources.contains(sub) {
+            let detail = format!("if '*/{sub}' is present, must not specify {name}");
+            errors.push(FieldError::invalid(path, *name, detail));
+        }
+        if sub == "*" {
+            all_subs.insert(resource);
+        }
+        if resource == "*" {
+            all_resources.insert(sub);
+        }
+    }
+    if names.len() > 1 && names.contains(&"*/*") {
+        let detail = "if '*/*' is present, must not specify other resources";
+        errors.push(FieldError::invalid(path, list.to_vec(), detail));
+    }
+    if names.contains(&"*") && names.iter().any(|n| *n != "*" && !n.contains('/')) {
+        let detail = "if '*' is present, must not specify other resources without subresources";
+        errors.push(FieldError::invalid(path, list.to_vec(), detail));
+    }
 }
 
 fn match_resources(errors: &mut Vec<FieldError>, path: &str, m: &Value) {
@@ -224,7 +277,16 @@ fn match_resources(errors: &mut Vec<FieldError>, path: &str, m: &Value) {
     }
     for list in ["resourceRules", "excludeResourceRules"] {
         for (i, rule) in items(m, &[list]).iter().enumerate() {
-            operations_rule(errors, &format!("{path}.{list}[{i}]"), rule);
+            let path = format!("{path}.{list}[{i}]");
+            let names = items(rule, &["resourceNames"]);
+            for (j, name) in names.iter().enumerate() {
+                let (path, text) = (format!("{path}.resourceNames[{j}]"), name.as_str().unwrap_or_default());
+                named(errors, &path, text, path_segment);
+                if names[..j].contains(name) {
+                    errors.push(FieldError::duplicate(path, text));
+                }
+            }
+            operations_rule(errors, &path, rule);
         }
     }
     one_of(errors, &format!("{path}.matchPolicy"), str_at(m, &["matchPolicy"]), &["Equivalent", "Exact"]);
@@ -234,8 +296,7 @@ fn check_policy(errors: &mut Vec<FieldError>, p: &Value) {
     let spec = at(p, &["spec"]).unwrap_or(&Value::Null);
     optional_one_of(errors, "spec.failurePolicy", str_at(spec, &["failurePolicy"]), &["Fail", "Ignore"]);
     if let Some(kind) = at(spec, &["paramKind"]) {
-        required(errors, "spec.paramKind.apiVersion", str_at(kind, &["apiVersion"]));
-        required(errors, "spec.paramKind.kind", str_at(kind, &["kind"]));
+        param_kind(errors, kind);
     }
     match at(spec, &["matchConstraints"]) {
         None => errors.push(FieldError::required("spec.matchConstraints", "")),
@@ -247,37 +308,132 @@ fn check_policy(errors: &mut Vec<FieldError>, p: &Value) {
         }
     }
     conditions(errors, "spec.matchConditions", items(spec, &["matchConditions"]));
+    for (i, v) in items(spec, &["variables"]).iter().enumerate() {
+        variable(errors, &format!("spec.variables[{i}]"), v);
+    }
     let (validations, annotations) = (items(spec, &["validations"]), items(spec, &["auditAnnotations"]));
     if validations.is_empty() && annotations.is_empty() {
-        let detail = "validations or auditAnnotations must be non-empty";
-        errors.push(FieldError::required("spec.validations", format!("{detail}; at least one is required")));
+        for field in ["validations", "auditAnnotations"] {
+            let detail = "validations or auditAnnotations must contain at least one item";
+            errors.push(FieldError::required(format!("spec.{field}"), detail));
+        }
+        return;
     }
     for (i, v) in validations.iter().enumerate() {
-        let path = format!("spec.validations[{i}]");
-        if str_at(v, &["expression"]).trim().is_empty() {
-            errors.push(FieldError::required(format!("{path}.expression"), "expression is not specified"));
-        }
-        let message = str_at(v, &["message"]);
-        if message.contains('\n') {
-            errors.push(FieldError::invalid(
-                format!("{path}.message"),
-                message,
-                "message must not contain line breaks",
-            ));
-        }
-        let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
-        optional_one_of(errors, &format!("{path}.reason"), str_at(v, &["reason"]), &reasons);
+        validation(errors, &format!("spec.validations[{i}]"), v);
     }
+    if annotations.len() > NOTES_MAX {
+        let detail = format!("must not have more than {NOTES_MAX} auditAnnotations");
+        errors.push(FieldError::invalid("spec.auditAnnotations", annotations.to_vec(), detail));
+    }
+    let owner = str_at(p, &["metadata", "name"]);
     for (i, a) in annotations.iter().enumerate() {
-        for field in ["key", "valueExpression"] {
-            required(errors, &format!("spec.auditAnnotations[{i}].{field}"), str_at(a, &[field]));
+        let (path, key) = (format!("spec.auditAnnotations[{i}]"), str_at(a, &["key"]));
+        let full = if owner.is_empty() { key.to_owned() } else { format!("{owner}/{key}") };
+        named(errors, &format!("{path}.key"), &full, qualified_name);
+        let value = str_at(a, &["valueExpression"]);
+        if value.trim().is_empty() {
+            let detail = "valueExpression is not specified";
+            errors.push(FieldError::required(format!("{path}.valueExpression"), detail));
+        } else if value.trim().len() > NOTE_MAX {
+            let detail = format!("must not exceed {NOTE_MAX} bytes in length");
+            errors.push(FieldError::required(format!("{path}.valueExpression"), detail));
+        }
+        if annotations[..i].iter().any(|o| str_at(o, &["key"]) == key) {
+            errors.push(FieldError::duplicate(format!("{path}.key"), key));
         }
     }
-    for (i, v) in items(spec, &["variables"]).iter().enumerate() {
-        for field in ["name", "expression"] {
-            required(errors, &format!("spec.variables[{i}].{field}"), str_at(v, &[field]));
+}
+
+/// How many notes a policy leaves in the audit log, and how long the expression for one may be, bytes.
+const NOTES_MAX: usize = 20;
+const NOTE_MAX: usize = 5 * 1024;
+
+fn param_kind(errors: &mut Vec<FieldError>, kind: &Value) {
+    let path = "spec.paramKind.apiVersion";
+    let version = str_at(kind, &["apiVersion"]);
+    match version.split('/').collect::<Vec<_>>().as_slice() {
+        [""] => errors.push(FieldError::required(path, "")),
+        [version] => named(errors, path, version, dns_1035_label),
+        [group, version] => {
+            named(errors, path, group, dns_subdomain);
+            named(errors, path, version, dns_1035_label);
+        }
+        _ => {
+            let detail = format!("unexpected GroupVersion string: {version}");
+            errors.push(FieldError::invalid(path, version, detail));
         }
     }
+    let (path, name) = ("spec.paramKind.kind", str_at(kind, &["kind"]));
+    if name.is_empty() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    for problem in dns_1035_label(&name.to_lowercase()) {
+        let detail = format!("may have mixed case, but should otherwise match: {problem}");
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+}
+
+/// Words of the expression language that cannot be names in it.
+const RESERVED: [&str; 21] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "null",
+    "package",
+    "return",
+    "true",
+    "var",
+    "void",
+    "while",
+];
+
+fn variable(errors: &mut Vec<FieldError>, path: &str, v: &Value) {
+    let name = str_at(v, &["name"]);
+    let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let identifier =
+        name.bytes().all(letters) && !name.starts_with(|c: char| c.is_ascii_digit()) && !RESERVED.contains(&name);
+    if name.trim().is_empty() {
+        errors.push(FieldError::required(format!("{path}.name"), "name is not specified"));
+    } else if !identifier {
+        errors.push(FieldError::invalid(format!("{path}.name"), name, "name is not a valid CEL identifier"));
+    }
+    if str_at(v, &["expression"]).trim().is_empty() {
+        errors.push(FieldError::required(format!("{path}.expression"), "expression is not specified"));
+    }
+}
+
+fn validation(errors: &mut Vec<FieldError>, path: &str, v: &Value) {
+    if str_at(v, &["expression"]).trim().is_empty() {
+        errors.push(FieldError::required(format!("{path}.expression"), "expression is not specified"));
+    }
+    let (text, message) = (str_at(v, &["messageExpression"]), str_at(v, &["message"]));
+    if !text.is_empty() && text.trim().is_empty() {
+        let detail = "must be non-empty if specified";
+        errors.push(FieldError::invalid(format!("{path}.messageExpression"), text, detail));
+    }
+    let detail = match message.trim() {
+        "" if !message.is_empty() => "message must be non-empty if specified",
+        trimmed if trimmed.contains('\n') => "message must not contain line breaks",
+        _ => "",
+    };
+    if !detail.is_empty() {
+        errors.push(FieldError::invalid(format!("{path}.message"), message, detail));
+    }
+    let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
+    optional_one_of(errors, &format!("{path}.reason"), str_at(v, &["reason"]), &reasons);
 }
 
 fn check_binding(errors: &mut Vec<FieldError>, b: &Value) {
@@ -287,23 +443,14 @@ fn check_binding(errors: &mut Vec<FieldError>, b: &Value) {
         name => named(errors, "spec.policyName", name, dns_subdomain),
     }
     if let Some(r) = at(spec, &["paramRef"]) {
-        let (name, selector) = (str_at(r, &["name"]), at(r, &["selector"]));
-        if name.is_empty() == selector.is_none() {
-            let detail = if selector.is_some() {
-                "name and selector are mutually exclusive"
-            } else {
-                "one of name or selector must be specified"
-            };
-            errors.push(FieldError::required("spec.paramRef.name", detail));
-        }
-        required(errors, "spec.paramRef.parameterNotFoundAction", str_at(r, &["parameterNotFoundAction"]));
+        param_ref(errors, r);
     }
     if let Some(m) = at(spec, &["matchResources"]) {
         match_resources(errors, "spec.matchResources", m);
     }
     let actions = items(spec, &["validationActions"]);
     if actions.is_empty() {
-        errors.push(FieldError::required("spec.validationActions", "at least one validation action is required"));
+        errors.push(FieldError::required("spec.validationActions", ""));
     }
     for (i, a) in actions.iter().enumerate() {
         let (path, text) = (format!("spec.validationActions[{i}]"), a.as_str().unwrap_or_default());
@@ -315,6 +462,30 @@ fn check_binding(errors: &mut Vec<FieldError>, b: &Value) {
     if ["Deny", "Warn"].iter().all(|both| actions.iter().any(|a| a == both)) {
         let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
         errors.push(FieldError::invalid("spec.validationActions", actions.to_vec(), detail));
+    }
+}
+
+/// Which objects are a policy's parameters: one by name, or several by their labels.
+fn param_ref(errors: &mut Vec<FieldError>, r: &Value) {
+    let (name, selector) = (str_at(r, &["name"]), at(r, &["selector"]));
+    match (name, selector) {
+        ("", None) => {
+            errors.push(FieldError::required("spec.paramRef", "one of name or selector must be specified"));
+        }
+        ("", Some(s)) => label_selector(errors, "spec.paramRef.selector", s),
+        (name, None) => named(errors, "spec.paramRef.name", name, path_segment),
+        (_, Some(_)) => {
+            for field in ["name", "selector"] {
+                let detail = "name and selector are mutually exclusive";
+                errors.push(FieldError::forbidden(format!("spec.paramRef.{field}"), detail));
+            }
+        }
+    }
+    let (path, action) = ("spec.paramRef.parameterNotFoundAction", str_at(r, &["parameterNotFoundAction"]));
+    if action.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    } else {
+        one_of(errors, path, action, &["Deny", "Allow"]);
     }
 }
 
@@ -391,7 +562,7 @@ fn check_definition(errors: &mut Vec<FieldError>, c: &Value) {
         if value.is_empty() {
             errors.push(FieldError::required(path, ""));
         } else {
-            let problems = super::checks::dns_1035_label(&value.to_lowercase());
+            let problems = dns_1035_label(&value.to_lowercase());
             let detail = |d: &String| format!("may have mixed case, but should otherwise match: {d}");
             let mixed = matches!(field, "kind" | "listKind");
             errors.extend(
@@ -443,7 +614,7 @@ fn versions(errors: &mut Vec<FieldError>, spec: &Value) {
 
 /// APIService. One without a service is this server's own and always available.
 pub static API_SERVICE: Kind = Kind {
-    names: super::checks::path_segment,
+    names: path_segment,
     generation: false,
     defaults: |a| within(object(a, "spec"), "service", |s| default(s, "port", 443)),
     create: |cx, a| {
@@ -472,7 +643,7 @@ fn check_api_service(errors: &mut Vec<FieldError>, a: &Value) {
     if !group.is_empty() {
         named(errors, "spec.group", group, dns_subdomain);
     }
-    named(errors, "spec.version", version, super::checks::dns_1035_label);
+    named(errors, "spec.version", version, dns_1035_label);
     for (field, max) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1_000)] {
         let n = int_at(spec, &[field]).unwrap_or(0);
         if n <= 0 || n > max {

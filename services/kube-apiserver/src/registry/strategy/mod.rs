@@ -12,18 +12,23 @@ pub mod container_checks;
 pub mod cron;
 pub mod csi;
 pub mod device;
+pub mod device_claims;
 pub mod endpoints;
 pub mod event;
 pub mod extension;
 pub mod flow;
+pub mod job_status_checks;
 pub mod kind;
 pub mod namespace;
 pub mod network;
 pub mod node;
+pub mod os_checks;
 pub mod plain;
 pub mod pod;
+pub mod pod_annotations;
 pub mod pod_checks;
 pub mod pod_defaults;
+pub mod pod_status_checks;
 pub mod probe_checks;
 pub mod quota;
 pub mod rbac;
@@ -31,6 +36,7 @@ pub mod scheduling_checks;
 pub mod security_checks;
 pub mod service;
 pub mod serviceaccount;
+pub mod source_checks;
 pub mod tree;
 pub mod volume;
 pub mod volume_checks;
@@ -40,6 +46,8 @@ pub mod workload;
 mod cluster_kind_tests;
 #[cfg(test)]
 mod kind_tests;
+#[cfg(test)]
+mod rule_tests;
 #[cfg(test)]
 mod tests;
 

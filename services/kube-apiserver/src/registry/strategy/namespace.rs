@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::checks::{dns_label, named, qualified_name};
+use super::checks::{STANDARD_FINALIZERS, dns_label, named, qualified_name};
 use super::kind::{Fields, Kind};
-use super::tree::{default, items, keep, object, set, str_at};
+use super::tree::{default, has, items, keep, object, set, str_at};
 use crate::errors::{ApiError, FieldError};
 use crate::registry::Context;
 
@@ -13,8 +13,18 @@ pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const FINALIZER: &str = "kubernetes";
 
 /// The kind.
-pub static NAMESPACE: Kind =
-    Kind { names: dns_label, generation: false, defaults, create, update, check, fields, grace, ..Kind::SPEC_STATUS };
+pub static NAMESPACE: Kind = Kind {
+    names: dns_label,
+    generation: false,
+    defaults,
+    create,
+    update,
+    check_create: check,
+    check_update,
+    fields,
+    grace,
+    ..Kind::SPEC_STATUS
+};
 
 fn defaults(ns: &mut Value) {
     let name = str_at(ns, &["metadata", "name"]).to_owned();
@@ -47,16 +57,34 @@ fn update(_: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> R
 }
 
 fn check(errors: &mut Vec<FieldError>, ns: &Value) {
-    for f in items(ns, &["spec", "finalizers"]) {
-        let name = f.as_str().unwrap_or_default();
-        named(errors, "spec.finalizers", name, qualified_name);
-        if name != FINALIZER && !name.contains('/') {
-            errors.push(FieldError::invalid(
-                "spec.finalizers",
-                name,
-                "name is neither a standard finalizer name nor is it fully qualified",
-            ));
+    items(ns, &["spec", "finalizers"]).iter().for_each(|f| finalizer(errors, "spec.finalizers", f));
+}
+
+fn finalizer(errors: &mut Vec<FieldError>, path: &str, f: &Value) {
+    let name = f.as_str().unwrap_or_default();
+    named(errors, path, name, qualified_name);
+    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+}
+
+fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, _: &Value) {
+    match sub {
+        Some("finalize") => {
+            for (i, f) in items(new, &["spec", "finalizers"]).iter().enumerate() {
+                finalizer(errors, &format!("spec.finalizers[{i}]"), f);
+            }
         }
+        Some("status") => {
+            let (phase, deleting) = (str_at(new, &["status", "phase"]), has(&new["metadata"], "deletionTimestamp"));
+            let (fits, when) = if deleting { ("Terminating", "not empty") } else { ("Active", "empty") };
+            if phase != fits {
+                let detail = format!("may only be '{fits}' if `deletionTimestamp` is {when}");
+                errors.push(FieldError::invalid("status.Phase", phase, detail));
+            }
+        }
+        _ => {}
     }
 }
 

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::checks::{
-    cidr, dns_1035_label, dns_subdomain, domain_prefixed_path, immutable, label_selector, named, one_of,
-    optional_named, port, port_name, required,
+    cidr, dns_1035_label, dns_label, dns_subdomain, domain_prefixed_path, immutable, label_selector, named, one_of,
+    optional_named, path_segment, port, port_name, required_named,
 };
 use super::kind::Kind;
-use super::tree::{at, default, each, has, int_at, items, object, set, str_at};
+use super::tree::{at, default, each, int_at, items, object, set, str_at};
 use crate::errors::FieldError;
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -22,6 +22,11 @@ pub static INGRESS: Kind = Kind {
     },
     check: check_ingress,
     check_create: new_ingress,
+    check_update: |errors, sub, new, _| {
+        if sub == Some("status") {
+            ingress_status(errors, new);
+        }
+    },
     ..Kind::SPEC_STATUS
 };
 
@@ -31,6 +36,7 @@ fn check_ingress(errors: &mut Vec<FieldError>, i: &Value) {
         for (h, host) in items(tls, &["hosts"]).iter().enumerate() {
             host_name(errors, &format!("spec.tls[{t}].hosts[{h}]"), host.as_str().unwrap_or_default());
         }
+        optional_named(errors, &format!("spec.tls[{t}].secretName"), str_at(tls, &["secretName"]), dns_subdomain);
     }
     let rules = items(spec, &["rules"]);
     match at(spec, &["defaultBackend"]) {
@@ -46,7 +52,8 @@ fn check_ingress(errors: &mut Vec<FieldError>, i: &Value) {
         let host = str_at(rule, &["host"]);
         if host.parse::<IpAddr>().is_ok() {
             errors.push(FieldError::invalid(format!("{path}.host"), host, "must be a DNS name, not an IP address"));
-        } else if !host.is_empty() {
+        }
+        if !host.is_empty() {
             host_name(errors, &format!("{path}.host"), host);
         }
         let Some(http) = at(rule, &["http"]) else { continue };
@@ -56,11 +63,17 @@ fn check_ingress(errors: &mut Vec<FieldError>, i: &Value) {
         }
         for (p, entry) in paths.iter().enumerate() {
             let path = format!("{path}.http.paths[{p}]");
+            if str_at(entry, &["pathType"]).is_empty() {
+                errors.push(FieldError::required(format!("{path}.pathType"), "pathType must be specified"));
+                continue;
+            }
             http_path(errors, &path, entry);
             backend(errors, &format!("{path}.backend"), at(entry, &["backend"]).unwrap_or(&Value::Null));
         }
     }
-    optional_named(errors, "spec.ingressClassName", str_at(spec, &["ingressClassName"]), dns_subdomain);
+    if let Some(class) = at(spec, &["ingressClassName"]).and_then(Value::as_str) {
+        named(errors, "spec.ingressClassName", class, dns_subdomain);
+    }
 }
 
 fn host_name(errors: &mut Vec<FieldError>, path: &str, host: &str) {
@@ -84,7 +97,6 @@ fn http_path(errors: &mut Vec<FieldError>, at_path: &str, entry: &Value) {
     let (path, kind) = (str_at(entry, &["path"]), str_at(entry, &["pathType"]));
     let field = format!("{at_path}.path");
     match kind {
-        "" => errors.push(FieldError::required(format!("{at_path}.pathType"), "pathType must be specified")),
         "Exact" | "Prefix" => {
             if !path.starts_with('/') {
                 errors.push(FieldError::invalid(field.clone(), path, "must be an absolute path"));
@@ -113,11 +125,8 @@ fn backend(errors: &mut Vec<FieldError>, path: &str, b: &Value) {
         (Some(_), Some(_)) => {
             errors.push(FieldError::invalid(path, "", "cannot set both resource and service backends"));
         }
-        (None, None) => errors.push(FieldError::required(path, "resource or service backend is required")),
-        (None, Some(r)) => {
-            required(errors, &format!("{path}.resource.kind"), str_at(r, &["kind"]));
-            required(errors, &format!("{path}.resource.name"), str_at(r, &["name"]));
-        }
+        (None, None) => errors.push(FieldError::invalid(path, "", "resource or service backend is required")),
+        (None, Some(r)) => typed(errors, &format!("{path}.resource"), r),
         (Some(s), None) => {
             match str_at(s, &["name"]) {
                 "" => errors.push(FieldError::required(format!("{path}.service.name"), "")),
@@ -133,12 +142,37 @@ fn backend(errors: &mut Vec<FieldError>, path: &str, b: &Value) {
     }
 }
 
+/// A reference to an object by group, kind and name.
+fn typed(errors: &mut Vec<FieldError>, path: &str, r: &Value) {
+    if let Some(group) = at(r, &["apiGroup"]).and_then(Value::as_str) {
+        named(errors, &format!("{path}.apiGroup"), group, dns_subdomain);
+    }
+    for field in ["kind", "name"] {
+        required_named(errors, &format!("{path}.{field}"), str_at(r, &[field]), path_segment);
+    }
+}
+
+/// What a load balancer says about where it is.
+fn ingress_status(errors: &mut Vec<FieldError>, i: &Value) {
+    for (n, point) in items(i, &["status", "loadBalancer", "ingress"]).iter().enumerate() {
+        let path = format!("status.loadBalancer.ingress[{n}]");
+        let ip = str_at(point, &["ip"]);
+        if !ip.is_empty() {
+            super::checks::ip(errors, &format!("{path}.ip"), ip);
+        }
+        super::service::host_name(errors, &format!("{path}.hostname"), str_at(point, &["hostname"]));
+    }
+}
+
 /// Checks of a new Ingress only: the annotation is how classes were named before there were classes.
 fn new_ingress(errors: &mut Vec<FieldError>, i: &Value) {
-    let annotation = str_at(i, &["metadata", "annotations", CLASS_ANNOTATION]);
-    if !annotation.is_empty() && !str_at(i, &["spec", "ingressClassName"]).is_empty() {
-        let path = format!("annotations.{CLASS_ANNOTATION}");
-        errors.push(FieldError::invalid(path, annotation, "can not be set when the class field is also set"));
+    let annotation = at(i, &["metadata", "annotations", CLASS_ANNOTATION]).and_then(Value::as_str);
+    let class = at(i, &["spec", "ingressClassName"]).and_then(Value::as_str);
+    if let (Some(annotation), Some(class)) = (annotation, class)
+        && annotation != class
+    {
+        let detail = "must match `ingressClassName` when both are specified";
+        errors.push(FieldError::invalid(format!("annotations.{CLASS_ANNOTATION}"), annotation, detail));
     }
 }
 
@@ -149,21 +183,25 @@ pub static INGRESS_CLASS: Kind = Kind {
     check: |errors, c| {
         match str_at(c, &["spec", "controller"]) {
             "" => errors.push(FieldError::required("spec.controller", "")),
-            name if name.len() > MAX_CONTROLLER => errors.push(FieldError::too_long("spec.controller", MAX_CONTROLLER)),
-            name => domain_prefixed_path(errors, "spec.controller", name),
+            name => {
+                if name.len() > MAX_CONTROLLER {
+                    errors.push(FieldError::too_long("spec.controller", MAX_CONTROLLER));
+                }
+                domain_prefixed_path(errors, "spec.controller", name);
+            }
         }
         let Some(p) = at(c, &["spec", "parameters"]) else { return };
-        required(errors, "spec.parameters.kind", str_at(p, &["kind"]));
-        required(errors, "spec.parameters.name", str_at(p, &["name"]));
-        let (scope, namespace) = (str_at(p, &["scope"]), str_at(p, &["namespace"]));
-        one_of(errors, "spec.parameters.scope", scope, &["Cluster", "Namespace"]);
-        if scope == "Namespace" && namespace.is_empty() {
-            let detail = "`parameters.scope` is set to 'Namespace'";
-            errors.push(FieldError::required("spec.parameters.namespace", detail));
-        }
-        if scope == "Cluster" && !namespace.is_empty() {
-            let detail = "`parameters.scope` is set to 'Cluster'";
-            errors.push(FieldError::forbidden("spec.parameters.namespace", detail));
+        typed(errors, "spec.parameters", p);
+        let path = "spec.parameters.namespace";
+        match (str_at(p, &["scope"]), at(p, &["namespace"]).and_then(Value::as_str)) {
+            ("Namespace", None) => {
+                errors.push(FieldError::required(path, "`parameters.scope` is set to 'Namespace'"));
+            }
+            ("Namespace", Some(namespace)) => named(errors, path, namespace, dns_label),
+            ("Cluster", Some(_)) => {
+                errors.push(FieldError::forbidden(path, "`parameters.scope` is set to 'Cluster'"));
+            }
+            (scope, _) => one_of(errors, "spec.parameters.scope", scope, &["Cluster", "Namespace"]),
         }
     },
     check_update: |errors, _, new, old| {
@@ -201,7 +239,7 @@ pub static NETWORK_POLICY: Kind = Kind {
             return;
         }
         for (i, t) in types.iter().enumerate() {
-            one_of(errors, &format!("spec.policyTypes[{i}]"), t.as_str().unwrap_or_default(), &["Egress", "Ingress"]);
+            one_of(errors, &format!("spec.policyTypes[{i}]"), t.as_str().unwrap_or_default(), &["Ingress", "Egress"]);
         }
     },
     ..Kind::BASE
@@ -285,16 +323,18 @@ fn ip_block(errors: &mut Vec<FieldError>, path: &str, block: &Value) {
 pub static IP_ADDRESS: Kind = Kind {
     names: |s| match s.parse::<IpAddr>() {
         Ok(ip) if ip.to_string() == s => Vec::new(),
-        Ok(_) => vec!["must be in canonical form".into()],
+        Ok(ip) => vec![format!("must be in canonical form ({:?})", ip.to_string())],
         Err(_) => vec![super::checks::IP.into()],
     },
     generation: false,
     check: |errors, ip| match at(ip, &["spec", "parentRef"]) {
         None => errors.push(FieldError::required("spec.parentRef", "")),
         Some(p) => {
+            optional_named(errors, "spec.parentRef.group", str_at(p, &["group"]), dns_subdomain);
             for field in ["resource", "name"] {
-                required(errors, &format!("spec.parentRef.{field}"), str_at(p, &[field]));
+                required_named(errors, &format!("spec.parentRef.{field}"), str_at(p, &[field]), path_segment);
             }
+            optional_named(errors, "spec.parentRef.namespace", str_at(p, &["namespace"]), path_segment);
         }
     },
     check_update: |errors, _, new, old| {
@@ -310,7 +350,7 @@ pub static SERVICE_CIDR: Kind = Kind {
         match list.len() {
             0 => errors.push(FieldError::required("spec.cidrs", "at least one CIDR required")),
             1 | 2 => {}
-            n => errors.push(FieldError::invalid("spec", json!(list[..n]), "may only hold up to 2 values")),
+            _ => errors.push(FieldError::invalid("spec", c["spec"].clone(), "may only hold up to 2 values")),
         }
         let nets: Vec<_> = list
             .iter()
@@ -333,12 +373,18 @@ pub static SERVICE_CIDR: Kind = Kind {
         }
     },
     check_update: |errors, sub, new, old| {
-        if sub.is_none() && has(&old["spec"], "cidrs") {
-            let (n, o) = (items(new, &["spec", "cidrs"]), items(old, &["spec", "cidrs"]));
-            // The one change there is: a second family joins.
-            if !(n.starts_with(o) && n.len() <= 2) {
-                errors.push(FieldError::invalid("spec.cidrs", json!(n), super::checks::IMMUTABLE));
+        let (n, o) = (items(new, &["spec", "cidrs"]), items(old, &["spec", "cidrs"]));
+        if sub.is_some() {
+            return;
+        }
+        // The one change there is: a second family joins.
+        if n.len() == o.len() || (o.len(), n.len()) == (1, 2) {
+            for (i, (is, _)) in n.iter().zip(o).enumerate().filter(|(_, (is, was))| is != was) {
+                let path = format!("spec.cidrs[{i}]");
+                errors.push(FieldError::invalid(path, is.clone(), super::checks::IMMUTABLE));
             }
+        } else {
+            errors.push(FieldError::invalid("spec.cidrs", json!(n), super::checks::IMMUTABLE));
         }
     },
     generation: false,

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::checks::{label_value, named, one_of, qualified_name};
+use super::checks::{cidr, label_value, named, qualified_name, required_one_of};
+use super::container_checks::amount;
 use super::kind::{Fields, Kind};
-use super::tree::{at, bool_at, has, items, keep, object, same, set, str_at};
+use super::tree::{at, bool_at, has, items, keep, map_at, object, same, set, str_at};
 use crate::errors::{ApiError, FieldError};
 use crate::registry::Context;
 
@@ -36,35 +37,56 @@ fn update(_: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> R
     Ok(())
 }
 
+/// Taints are reported at metadata, as clients know it.
 fn check(errors: &mut Vec<FieldError>, node: &Value) {
     let mut seen = BTreeSet::new();
     for (i, t) in items(node, &["spec", "taints"]).iter().enumerate() {
-        let path = format!("spec.taints[{i}]");
-        let (key, effect) = (str_at(t, &["key"]), str_at(t, &["effect"]));
+        let path = format!("metadata.taints[{i}]");
+        let (key, value, effect) = (str_at(t, &["key"]), str_at(t, &["value"]), str_at(t, &["effect"]));
         named(errors, &format!("{path}.key"), key, qualified_name);
-        named(errors, &format!("{path}.value"), str_at(t, &["value"]), label_value);
-        if effect.is_empty() {
-            errors.push(FieldError::required(format!("{path}.effect"), ""));
-        } else {
-            one_of(errors, &format!("{path}.effect"), effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        let problems = label_value(value);
+        if !problems.is_empty() {
+            errors.push(FieldError::invalid(format!("{path}.value"), value, problems.join(";")));
         }
+        let known = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        required_one_of(errors, &format!("{path}.effect"), effect, &known);
         if !seen.insert((key, effect)) {
-            errors.push(FieldError::duplicate(path, t.clone()));
+            let detail = "taints must be unique by key and effect pair".to_owned();
+            errors.push(FieldError { detail, ..FieldError::duplicate(path, t.clone()) });
         }
     }
-    for (i, cidr) in items(node, &["spec", "podCIDRs"]).iter().enumerate() {
-        let text = cidr.as_str().unwrap_or_default();
-        if text.parse::<ipnet::IpNet>().is_err() {
-            errors.push(FieldError::invalid(
-                format!("spec.podCIDRs[{i}]"),
-                text,
-                "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-            ));
+    for field in ["capacity", "allocatable"] {
+        for (name, value) in map_at(node, &["status", field]).into_iter().flatten() {
+            amount(errors, &format!("status.{field}.{name}"), name, value);
         }
+    }
+    ranges(errors, items(node, &["spec", "podCIDRs"]));
+}
+
+/// The ranges of a node's pods, at most one of each family.
+fn ranges(errors: &mut Vec<FieldError>, list: &[Value]) {
+    let path = "spec.podCIDRs";
+    for (i, range) in list.iter().enumerate() {
+        cidr(errors, &format!("{path}[{i}]"), range.as_str().unwrap_or_default());
+    }
+    let six = list.iter().filter(|r| r.as_str().is_some_and(|t| t.contains(':'))).count();
+    if list.len() > 2 || (list.len() == 2 && six != 1) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid(path, list.to_vec(), detail));
+    }
+    for (i, range) in list.iter().enumerate().filter(|(i, r)| list[..*i].contains(r)) {
+        errors.push(FieldError::duplicate(format!("{path}[{i}]"), range.clone()));
     }
 }
 
-fn check_update(errors: &mut Vec<FieldError>, _: Option<&str>, new: &Value, old: &Value) {
+fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
+    if sub.is_some() {
+        check(errors, new);
+    }
+    let addresses = items(new, &["status", "addresses"]);
+    for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
+        errors.push(FieldError::duplicate(format!("status.addresses[{i}]"), address.clone()));
+    }
     for (field, detail) in [
         ("podCIDRs", "node updates may not change podCIDR except from \"\" to valid"),
         ("providerID", "node updates may not change providerID except from \"\" to valid"),
@@ -73,6 +95,9 @@ fn check_update(errors: &mut Vec<FieldError>, _: Option<&str>, new: &Value, old:
         if was.is_some_and(|w| w != "") && !same(at(new, &["spec", field]), was) {
             errors.push(FieldError::forbidden(format!("spec.{field}"), detail));
         }
+    }
+    if !same(at(new, &["spec", "externalID"]), at(old, &["spec", "externalID"])) {
+        errors.push(FieldError::forbidden("spec.externalID", "may not be updated"));
     }
 }
 

@@ -1,12 +1,12 @@
 //! Kinds that need little more than the generic path.
 
-use apimachinery::quantity::Quantity;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::checks::{dns_label, immutable, label_selector, labels, named, non_negative, one_of};
+use super::container_checks::resource_name;
 use super::kind::Kind;
 use super::scheduling_checks::tolerations;
-use super::tree::{at, default, int_at, map_at, str_at};
+use super::tree::{at, default, int_at, items, str_at};
 use super::workload::zero_status;
 use crate::errors::FieldError;
 
@@ -76,16 +76,16 @@ fn check_priority(errors: &mut Vec<FieldError>, p: &Value) {
 pub static RUNTIME_CLASS: Kind = Kind {
     check: |errors, r| {
         named(errors, "handler", str_at(r, &["handler"]), dns_label);
-        for (name, quantity) in map_at(r, &["overhead", "podFixed"]).into_iter().flatten() {
-            let text = quantity.as_str().map_or_else(|| quantity.to_string(), str::to_owned);
-            if Quantity::parse(&text).is_ok_and(|q| q.sign() < 0) {
-                let path = format!("overhead.podFixed[{name}]");
-                errors.push(FieldError::invalid(path, text, "must be greater than or equal to 0"));
-            }
+        if let Some(fixed) = at(r, &["overhead", "podFixed"]) {
+            super::container_checks::resources(errors, "overhead", &json!({"limits": fixed}), resource_name);
         }
         if let Some(scheduling) = at(r, &["scheduling"]) {
             labels(errors, "scheduling.nodeSelector", at(scheduling, &["nodeSelector"]));
             tolerations(errors, "scheduling.tolerations", scheduling);
+            let list = items(scheduling, &["tolerations"]);
+            for (i, t) in list.iter().enumerate().filter(|(i, t)| list[..*i].contains(t)) {
+                errors.push(FieldError::duplicate(format!("scheduling.tolerations[{i}]"), t.clone()));
+            }
         }
     },
     check_update: |errors, _, new, old| immutable(errors, "handler", new.get("handler"), old.get("handler")),

@@ -2,17 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::checks::{dns_subdomain, immutable, named};
 use super::kind::{Fields, Kind};
-use super::pod_checks;
-use super::pod_defaults;
-use super::tree::{at, bool_at, each, has, int_at, items, keep, map_at, remove, same, set, str_at};
+use super::tree::{at, bool_at, each, has, int_at, items, keep, map_at, object, remove, same, set, str_at, within};
+use super::{pod_annotations, pod_checks, pod_defaults, pod_status_checks};
 use crate::errors::{ApiError, FieldError};
 use crate::registry::Context;
 
 /// The kind.
-pub static POD: Kind =
-    Kind { defaults: pod_defaults::pod, create, update, check, check_update, fields, grace, ..Kind::SPEC_STATUS };
+pub static POD: Kind = Kind {
+    defaults: pod_defaults::pod,
+    create,
+    update,
+    check,
+    check_create,
+    check_update,
+    fields,
+    grace,
+    ..Kind::SPEC_STATUS
+};
 
 const FROZEN: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
@@ -27,7 +34,31 @@ fn create(_: &Context<'_>, pod: &mut Value) -> Result<(), ApiError> {
     if int_at(pod, &["spec", "terminationGracePeriodSeconds"]).is_some_and(|n| n < 0) {
         set(&mut pod["spec"], "terminationGracePeriodSeconds", 1);
     }
+    let labels = pod["metadata"]["labels"].clone();
+    each(&mut pod["spec"], "topologySpreadConstraints", |c| select_by_own_labels(c, &labels));
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(wishes) = pod.pointer_mut(&format!("/spec/affinity/{kind}")) else { continue };
+        each(wishes, "requiredDuringSchedulingIgnoredDuringExecution", |t| select_by_own_labels(t, &labels));
+        each(wishes, "preferredDuringSchedulingIgnoredDuringExecution", |w| {
+            within(w, "podAffinityTerm", |t| select_by_own_labels(t, &labels));
+        });
+    }
     Ok(())
+}
+
+/// Keys whose values are the pod's own become part of the selector, so that everybody who reads it sees the same pods (KEP-3633).
+fn select_by_own_labels(term: &mut Value, labels: &Value) {
+    if !has(term, "labelSelector") {
+        return;
+    }
+    for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        for key in items(term, &[field]).to_vec() {
+            let Some(value) = key.as_str().and_then(|k| labels.get(k)).cloned() else { continue };
+            let mut list = items(term, &["labelSelector", "matchExpressions"]).to_vec();
+            list.push(json!({"key": key, "operator": operator, "values": [value]}));
+            set(&mut term["labelSelector"], "matchExpressions", list);
+        }
+    }
 }
 
 fn update(_: &Context<'_>, sub: Option<&str>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
@@ -75,88 +106,98 @@ fn resized(new: &mut Value, old: &Value) {
 }
 
 fn check(errors: &mut Vec<FieldError>, pod: &Value) {
+    let (metadata, spec) = (&pod["metadata"], at(pod, &["spec"]).unwrap_or(&Value::Null));
+    pod_annotations::check(errors, "metadata.annotations", metadata, spec);
+    pod_checks::pod_spec(errors, "spec", spec, Some(metadata));
+}
+
+fn check_create(errors: &mut Vec<FieldError>, pod: &Value) {
     let spec = at(pod, &["spec"]).unwrap_or(&Value::Null);
-    pod_checks::pod_spec(errors, "spec", spec);
+    if !items(spec, &["ephemeralContainers"]).is_empty() {
+        errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+    }
+    if !str_at(spec, &["nodeName"]).is_empty() && !items(spec, &["schedulingGates"]).is_empty() {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        errors.push(FieldError::forbidden("spec.nodeName", detail));
+    }
+    pod_annotations::agree(errors, "spec", &pod["metadata"], spec);
 }
 
 fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
     match sub {
         None => frozen(errors, new, old),
-        Some("status") => {
-            immutable(errors, "status.qosClass", new["status"].get("qosClass"), old["status"].get("qosClass"));
-            status(errors, new, old);
-        }
+        Some("status") => pod_status_checks::check(errors, new, old),
         Some("ephemeralcontainers") => ephemeral(errors, new, old),
         Some("resize") => resize(errors, new, old),
         _ => {}
     }
 }
 
-/// A nomination names a node, and a container that has ended for good stays so.
-fn status(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
-    let nominated = str_at(new, &["status", "nominatedNodeName"]);
-    if !nominated.is_empty() {
-        named(errors, "status.nominatedNodeName", nominated, dns_subdomain);
-    }
-    let policy = str_at(old, &["spec", "restartPolicy"]);
-    if policy == "Always" {
+/// What containers ask for may change, but of cpu and memory only, and never to nothing.
+fn resize(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    let whole = |pod: &Value| {
+        ["requests", "limits"].iter().any(|k| map_at(pod, &["spec", "resources", k]).is_some_and(|m| !m.is_empty()))
+    };
+    let refused = if whole(new) || whole(old) {
+        "pods with pod-level resources cannot be resized"
+    } else if apimachinery::meta::annotation(old, pod_annotations::MIRROR).is_some() {
+        "static pods cannot be resized"
+    } else if str_at(old, &["spec", "os", "name"]) == "windows" {
+        "windows pods cannot be resized"
+    } else {
+        ""
+    };
+    if !refused.is_empty() {
+        errors.push(FieldError::forbidden("", refused));
         return;
     }
-    for list in ["containerStatuses", "initContainerStatuses"] {
-        let specs = items(old, &["spec", if list == "containerStatuses" { "containers" } else { "initContainers" }]);
-        let before = items(old, &["status", list]);
-        for (i, now) in items(new, &["status", list]).iter().enumerate() {
-            let same = |other: &&Value| other["name"] == now["name"];
-            let ended = before.iter().find(same).and_then(|s| at(s, &["state", "terminated"]));
-            let Some(ended) = ended else { continue };
-            let failed = int_at(ended, &["exitCode"]).unwrap_or(0) != 0;
-            // A container may have a policy of its own, which counts instead of the pod's.
-            let restarts =
-                specs.iter().find(same).is_some_and(|c| has(c, "restartPolicy")) || (failed && policy == "OnFailure");
-            if !restarts && at(now, &["state", "terminated"]).is_none() {
-                let detail = "may not be transitioned to non-terminated state";
-                errors.push(FieldError::forbidden(format!("status.{list}[{i}].state"), detail));
-            }
+    check(errors, new);
+    if pod_defaults::qos_class(new) != str_at(old, &["status", "qosClass"]) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid("spec", str_at(new, &["status", "qosClass"]), detail));
+    }
+    let running = items(old, &["status", "containerStatuses"]).iter().find(|c| at(c, &["state", "running"]).is_some());
+    if running.is_some_and(|c| at(c, &["resources"]).is_none()) {
+        errors.push(FieldError::forbidden("spec", "Pod running on node without support for resize"));
+    }
+    for list in ["initContainers", "containers"] {
+        let (mine, theirs) = (items(new, &["spec", list]), items(old, &["spec", list]));
+        for (i, (n, o)) in mine.iter().zip(theirs).enumerate() {
+            let stays = list == "containers" || str_at(o, &["restartPolicy"]) == "Always";
+            resized_container(errors, &format!("spec.{list}[{i}].resources"), n, o, stays, list);
         }
     }
 }
 
-fn resize(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
-    check(errors, new);
-    if apimachinery::meta::annotation(old, "kubernetes.io/config.mirror").is_some() {
-        errors.push(FieldError::forbidden("", "static pods cannot be resized"));
-    }
-    if pod_defaults::qos_class(new) != str_at(old, &["status", "qosClass"]) {
-        let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.push(FieldError::invalid("spec", pod_defaults::qos_class(new), detail));
-    }
-    for list in ["containers", "initContainers"] {
-        let (mine, theirs) = (items(new, &["spec", list]), items(old, &["spec", list]));
-        for (i, (n, o)) in mine.iter().zip(theirs).enumerate() {
-            let path = format!("spec.{list}[{i}].resources");
-            for kind in ["limits", "requests"] {
-                let names = |c: &Value| -> Vec<String> {
-                    map_at(c, &["resources", kind]).into_iter().flatten().map(|(k, _)| k.clone()).collect()
-                };
-                for name in names(o) {
-                    let (is, was) = (at(n, &["resources", kind, &name]), at(o, &["resources", kind, &name]));
-                    let resizable = matches!(name.as_str(), "cpu" | "memory");
-                    if resizable && is.is_none() {
-                        let detail = format!("resource {kind} cannot be removed");
-                        errors.push(FieldError::forbidden(format!("{path}.{kind}"), detail));
-                    } else if !resizable && is != was {
-                        errors.push(FieldError::forbidden(path.clone(), "only cpu and memory resources are mutable"));
-                    }
-                }
-                if names(n).iter().any(|k| !matches!(k.as_str(), "cpu" | "memory") && !names(o).contains(k)) {
-                    errors.push(FieldError::forbidden(path.clone(), "only cpu and memory resources are mutable"));
-                }
-            }
+fn resized_container(errors: &mut Vec<FieldError>, path: &str, n: &Value, o: &Value, stays: bool, list: &str) {
+    if !stays {
+        if !same(n.get("resources"), o.get("resources")) {
+            errors.push(FieldError::forbidden("spec", "resources for non-sidecar init containers are immutable"));
         }
+        return;
+    }
+    let mut fixed = true;
+    for kind in ["requests", "limits"] {
+        let all = |c: &Value| map_at(c, &["resources", kind]).cloned().unwrap_or_default();
+        let (is, was) = (all(n), all(o));
+        if was.keys().any(|name| !is.contains_key(name)) {
+            let detail = format!("resource {kind} cannot be removed");
+            errors.push(FieldError::forbidden(format!("{path}.{kind}"), detail));
+        }
+        let other = |name: &&String| !matches!(name.as_str(), "cpu" | "memory");
+        fixed &= is.keys().chain(was.keys()).filter(other).all(|name| is.get(name) == was.get(name));
+    }
+    if !fixed {
+        let detail = match list {
+            "containers" => "only cpu and memory resources are mutable",
+            _ => "only cpu and memory resources for sidecar containers are mutable",
+        };
+        errors.push(FieldError::forbidden("spec", detail));
     }
 }
 
 fn frozen(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    pod_annotations::check_update(errors, new, old);
     for list in LISTS {
         if items(new, &["spec", list]).len() != items(old, &["spec", list]).len() {
             errors.push(FieldError::forbidden(format!("spec.{list}"), "pod updates may not add or remove containers"));
@@ -181,21 +222,21 @@ fn frozen(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
     for field in ["activeDeadlineSeconds", "tolerations"] {
         keep(&mut rest, before, field);
     }
-    if int_at(before, &["terminationGracePeriodSeconds"]).is_some_and(|n| n < 0) {
+    if int_at(before, &["terminationGracePeriodSeconds"]).is_some_and(|n| n < 0)
+        && int_at(&rest, &["terminationGracePeriodSeconds"]) == Some(1)
+    {
         keep(&mut rest, before, "terminationGracePeriodSeconds");
     }
     if !items(before, &["schedulingGates"]).is_empty() {
         narrowed(errors, &mut rest, before);
     }
-    let gates = items(&rest, &["schedulingGates"]);
-    if gates.iter().all(|g| items(before, &["schedulingGates"]).contains(g)) {
-        keep(&mut rest, before, "schedulingGates");
-    } else {
-        errors.push(FieldError::forbidden(
-            "spec.schedulingGates",
-            "only deletion is allowed, but found new scheduling gate",
-        ));
+    let known = items(before, &["schedulingGates"]);
+    for (i, gate) in items(&rest, &["schedulingGates"]).iter().enumerate().filter(|(_, g)| !known.contains(g)) {
+        let name = str_at(gate, &["name"]);
+        let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+        errors.push(FieldError::forbidden(format!("spec.schedulingGates[{i}].name"), detail));
     }
+    keep(&mut rest, before, "schedulingGates");
     if !same(Some(&rest), Some(before)) {
         errors.push(FieldError::forbidden("spec", FROZEN));
     }
@@ -205,30 +246,42 @@ fn frozen(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
 fn narrowed(errors: &mut Vec<FieldError>, rest: &mut Value, before: &Value) {
     let (is, was) = (map_at(rest, &["nodeSelector"]).cloned().unwrap_or_default(), map_at(before, &["nodeSelector"]));
     let kept = was.into_iter().flatten().all(|(k, v)| is.get(k) == Some(v));
-    if kept {
-        keep(rest, before, "nodeSelector");
-    } else {
-        let detail = "only additions are allowed to an existing nodeSelector";
+    if !kept {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
         errors.push(FieldError::invalid("spec.nodeSelector", Value::Object(is), detail));
     }
+    keep(rest, before, "nodeSelector");
     let terms = ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
     let (mine, theirs) = (items(rest, &terms), items(before, &terms));
-    let narrower = |n: &Value, o: &Value| {
-        ["matchExpressions", "matchFields"].iter().all(|f| items(n, &[f]).starts_with(items(o, &[f])))
-    };
-    let fits =
-        theirs.is_empty() || (mine.len() == theirs.len() && mine.iter().zip(theirs).all(|(n, o)| narrower(n, o)));
-    if !fits {
-        let path = format!("spec.{}", terms.join("."));
+    let path = format!("spec.{}", terms.join("."));
+    if !theirs.is_empty() && mine.len() != theirs.len() {
         let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
         errors.push(FieldError::invalid(path, mine.to_vec(), detail));
-    } else if !mine.is_empty() {
-        let required = at(before, &terms[..3]).cloned();
-        match required {
-            Some(r) => set(&mut rest["affinity"]["nodeAffinity"], terms[2], r),
-            None => keep(rest, before, "affinity"),
+    } else {
+        for (i, (n, _)) in mine.iter().zip(theirs).enumerate().filter(|(_, (n, o))| !narrower(n, o)) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.push(FieldError::invalid(format!("{path}[{i}]"), n.clone(), detail));
         }
     }
+    // The choice of nodes is judged; what else stands in the affinity may not differ.
+    let node = ["affinity", "nodeAffinity"];
+    if same(at(rest, &node), at(before, &node)) {
+        return;
+    }
+    let others =
+        at(rest, &["affinity"]).and_then(Value::as_object).is_some_and(|a| a.keys().any(|k| k != "nodeAffinity"));
+    if at(before, &["affinity"]).is_none() && !others {
+        keep(rest, before, "affinity");
+    } else {
+        keep(object(rest, "affinity"), before.get("affinity").unwrap_or(&Value::Null), "nodeAffinity");
+    }
+}
+
+/// A term that asks for what it asked before, and maybe for more. An empty one matches nothing, so nothing may be added to it.
+fn narrower(n: &Value, o: &Value) -> bool {
+    let parts = ["matchExpressions", "matchFields"];
+    let empty = |term: &Value| parts.iter().all(|f| items(term, &[f]).is_empty());
+    (!empty(o) || empty(n)) && parts.iter().all(|f| items(n, &[f]).starts_with(items(o, &[f])))
 }
 
 fn deadline(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
@@ -257,24 +310,23 @@ fn same_toleration(a: &Value, b: &Value) -> bool {
 }
 
 fn ephemeral(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
-    let mine = items(new, &["spec", "ephemeralContainers"]);
-    for (i, was) in items(old, &["spec", "ephemeralContainers"]).iter().enumerate() {
-        let name = str_at(was, &["name"]);
-        match mine.iter().find(|c| str_at(c, &["name"]) == name) {
-            None => errors.push(FieldError::forbidden(
-                "spec.ephemeralContainers",
-                format!("existing ephemeral containers {name:?} may not be removed\n"),
-            )),
-            Some(now) if !same(Some(now), Some(was)) => {
-                errors.push(FieldError::forbidden(
-                    format!("spec.ephemeralContainers[{i}]"),
-                    format!("existing ephemeral containers {name:?} may not be changed\n"),
-                ));
-            }
-            Some(_) => {}
-        }
+    if apimachinery::meta::annotation(old, pod_annotations::MIRROR).is_some() {
+        errors.push(FieldError::forbidden("", "static pods do not support ephemeral containers"));
+        return;
     }
     check(errors, new);
+    pod_annotations::check_update(errors, new, old);
+    let mine = items(new, &["spec", "ephemeralContainers"]);
+    for was in items(old, &["spec", "ephemeralContainers"]) {
+        let name = str_at(was, &["name"]);
+        let happened = match mine.iter().find(|c| str_at(c, &["name"]) == name) {
+            None => "removed",
+            Some(now) if !same(Some(now), Some(was)) => "changed",
+            Some(_) => continue,
+        };
+        let detail = format!("existing ephemeral containers {name:?} may not be {happened}\n");
+        errors.push(FieldError::forbidden("spec.ephemeralContainers", detail));
+    }
 }
 
 fn fields(pod: &Value) -> Fields {
@@ -302,41 +354,4 @@ fn grace(pod: &Value, requested: Option<i64>) -> Option<i64> {
     let seconds = requested.or_else(|| int_at(pod, &["spec", "terminationGracePeriodSeconds"])).unwrap_or(30);
     let seconds = if seconds < 0 { 1 } else { seconds };
     (seconds > 0).then_some(seconds)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn containers_that_ended_for_good_stay_so() {
-        let ended = |code: i64| json!({"terminated": {"exitCode": code}});
-        let running = json!({"running": {}});
-        let pod = |policy: &str, own: Option<&str>, state: &Value| {
-            let mut container = json!({"name": "c"});
-            if let Some(own) = own {
-                container["restartPolicy"] = json!(own);
-            }
-            json!({"spec": {"restartPolicy": policy, "containers": [container]}, "status": {"containerStatuses": [{"name": "c", "state": state}]}})
-        };
-        let table = [
-            ("Never", None, ended(0), false),
-            ("Never", None, ended(1), false),
-            ("OnFailure", None, ended(0), false),
-            ("OnFailure", None, ended(1), true),
-            ("Always", None, ended(0), true),
-            ("Never", Some("Always"), ended(0), true),
-            ("Never", None, running.clone(), true),
-        ];
-        for (policy, own, before, allowed) in table {
-            let mut errors = Vec::new();
-            status(&mut errors, &pod(policy, own, &running), &pod(policy, own, &before));
-            assert_eq!(errors.is_empty(), allowed, "{policy} {own:?} {before}: {errors:?}");
-        }
-        let mut errors = Vec::new();
-        let mut nominated = pod("Never", None, &running);
-        nominated["status"]["nominatedNodeName"] = json!("A_");
-        status(&mut errors, &nominated, &nominated);
-        assert_eq!(errors.first().map(|e| e.field.as_str()), Some("status.nominatedNodeName"));
-    }
 }

@@ -9,24 +9,24 @@ use serde_json::{Value, json};
 
 use super::checks::{
     Rule, dns_label, dns_subdomain, ip, labels, named, optional_named, optional_one_of, path_segment, qualified_name,
-    required_named, required_one_of,
+    required_one_of,
 };
-use super::container_checks::{Scope, container, host_network, resources};
+use super::container_checks::{Scope, container, host_network, resource_name, resources};
 use super::tree::{at, has, int_at, items, str_at};
 use super::volume_checks::{Volumes, volumes};
-use super::{scheduling_checks, security_checks};
+use super::{os_checks, scheduling_checks, security_checks};
 use crate::admission::pod_resources::{amounts, total};
 use crate::errors::FieldError;
 
-const DNS_POLICIES: [&str; 4] = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARACTERS: usize = 2048;
 
-/// A whole pod spec.
-pub fn pod_spec(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
-    let known = volumes(errors, &format!("{path}.volumes"), spec);
-    containers(errors, path, spec, &known);
+/// A whole pod spec; `pod` is the metadata of the pod it belongs to, none in templates.
+pub fn pod_spec(errors: &mut Vec<FieldError>, path: &str, spec: &Value, pod: Option<&Value>) {
+    let known = volumes(errors, &format!("{path}.volumes"), spec, pod);
+    containers(errors, path, spec, &known, pod.is_some());
     let restart = str_at(spec, &["restartPolicy"]);
     required_one_of(errors, &format!("{path}.restartPolicy"), restart, &["Always", "OnFailure", "Never"]);
     dns(errors, path, spec);
@@ -39,11 +39,12 @@ pub fn pod_spec(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
     gates(errors, path, spec);
     security_checks::pod(errors, path, spec);
     let preemption = str_at(spec, &["preemptionPolicy"]);
-    optional_one_of(errors, &format!("{path}.preemptionPolicy"), preemption, &["Never", "PreemptLowerPriority"]);
-    if let Some(os) = at(spec, &["os"]) {
-        required_one_of(errors, &format!("{path}.os.name"), str_at(os, &["name"]), &["linux", "windows"]);
-    }
+    optional_one_of(errors, &format!("{path}.preemptionPolicy"), preemption, &["PreemptLowerPriority", "Never"]);
+    os_checks::os(errors, path, spec);
     whole_pod(errors, path, spec);
+    if let Some(overhead) = at(spec, &["overhead"]) {
+        resources(errors, &format!("{path}.overhead"), &json!({"limits": overhead}), resource_name);
+    }
     for (i, alias) in items(spec, &["hostAliases"]).iter().enumerate() {
         let path = format!("{path}.hostAliases[{i}]");
         ip(errors, &format!("{path}.ip"), str_at(alias, &["ip"]));
@@ -54,40 +55,49 @@ pub fn pod_spec(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
 }
 
 /// Resources that can be given for a pod as a whole.
-const WHOLE: [&str; 2] = ["cpu", "memory"];
+const WHOLE: [&str; 3] = ["cpu", "hugepages-", "memory"];
+
+fn whole_name(errors: &mut Vec<FieldError>, path: &str, name: &str) {
+    let before = errors.len();
+    super::container_checks::any_resource_name(errors, path, name);
+    if errors.len() == before && !matches!(name, "cpu" | "memory") && !name.starts_with("hugepages-") {
+        errors.push(FieldError::not_supported(path, name, &WHOLE));
+    }
+}
 
 /// What the pod as a whole may use: at least what its containers ask for, and no container more than that.
 fn whole_pod(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
     let Some(own) = at(spec, &["resources"]) else { return };
     let path = format!("{path}.resources");
-    if !items(own, &["claims"]).is_empty() {
-        let detail = "claims may not be set for Resources at pod-level";
+    if has(own, "claims") {
+        let detail = "claims cannot be set for Resources at pod-level";
         errors.push(FieldError::forbidden(format!("{path}.claims"), detail));
     }
-    resources(errors, &path, own);
-    for kind in ["limits", "requests"] {
-        let names = at(own, &[kind]).and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys);
-        for name in names.filter(|n| !WHOLE.contains(&n.as_str()) && !n.starts_with("hugepages-")) {
-            errors.push(FieldError::not_supported(format!("{path}.{kind}[{name}]"), name.as_str(), &WHOLE));
-        }
-    }
+    resources(errors, &path, own, whole_name);
     let mut parts = spec.clone();
     super::tree::remove(&mut parts, "resources");
-    let together = total(&json!({"spec": parts}), "requests");
-    for (name, amount) in amounts(at(own, &["requests"])) {
-        if let Some(sum) = together.get(&name).filter(|sum| sum.milli() > amount.milli()) {
+    super::tree::remove(&mut parts, "overhead");
+    let requests = amounts(at(own, &["requests"]));
+    for (name, sum) in total(&json!({"spec": parts}), "requests") {
+        let given = requests.get(&name).filter(|given| given.milli() < sum.milli());
+        if let Some(given) = given {
             let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
-            errors.push(FieldError::invalid(format!("{path}.requests[{name}]"), amount.to_string(), detail));
+            errors.push(FieldError::invalid(format!("{path}.requests[{name}]"), given.to_string(), detail));
+        }
+    }
+    let limits = amounts(at(own, &["limits"]));
+    for (i, c) in items(spec, &["containers"]).iter().enumerate() {
+        for (name, limit) in amounts(at(c, &["resources", "limits"])) {
+            if let Some(most) = limits.get(&name).filter(|most| limit.milli() > most.milli()) {
+                let detail = format!("must be less than or equal to pod limits of {most}");
+                let path = format!("{path}.containers[{i}][{name}].limits");
+                errors.push(FieldError::invalid(path, limit.to_string(), detail));
+            }
         }
     }
 }
 
 fn times(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
-    super::checks::non_negative(
-        errors,
-        &format!("{path}.terminationGracePeriodSeconds"),
-        spec.get("terminationGracePeriodSeconds"),
-    );
     if let Some(n) = int_at(spec, &["activeDeadlineSeconds"]).filter(|n| !(1..=i64::from(i32::MAX)).contains(n)) {
         let detail = "must be between 1 and 2147483647, inclusive";
         errors.push(FieldError::invalid(format!("{path}.activeDeadlineSeconds"), n, detail));
@@ -114,9 +124,14 @@ fn dns(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
     required_one_of(errors, &format!("{path}.dnsPolicy"), policy, &DNS_POLICIES);
     let path = format!("{path}.dnsConfig");
     let servers = items(spec, &["dnsConfig", "nameservers"]);
+    if policy == "None" && at(spec, &["dnsConfig"]).is_none() {
+        errors.push(FieldError::required(path, "must provide `dnsConfig` when `dnsPolicy` is None"));
+        return;
+    }
     if policy == "None" && servers.is_empty() {
         let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
         errors.push(FieldError::required(format!("{path}.nameservers"), detail));
+        return;
     }
     if servers.len() > MAX_NAMESERVERS {
         let detail = format!("must not have more than {MAX_NAMESERVERS} nameservers");
@@ -157,20 +172,28 @@ fn gates(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
     for (i, gate) in list.iter().enumerate() {
         let path = format!("{path}.schedulingGates[{i}]");
         let name = str_at(gate, &["name"]);
-        required_named(errors, &path, name, qualified_name);
+        named(errors, &path, name, qualified_name);
         if list[..i].iter().any(|o| str_at(o, &["name"]) == name) {
             errors.push(FieldError::duplicate(path, name));
         }
     }
 }
 
-fn containers(errors: &mut Vec<FieldError>, path: &str, spec: &Value, known: &Volumes<'_>) {
+fn containers(errors: &mut Vec<FieldError>, path: &str, spec: &Value, known: &Volumes<'_>, pod: bool) {
     if items(spec, &["containers"]).is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
     let claims = claims(errors, path, spec);
     let grace = int_at(spec, &["terminationGracePeriodSeconds"]).unwrap_or(30);
-    let scope = Scope { volumes: known, host_network: host_network(spec), grace, claims: &claims };
+    let scope = Scope {
+        volumes: known,
+        host_network: host_network(spec),
+        pod,
+        grace,
+        claims: &claims,
+        never: str_at(spec, &["restartPolicy"]) == "Never",
+        host_users: at(spec, &["hostUsers"]).is_none_or(|v| v != false),
+    };
     let mut seen = BTreeSet::new();
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         for (i, c) in items(spec, &[list]).iter().enumerate() {
@@ -192,11 +215,13 @@ fn containers(errors: &mut Vec<FieldError>, path: &str, spec: &Value, known: &Vo
 }
 
 fn host_ports(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
-    let mut taken = BTreeSet::new();
     for list in ["containers", "initContainers"] {
-        // Init containers run one after the other; only those that stay may not share a port with anyone.
-        let stays = |c: &Value| list == "containers" || str_at(c, &["restartPolicy"]) == "Always";
-        for (i, c) in items(spec, &[list]).iter().enumerate().filter(|(_, c)| stays(c)) {
+        let mut taken = BTreeSet::new();
+        for (i, c) in items(spec, &[list]).iter().enumerate() {
+            // Init containers run one after the other, so each is judged alone.
+            if list == "initContainers" {
+                taken.clear();
+            }
             for (j, p) in items(c, &["ports"]).iter().enumerate() {
                 let Some(host) = int_at(p, &["hostPort"]).filter(|n| *n != 0) else { continue };
                 let key = format!("{}/{}/{host}", str_at(p, &["protocol"]), str_at(p, &["hostIP"]));
@@ -214,20 +239,28 @@ fn claims<'a>(errors: &mut Vec<FieldError>, path: &str, spec: &'a Value) -> BTre
     for (i, claim) in items(spec, &["resourceClaims"]).iter().enumerate() {
         let path = format!("{path}.resourceClaims[{i}]");
         let name = str_at(claim, &["name"]);
-        required_named(errors, &format!("{path}.name"), name, dns_label);
-        if !known.insert(name) {
+        if name.is_empty() {
+            errors.push(FieldError::required(format!("{path}.name"), ""));
+        } else if known.insert(name) {
+            named(errors, &format!("{path}.name"), name, dns_label);
+        } else {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));
         }
         let sources = ["resourceClaimName", "resourceClaimTemplateName"];
         match sources.iter().filter(|s| has(claim, s)).count() {
             0 => {
                 let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
-                errors.push(FieldError::invalid(path, claim.clone(), detail));
+                errors.push(FieldError::invalid(path.clone(), claim.clone(), detail));
             }
             1 => {}
             _ => {
                 let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
-                errors.push(FieldError::invalid(path, claim.clone(), detail));
+                errors.push(FieldError::invalid(path.clone(), claim.clone(), detail));
+            }
+        }
+        for source in sources {
+            if let Some(name) = at(claim, &[source]).and_then(Value::as_str) {
+                named(errors, &format!("{path}.{source}"), name, dns_subdomain);
             }
         }
     }

@@ -19,10 +19,11 @@ pub fn probe(errors: &mut Vec<FieldError>, path: &str, p: &Value, name: &str, gr
     }
     if let Some(n) = int_at(p, &["terminationGracePeriodSeconds"]) {
         let path = format!("{path}.terminationGracePeriodSeconds");
+        if n <= 0 {
+            errors.push(FieldError::invalid(path.clone(), n, "must be greater than 0"));
+        }
         if name == "readinessProbe" {
             errors.push(FieldError::invalid(path, n, "must not be set for readinessProbes"));
-        } else if n <= 0 {
-            errors.push(FieldError::invalid(path, n, "must be greater than 0"));
         }
     }
 }
@@ -49,13 +50,11 @@ pub fn handler(errors: &mut Vec<FieldError>, path: &str, h: &Value, kinds: &[&st
     if let Some(get) = at(h, &["httpGet"]) {
         http_get(errors, &format!("{path}.httpGet"), get);
     }
-    if let Some(n) = int_at(h, &["grpc", "port"]) {
-        port(errors, &format!("{path}.grpc.port"), n);
+    if let Some(grpc) = at(h, &["grpc"]) {
+        port(errors, &format!("{path}.grpc.port"), int_at(grpc, &["port"]).unwrap_or(0));
     }
     if let Some(n) = int_at(h, &["sleep", "seconds"]).filter(|n| !(0..=grace).contains(n)) {
-        let detail = format!(
-            "must be non-negative and less than terminationGracePeriodSeconds ({grace}). Enable AllowPodLifecycleSleepActionZeroValue feature gate for zero sleep."
-        );
+        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
         errors.push(FieldError::invalid(format!("{path}.sleep.seconds"), n, detail));
     }
 }
@@ -65,12 +64,12 @@ fn http_get(errors: &mut Vec<FieldError>, path: &str, get: &Value) {
         errors.push(FieldError::required(format!("{path}.path"), ""));
     }
     one_of(errors, &format!("{path}.scheme"), str_at(get, &["scheme"]), &["HTTP", "HTTPS"]);
-    for (i, header) in items(get, &["httpHeaders"]).iter().enumerate() {
+    for header in items(get, &["httpHeaders"]) {
         let name = str_at(header, &["name"]);
         let token = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if name.is_empty() || !name.bytes().all(token) {
             let detail = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
-            errors.push(FieldError::invalid(format!("{path}.httpHeaders[{i}].name"), name, detail));
+            errors.push(FieldError::invalid(format!("{path}.httpHeaders"), name, detail));
         }
     }
 }

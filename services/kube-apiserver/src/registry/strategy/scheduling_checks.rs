@@ -25,24 +25,24 @@ pub fn tolerations(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
                 "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
             ));
         }
+        if has(t, "tolerationSeconds") && effect != "NoExecute" {
+            let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            errors.push(FieldError::invalid(format!("{path}.effect"), effect, detail));
+        }
+        let value = str_at(t, &["value"]);
         match operator {
-            "" | "Equal" => named(errors, &format!("{path}.value"), str_at(t, &["value"]), label_value),
-            "Exists" if !str_at(t, &["value"]).is_empty() => {
-                errors.push(FieldError::invalid(
-                    format!("{path}.operator"),
-                    operator,
-                    "value must be empty when `operator` is 'Exists'",
-                ));
+            "" | "Equal" => {
+                let problems = label_value(value);
+                if !problems.is_empty() {
+                    errors.push(FieldError::invalid(format!("{path}.operator"), value, problems.join(";")));
+                }
+            }
+            "Exists" if !value.is_empty() => {
+                let detail = "value must be empty when `operator` is 'Exists'";
+                errors.push(FieldError::invalid(format!("{path}.operator"), value, detail));
             }
             "Exists" => {}
             other => errors.push(FieldError::not_supported(format!("{path}.operator"), other, &["Equal", "Exists"])),
-        }
-        if has(t, "tolerationSeconds") && effect != "NoExecute" {
-            errors.push(FieldError::invalid(
-                format!("{path}.effect"),
-                effect,
-                "effect must be 'NoExecute' when `tolerationSeconds` is set",
-            ));
         }
         if !effect.is_empty() {
             one_of(errors, &format!("{path}.effect"), effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
@@ -62,12 +62,10 @@ pub fn spreading(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
         let (key, when) = (str_at(c, &["topologyKey"]), str_at(c, &["whenUnsatisfiable"]));
         if key.is_empty() {
             errors.push(FieldError::required(format!("{path}.topologyKey"), "can not be empty"));
-        } else {
-            named(errors, &format!("{path}.topologyKey"), key, qualified_name);
         }
         one_of(errors, &format!("{path}.whenUnsatisfiable"), when, &["DoNotSchedule", "ScheduleAnyway"]);
         let twin = |o: &Value| str_at(o, &["topologyKey"]) == key && str_at(o, &["whenUnsatisfiable"]) == when;
-        if list[..i].iter().any(twin) {
+        if list[i + 1..].iter().any(twin) {
             let pair = format!("{{{key}, {when}}}");
             errors.push(FieldError::duplicate(format!("{path}.{{topologyKey, whenUnsatisfiable}}"), pair));
         }
@@ -87,14 +85,7 @@ pub fn spreading(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
         if let Some(s) = at(c, &["labelSelector"]) {
             label_selector(errors, &format!("{path}.labelSelector"), s);
         }
-        for (k, key) in items(c, &["matchLabelKeys"]).iter().enumerate() {
-            let key = key.as_str().unwrap_or_default();
-            named(errors, &format!("{path}.matchLabelKeys[{k}]"), key, qualified_name);
-            if at(c, &["labelSelector"]).is_none() {
-                let detail = "must not be specified when labelSelector is not set";
-                errors.push(FieldError::forbidden(format!("{path}.matchLabelKeys"), detail));
-            }
-        }
+        label_keys(errors, &path, c);
     }
 }
 
@@ -125,19 +116,25 @@ fn weight(errors: &mut Vec<FieldError>, path: &str, weighted: &Value) {
 
 fn node_affinity(errors: &mut Vec<FieldError>, path: &str, node: &Value) {
     if let Some(required) = at(node, &[REQUIRED]) {
-        let path = format!("{path}.{REQUIRED}.nodeSelectorTerms");
-        let terms = items(required, &["nodeSelectorTerms"]);
-        if terms.is_empty() {
-            errors.push(FieldError::required(path.clone(), "must have at least one node selector term"));
-        }
-        for (i, term) in terms.iter().enumerate() {
-            node_term(errors, &format!("{path}[{i}]"), term);
-        }
+        node_selector(errors, &format!("{path}.{REQUIRED}"), required);
     }
     for (i, weighted) in items(node, &[PREFERRED]).iter().enumerate() {
         let path = format!("{path}.{PREFERRED}[{i}]");
         weight(errors, &path, weighted);
-        node_term(errors, &format!("{path}.preference"), at(weighted, &["preference"]).unwrap_or(&Value::Null));
+        let preference = at(weighted, &["preference"]).unwrap_or(&Value::Null);
+        node_term(errors, &format!("{path}.preference"), preference, false);
+    }
+}
+
+/// A node selector: at least one alternative, each well formed.
+pub fn node_selector(errors: &mut Vec<FieldError>, path: &str, selector: &Value) {
+    let path = format!("{path}.nodeSelectorTerms");
+    let terms = items(selector, &["nodeSelectorTerms"]);
+    if terms.is_empty() {
+        errors.push(FieldError::required(path.clone(), "must have at least one node selector term"));
+    }
+    for (i, term) in terms.iter().enumerate() {
+        node_term(errors, &format!("{path}[{i}]"), term, true);
     }
 }
 
@@ -150,16 +147,55 @@ fn pod_term(errors: &mut Vec<FieldError>, path: &str, term: &Value) {
     for name in items(term, &["namespaces"]).iter().filter_map(Value::as_str) {
         named(errors, &format!("{path}.namespace"), name, dns_label);
     }
-    match str_at(term, &["topologyKey"]) {
-        "" => errors.push(FieldError::required(format!("{path}.topologyKey"), "can not be empty")),
-        key => named(errors, &format!("{path}.topologyKey"), key, qualified_name),
+    label_keys(errors, path, term);
+    let key = str_at(term, &["topologyKey"]);
+    if key.is_empty() {
+        errors.push(FieldError::required(format!("{path}.topologyKey"), "can not be empty"));
+    }
+    named(errors, &format!("{path}.topologyKey"), key, qualified_name);
+}
+
+/// Keys whose values are taken from the pod itself. On creation they became expressions of the selector, so only the user's own
+/// expression of the same key is one too many.
+fn label_keys(errors: &mut Vec<FieldError>, path: &str, term: &Value) {
+    let other = items(term, &["mismatchLabelKeys"]);
+    for field in ["matchLabelKeys", "mismatchLabelKeys"] {
+        let keys = items(term, &[field]);
+        if !keys.is_empty() && at(term, &["labelSelector"]).is_none() {
+            let detail = "must not be specified when labelSelector is not set";
+            errors.push(FieldError::forbidden(format!("{path}.{field}"), detail));
+            continue;
+        }
+        for (i, key) in keys.iter().enumerate() {
+            let text = key.as_str().unwrap_or_default();
+            named(errors, &format!("{path}.{field}[{i}]"), text, qualified_name);
+            if field == "matchLabelKeys" && other.contains(key) {
+                let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+                errors.push(FieldError::invalid(format!("{path}.{field}[{i}]"), text, detail));
+            }
+        }
+    }
+    let mut seen: Vec<&str> = at(term, &["labelSelector", "matchLabels"])
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(k, _)| k.as_str())
+        .collect();
+    for e in items(term, &["labelSelector", "matchExpressions"]) {
+        let key = str_at(e, &["key"]);
+        let place = items(term, &["matchLabelKeys"]).iter().position(|k| k == key);
+        if let Some(i) = place.filter(|_| seen.contains(&key)) {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            errors.push(FieldError::invalid(format!("{path}[{i}]"), key, detail));
+        }
+        seen.push(key);
     }
 }
 
-/// One alternative of a node selector.
-pub fn node_term(errors: &mut Vec<FieldError>, path: &str, term: &Value) {
+/// One alternative of a node selector; where it only expresses a preference, any value will do.
+fn node_term(errors: &mut Vec<FieldError>, path: &str, term: &Value, strict: bool) {
     for (j, e) in items(term, &["matchExpressions"]).iter().enumerate() {
-        node_requirement(errors, &format!("{path}.matchExpressions[{j}]"), e);
+        node_requirement(errors, &format!("{path}.matchExpressions[{j}]"), e, strict);
     }
     for (j, e) in items(term, &["matchFields"]).iter().enumerate() {
         node_field(errors, &format!("{path}.matchFields[{j}]"), e);
@@ -187,8 +223,7 @@ fn node_field(errors: &mut Vec<FieldError>, path: &str, e: &Value) {
     }
 }
 
-fn node_requirement(errors: &mut Vec<FieldError>, path: &str, e: &Value) {
-    named(errors, &format!("{path}.key"), str_at(e, &["key"]), qualified_name);
+fn node_requirement(errors: &mut Vec<FieldError>, path: &str, e: &Value, strict: bool) {
     let count = items(e, &["values"]).len();
     match str_at(e, &["operator"]) {
         "In" | "NotIn" if count == 0 => {
@@ -211,5 +246,9 @@ fn node_requirement(errors: &mut Vec<FieldError>, path: &str, e: &Value) {
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
         other => errors.push(FieldError::invalid(format!("{path}.operator"), other, "not a valid selector operator")),
+    }
+    named(errors, &format!("{path}.key"), str_at(e, &["key"]), qualified_name);
+    for (i, value) in items(e, &["values"]).iter().enumerate().filter(|_| strict) {
+        named(errors, &format!("{path}.values[{i}]"), value.as_str().unwrap_or_default(), label_value);
     }
 }

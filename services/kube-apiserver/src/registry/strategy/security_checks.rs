@@ -10,6 +10,11 @@ use crate::errors::FieldError;
 
 const SYSCTL: &str = r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 const SYSCTL_MAX: usize = 253;
+/// A path of the host without its end.
+const PROFILE_MAX: usize = 4095;
+/// Parameters of the kernel that every network, and every space of shared memory, has for itself.
+const OF_NETWORK: [&str; 1] = ["net."];
+const OF_IPC: [&str; 4] = ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."];
 
 /// The pod's context and what it shares with the host.
 pub fn pod(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
@@ -28,11 +33,14 @@ pub fn pod(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
     );
     let policy = str_at(context, &["supplementalGroupsPolicy"]);
     optional_one_of(errors, &format!("{at_path}.supplementalGroupsPolicy"), policy, &["Merge", "Strict"]);
+    let labels = str_at(context, &["seLinuxChangePolicy"]);
+    optional_one_of(errors, &format!("{at_path}.seLinuxChangePolicy"), labels, &["MountOption", "Recursive"]);
     profiles(errors, &at_path, context);
-    sysctls(errors, &at_path, context);
+    sysctls(errors, &at_path, context, spec);
     if bool_at(spec, &["shareProcessNamespace"]) && bool_at(spec, &["hostPID"]) {
+        // The server's own form of a pod has this field in the security context, and that is what clients read.
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(FieldError::invalid(format!("{path}.shareProcessNamespace"), true, detail));
+        errors.push(FieldError::invalid(format!("{at_path}.shareProcessNamespace"), true, detail));
     }
     if at(spec, &["hostUsers"]).is_some_and(|v| v == false) {
         for field in ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|f| bool_at(spec, &[f])) {
@@ -43,9 +51,14 @@ pub fn pod(errors: &mut Vec<FieldError>, path: &str, spec: &Value) {
 }
 
 /// A container's context.
-pub fn container(errors: &mut Vec<FieldError>, path: &str, context: &Value) {
+pub fn container(errors: &mut Vec<FieldError>, path: &str, context: &Value, host_users: bool) {
     ids(errors, path, context, &["runAsUser", "runAsGroup"]);
-    optional_one_of(errors, &format!("{path}.procMount"), str_at(context, &["procMount"]), &["Default", "Unmasked"]);
+    let proc = str_at(context, &["procMount"]);
+    optional_one_of(errors, &format!("{path}.procMount"), proc, &["Default", "Unmasked"]);
+    if host_users && proc == "Unmasked" {
+        let detail = "`hostUsers` must be false to use `Unmasked`";
+        errors.push(FieldError::invalid(format!("{path}.procMount"), proc, detail));
+    }
     profiles(errors, path, context);
     if at(context, &["allowPrivilegeEscalation"]).is_none_or(|v| v != false) {
         return;
@@ -67,7 +80,8 @@ fn ids(errors: &mut Vec<FieldError>, path: &str, context: &Value, fields: &[&str
     }
 }
 
-fn id(errors: &mut Vec<FieldError>, path: &str, n: Option<i64>) {
+/// A user's or group's number.
+pub fn id(errors: &mut Vec<FieldError>, path: &str, n: Option<i64>) {
     if let Some(n) = n.filter(|n| !(0..=i64::from(i32::MAX)).contains(n)) {
         errors.push(FieldError::invalid(path, n, "must be between 0 and 2147483647, inclusive"));
     }
@@ -86,22 +100,32 @@ fn profiles(errors: &mut Vec<FieldError>, path: &str, context: &Value) {
         }
         one_of(errors, &format!("{path}.type"), kind, &known);
         let path = format!("{path}.localhostProfile");
-        match kind {
-            "Localhost" if file.is_empty() => {
+        match (kind, has(profile, "localhostProfile")) {
+            ("Localhost", false) => {
                 errors.push(FieldError::required(path, format!("must be set when {other} type is Localhost")));
             }
-            "Localhost" if field == "seccompProfile" => super::container_checks::local_path(errors, &path, file),
-            "Localhost" => {}
-            _ if has(profile, "localhostProfile") => {
+            ("Localhost", true) if other == "seccomp" => super::container_checks::local_path(errors, &path, file),
+            ("Localhost", true) => {
+                if file.trim() != file {
+                    errors.push(FieldError::invalid(path.clone(), file, "must not be padded with whitespace"));
+                } else if file.is_empty() {
+                    errors.push(FieldError::required(path.clone(), "must be set when AppArmor type is Localhost"));
+                }
+                if file.len() > PROFILE_MAX {
+                    errors.push(FieldError::too_long(path, PROFILE_MAX));
+                }
+            }
+            (_, true) => {
+                let shown = if other == "seccomp" { profile.clone() } else { file.into() };
                 let detail = format!("can only be set when {other} type is Localhost");
-                errors.push(FieldError::invalid(path, file, detail));
+                errors.push(FieldError::invalid(path, shown, detail));
             }
             _ => {}
         }
     }
 }
 
-fn sysctls(errors: &mut Vec<FieldError>, path: &str, context: &Value) {
+fn sysctls(errors: &mut Vec<FieldError>, path: &str, context: &Value, spec: &Value) {
     let good = |part: &str| {
         let b = part.as_bytes();
         b.first().is_some_and(u8::is_ascii_alphanumeric)
@@ -113,11 +137,19 @@ fn sysctls(errors: &mut Vec<FieldError>, path: &str, context: &Value) {
         let path = format!("{path}.sysctls[{i}].name");
         let name = str_at(s, &["name"]);
         if name.is_empty() {
-            errors.push(FieldError::required(path, ""));
+            errors.push(FieldError::required(path.clone(), ""));
         } else if name.len() > SYSCTL_MAX || !name.split(['.', '/']).all(good) {
-            errors.push(FieldError::invalid(path, name, SYSCTL));
+            errors.push(FieldError::invalid(path.clone(), name, SYSCTL));
         } else if !seen.insert(name) {
-            errors.push(FieldError::duplicate(path, name));
+            errors.push(FieldError::duplicate(path.clone(), name));
+        }
+        let dotted = name.replace('/', ".");
+        let within = |list: &[&str]| list.iter().any(|p| dotted.starts_with(p));
+        for (shared, own) in [("hostNetwork", within(&OF_NETWORK)), ("hostIPC", within(&OF_IPC))] {
+            if own && bool_at(spec, &[shared]) {
+                let detail = format!("may not be specified when '{shared}' is true");
+                errors.push(FieldError::invalid(path.clone(), name, detail));
+            }
         }
     }
 }

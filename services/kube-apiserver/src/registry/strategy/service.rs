@@ -58,7 +58,12 @@ pub fn wants_node_ports(svc: &Value) -> bool {
 }
 
 fn defaults(svc: &mut Value) {
-    object(object(svc, "status"), "loadBalancer");
+    let balancer = object(object(svc, "status"), "loadBalancer");
+    each(balancer, "ingress", |point| {
+        if has(point, "ip") {
+            default(point, "ipMode", "VIP");
+        }
+    });
     let spec = object(svc, "spec");
     default(spec, "type", "ClusterIP");
     default(spec, "sessionAffinity", "None");
@@ -173,30 +178,33 @@ fn drop_by_type(new: &mut Value, old: &Value) {
     }
 }
 
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const TOPOLOGY: &str = "service.kubernetes.io/topology-mode";
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
 fn check(errors: &mut Vec<FieldError>, svc: &Value) {
     let spec = at(svc, &["spec"]).unwrap_or(&Value::Null);
+    let note = |name: &str| at(svc, &["metadata", "annotations", name]).and_then(Value::as_str);
+    if let (Some(mode), Some(hints)) = (note(TOPOLOGY), note(HINTS))
+        && mode != hints
+    {
+        let detail = format!("must match annotations[{HINTS}] when both are specified");
+        errors.push(FieldError::invalid(format!("metadata.annotations[{TOPOLOGY}]"), mode, detail));
+    }
     required_one_of(errors, "spec.type", kind(svc), &TYPES);
-    one_of(errors, "spec.sessionAffinity", str_at(spec, &["sessionAffinity"]), &["ClientIP", "None"]);
+    let affinity = str_at(spec, &["sessionAffinity"]);
+    required_one_of(errors, "spec.sessionAffinity", affinity, &["ClientIP", "None"]);
     labels(errors, "spec.selector", spec.get("selector"));
     addresses(errors, svc, spec);
     ports(errors, svc, spec);
-    for (field, allowed) in
-        [("internalTrafficPolicy", ["Cluster", "Local"]), ("externalTrafficPolicy", ["Cluster", "Local"])]
-    {
-        let value = str_at(spec, &[field]);
-        if !value.is_empty() {
-            one_of(errors, &format!("spec.{field}"), value, &allowed);
-        }
-    }
+    let internal = str_at(spec, &["internalTrafficPolicy"]);
+    optional_one_of(errors, "spec.internalTrafficPolicy", internal, &["Cluster", "Local"]);
     exposure(errors, svc, spec);
+    let path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
     if let Some(n) =
         int_at(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).filter(|n| !(1..=86400).contains(n))
     {
-        errors.push(FieldError::invalid(
-            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
-            n,
-            "must be greater than 0 and less than 86400",
-        ));
+        errors.push(FieldError::invalid(path, n, "must be greater than 0 and less than 86400"));
     }
 }
 
@@ -210,21 +218,41 @@ fn exposure(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
         }
     }
     let balancer = kind(svc) == "LoadBalancer";
-    for field in ["loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-        let set = at(spec, &[field]).is_some_and(|v| v.as_array().is_none_or(|l| !l.is_empty()));
-        if set && !balancer {
-            let detail = "may only be used when `type` is 'LoadBalancer'";
-            errors.push(FieldError::forbidden(format!("spec.{field}"), detail));
+    let only = "may only be used when `type` is 'LoadBalancer'";
+    let ranges = items(spec, &["loadBalancerSourceRanges"]);
+    let path = "spec.LoadBalancerSourceRanges";
+    if !ranges.is_empty() {
+        if !balancer {
+            errors.push(FieldError::forbidden(path, only));
+        }
+        for (i, range) in ranges.iter().enumerate() {
+            cidr(errors, &format!("{path}[{i}]"), range.as_str().unwrap_or_default().trim());
+        }
+    } else if let Some(list) = at(svc, &["metadata", "annotations", SOURCE_RANGES]).and_then(Value::as_str) {
+        let path = format!("metadata.annotations[{SOURCE_RANGES}]");
+        if !balancer {
+            errors.push(FieldError::forbidden(path.clone(), only));
+        }
+        for range in list.split(',').map(str::trim).filter(|_| !list.trim().is_empty()) {
+            cidr(errors, &path, range);
         }
     }
-    for (i, range) in items(spec, &["loadBalancerSourceRanges"]).iter().enumerate() {
-        cidr(errors, &format!("spec.loadBalancerSourceRanges[{i}]"), range.as_str().unwrap_or_default().trim());
+    if has(spec, "allocateLoadBalancerNodePorts") && !balancer {
+        errors.push(FieldError::forbidden("spec.allocateLoadBalancerNodePorts", only));
     }
-    let class = str_at(spec, &["loadBalancerClass"]);
-    optional_named(errors, "spec.loadBalancerClass", class, qualified_name);
-    let reachable = matches!(kind(svc), "NodePort" | "LoadBalancer") || !items(spec, &["externalIPs"]).is_empty();
+    if let Some(class) = at(spec, &["loadBalancerClass"]).and_then(Value::as_str) {
+        if balancer {
+            named(errors, "spec.loadBalancerClass", class, qualified_name);
+        } else {
+            errors.push(FieldError::forbidden("spec.loadBalancerClass", only));
+        }
+    }
+    let reachable = matches!(kind(svc), "NodePort" | "LoadBalancer")
+        || (kind(svc) == "ClusterIP" && !items(spec, &["externalIPs"]).is_empty());
     let policy = str_at(spec, &["externalTrafficPolicy"]);
-    if !policy.is_empty() && !reachable {
+    if reachable {
+        required_one_of(errors, "spec.externalTrafficPolicy", policy, &["Cluster", "Local"]);
+    } else if !policy.is_empty() {
         let detail = "may only be set for externally-accessible services";
         errors.push(FieldError::invalid("spec.externalTrafficPolicy", policy, detail));
     }
@@ -232,6 +260,8 @@ fn exposure(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
     if health != 0 && !(balancer && policy == "Local") {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.push(FieldError::invalid("spec.healthCheckNodePort", health, detail));
+    } else if health != 0 {
+        port(errors, "spec.healthCheckNodePort", health);
     }
     let distribution = str_at(spec, &["trafficDistribution"]);
     let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
@@ -240,43 +270,74 @@ fn exposure(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
 
 fn addresses(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
     let list = items(spec, &["clusterIPs"]);
-    if kind(svc) == "ExternalName" {
-        if !list.is_empty() || !str_at(spec, &["clusterIP"]).is_empty() {
-            errors.push(FieldError::forbidden("spec.clusterIPs", "may not be set for ExternalName services"));
+    let external = kind(svc) == "ExternalName";
+    if external {
+        for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            let set = at(spec, &[field]).is_some_and(|v| v.as_array().is_none_or(|l| !l.is_empty()));
+            if set || (field == "clusterIPs" && !str_at(spec, &["clusterIP"]).is_empty()) {
+                let detail = "may not be set for ExternalName services";
+                errors.push(FieldError::forbidden(format!("spec.{field}"), detail));
+            }
         }
-        match str_at(spec, &["externalName"]).trim_end_matches('.') {
+        let name = str_at(spec, &["externalName"]);
+        match name.strip_suffix('.').unwrap_or(name) {
             "" => errors.push(FieldError::required("spec.externalName", "")),
             name => named(errors, "spec.externalName", name, dns_subdomain),
         }
         return;
     }
-    let first = list.first().and_then(Value::as_str).unwrap_or_default();
-    if first != str_at(spec, &["clusterIP"]) {
-        errors.push(FieldError::invalid("spec.clusterIPs[0]", first, "first value must match `clusterIP`"));
+    if is_headless(svc) && list.len() == 1 && kind(svc) != "ClusterIP" {
+        let detail = format!("may not be set to 'None' for {} services", kind(svc));
+        errors.push(FieldError::invalid("spec.clusterIPs[0]", "None", detail));
     }
-    if list.len() > 2 {
-        errors.push(FieldError::invalid("spec.clusterIPs", list.to_vec(), "may only hold up to 2 values"));
+    let path = "spec.clusterIPs";
+    match (str_at(spec, &["clusterIP"]), list.first().and_then(Value::as_str)) {
+        ("", Some(_)) => {
+            let detail = "must be empty when `clusterIP` is not specified";
+            errors.push(FieldError::invalid(path, list.to_vec(), detail));
+        }
+        ("", None) => {}
+        (_, None) => errors.push(FieldError::required(path, "")),
+        (one, Some(first)) if one != first => {
+            errors.push(FieldError::invalid(path, list.to_vec(), "first value must match `clusterIP`"));
+        }
+        _ => {}
     }
+    family_names(errors, spec);
+    let before = errors.len();
     for (i, ip) in list.iter().enumerate() {
-        let (path, text) = (format!("spec.clusterIPs[{i}]"), ip.as_str().unwrap_or_default());
-        if text == "None" {
-            if kind(svc) != "ClusterIP" {
-                errors.push(FieldError::invalid(
-                    path,
-                    text,
-                    format!("may not be set to 'None' for {} services", kind(svc)),
-                ));
-            } else if list.len() > 1 {
-                errors.push(FieldError::invalid(
-                    "spec.clusterIPs",
-                    list.to_vec(),
-                    "'None' must be the first and only value",
-                ));
+        let text = ip.as_str().unwrap_or_default();
+        if i == 0 && text == "None" {
+            if list.len() > 1 {
+                let detail = "'None' must be the first and only value";
+                errors.push(FieldError::invalid(path, list.to_vec(), detail));
             }
         } else if text.parse::<IpAddr>().is_err() {
-            errors.push(FieldError::invalid(path, text, IP));
+            errors.push(FieldError::invalid(format!("{path}[{i}]"), text, IP));
         }
     }
+    let unreadable = errors.len() > before;
+    if list.len() > 2 {
+        errors.push(FieldError::invalid(path, list.to_vec(), "may only hold up to 2 values"));
+    }
+    let six = list.iter().filter(|ip| ip.as_str().is_some_and(|t| t.contains(':'))).count();
+    if list.len() > 1 && !unreadable && (six == 0 || six == list.len()) {
+        let detail = "may specify no more than one IP for each IP family";
+        errors.push(FieldError::invalid(path, list.to_vec(), detail));
+    }
+}
+
+fn family_names(errors: &mut Vec<FieldError>, spec: &Value) {
+    let families = items(spec, &["ipFamilies"]);
+    for (i, family) in families.iter().enumerate() {
+        let (path, text) = (format!("spec.ipFamilies[{i}]"), family.as_str().unwrap_or_default());
+        one_of(errors, &path, text, &["IPv4", "IPv6"]);
+        if families[..i].contains(family) {
+            errors.push(FieldError::duplicate(path, text));
+        }
+    }
+    let policy = str_at(spec, &["ipFamilyPolicy"]);
+    optional_one_of(errors, "spec.ipFamilyPolicy", policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
 }
 
 fn ports(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
@@ -300,19 +361,19 @@ fn ports(errors: &mut Vec<FieldError>, svc: &Value, spec: &Value) {
         }
         let number = int_at(p, &["port"]).unwrap_or(0);
         port(errors, &format!("{path}.port"), number);
-        optional_named(errors, &format!("{path}.appProtocol"), str_at(p, &["appProtocol"]), qualified_name);
         let protocol = str_at(p, &["protocol"]);
         required_one_of(errors, &format!("{path}.protocol"), protocol, &PROTOCOLS);
-        if !is_headless(svc) || has(p, "targetPort") {
-            port_or_name(errors, &format!("{path}.targetPort"), p.get("targetPort"));
+        port_or_name(errors, &format!("{path}.targetPort"), p.get("targetPort"));
+        if let Some(name) = at(p, &["appProtocol"]).and_then(Value::as_str) {
+            named(errors, &format!("{path}.appProtocol"), name, qualified_name);
         }
         if !numbers.insert((protocol, number)) {
             errors.push(FieldError::duplicate(path.clone(), json!({"port": number, "protocol": protocol})));
         }
         let node_port = int_at(p, &["nodePort"]).unwrap_or(0);
         if node_port != 0 {
-            if !matches!(kind(svc), "NodePort" | "LoadBalancer") {
-                let detail = format!("may not be used when `type` is '{}'", kind(svc));
+            if kind(svc) == "ClusterIP" {
+                let detail = "may not be used when `type` is 'ClusterIP'";
                 errors.push(FieldError::forbidden(format!("{path}.nodePort"), detail));
             }
             if !node_ports.insert((protocol, node_port)) {
@@ -332,16 +393,45 @@ fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, ol
         let value = class(new).unwrap_or(Value::Null);
         errors.push(FieldError::invalid("spec.loadBalancerClass", value, "may not change once set"));
     }
-    if sub.is_some() || !wants_cluster_ip(new) || !wants_cluster_ip(old) {
+    if sub.is_some() {
         return;
     }
-    let (was, is) = (items(old, &["spec", "clusterIPs"]), items(new, &["spec", "clusterIPs"]));
-    if was.first().is_some_and(|w| w != "") && was.first() != is.first() {
-        errors.push(FieldError::invalid(
-            "spec.clusterIPs[0]",
-            is.first().cloned().unwrap_or(Value::Null),
-            "may not change once set",
-        ));
+    let needs_health = |svc: &Value| balancer(svc) && str_at(svc, &["spec", "externalTrafficPolicy"]) == "Local";
+    let health = |svc: &Value| int_at(svc, &["spec", "healthCheckNodePort"]);
+    if needs_health(new) && needs_health(old) && health(new) != health(old) {
+        errors.push(FieldError::forbidden("spec.healthCheckNodePort", super::checks::IMMUTABLE));
+    }
+    if wants_cluster_ip(new) && wants_cluster_ip(old) {
+        kept(errors, new, old, "clusterIPs", "clusterIP", is_headless(new) && is_headless(old));
+        kept(errors, new, old, "ipFamilies", "ipFamily", is_headless(new) || is_headless(old));
+    }
+}
+
+/// A second address, or family, may come and go; the first stays. A service without addresses is free.
+fn kept(errors: &mut Vec<FieldError>, new: &Value, old: &Value, field: &str, one: &str, free: bool) {
+    let (was, is) = (items(old, &["spec", field]), items(new, &["spec", field]));
+    if free {
+        return;
+    }
+    let path = |i: usize| format!("spec.{field}[{i}]");
+    let shown = is.to_vec();
+    if was.len() == is.len() {
+        for (i, _) in was.iter().zip(is).enumerate().filter(|(_, (w, n))| w != n && **w != "") {
+            let place = if field == "ipFamilies" { 0 } else { i };
+            errors.push(FieldError::invalid(path(place), shown.clone(), "may not change once set"));
+        }
+        return;
+    }
+    if was.len() > is.len() && is.is_empty() {
+        errors.push(FieldError::invalid(path(0), shown.clone(), format!("primary {one} can not be unset")));
+    }
+    if !was.is_empty() && !is.is_empty() && was[0] != is[0] {
+        errors.push(FieldError::invalid(path(0), shown, "may not change once set"));
+    }
+    let policy = at(new, &["spec", "ipFamilyPolicy"]).cloned().unwrap_or(Value::Null);
+    if was.len() > is.len() && is.len() == 1 && policy != "SingleStack" {
+        let detail = format!("must be set to 'SingleStack' when releasing the secondary {one}");
+        errors.push(FieldError::invalid("spec.ipFamilyPolicy", policy, detail));
     }
 }
 
@@ -349,21 +439,34 @@ fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, ol
 fn ingress_points(errors: &mut Vec<FieldError>, svc: &Value) {
     let list = items(svc, &["status", "loadBalancer", "ingress"]);
     if !list.is_empty() && kind(svc) != "LoadBalancer" {
-        let detail = "may only be used when `spec.type` is \"LoadBalancer\"";
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
         errors.push(FieldError::forbidden("status.loadBalancer.ingress", detail));
+        return;
     }
     for (i, point) in list.iter().enumerate() {
         let path = format!("status.loadBalancer.ingress[{i}]");
-        let (ip, host) = (str_at(point, &["ip"]), str_at(point, &["hostname"]));
+        let ip = str_at(point, &["ip"]);
         if !ip.is_empty() {
             super::checks::ip(errors, &format!("{path}.ip"), ip);
         }
-        let mode = str_at(point, &["ipMode"]);
-        optional_one_of(errors, &format!("{path}.ipMode"), mode, &["Proxy", "VIP"]);
-        if ip.is_empty() && !mode.is_empty() {
-            errors.push(FieldError::forbidden(format!("{path}.ipMode"), "may not be specified when `ip` is not set"));
+        match at(point, &["ipMode"]).and_then(Value::as_str) {
+            None if ip.is_empty() => {}
+            None => errors.push(FieldError::required(format!("{path}.ipMode"), "must be specified when `ip` is set")),
+            Some(_) if ip.is_empty() => {
+                let detail = "may not be specified when `ip` is not set";
+                errors.push(FieldError::forbidden(format!("{path}.ipMode"), detail));
+            }
+            Some(mode) => one_of(errors, &format!("{path}.ipMode"), mode, &["Proxy", "VIP"]),
         }
-        optional_named(errors, &format!("{path}.hostname"), host, dns_subdomain);
+        host_name(errors, &format!("{path}.hostname"), str_at(point, &["hostname"]));
+    }
+}
+
+/// A name by which traffic arrives: of a machine, not its address.
+pub fn host_name(errors: &mut Vec<FieldError>, path: &str, host: &str) {
+    optional_named(errors, path, host, dns_subdomain);
+    if host.parse::<IpAddr>().is_ok() {
+        errors.push(FieldError::invalid(path, host, "must be a DNS name, not an IP address"));
     }
 }
 

@@ -57,7 +57,7 @@ fn deployment_rules() {
         (|d| d["spec"]["replicas"] = json!(-1), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
         (
             |d| d["spec"]["strategy"] = json!({"type": "x"}),
-            "spec.strategy.type: Unsupported value: \"x\": supported values: \"Recreate\", \"RollingUpdate\"",
+            "spec.strategy: Unsupported value: {\"type\":\"x\"}: supported values: \"Recreate\", \"RollingUpdate\"",
         ),
         (
             |d| d["spec"]["strategy"]["rollingUpdate"] = json!({"maxSurge": 0, "maxUnavailable": "0%"}),
@@ -229,7 +229,7 @@ fn services() {
         s["spec"]["clusterIP"] = json!("10.96.0.6");
         s["spec"]["clusterIPs"] = json!(["10.96.0.6"]);
     });
-    assert_eq!(errors, ["spec.clusterIPs[0]: Invalid value: \"10.96.0.6\": may not change once set"]);
+    assert_eq!(errors, ["spec.clusterIPs[0]: Invalid value: [\"10.96.0.6\"]: may not change once set"]);
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn other_kinds() {
     );
     let job = made(
         &batch::JOB,
-        json!({"metadata": {"name": "j"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+        json!({"metadata": {"name": "j"}, "spec": {"manualSelector": true, "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
             "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}),
     );
     assert_eq!(wrong(&batch::JOB, &job), [""; 0]);
@@ -342,7 +342,10 @@ fn events_are_one_thing_in_two_shapes() {
         (&v1["apiVersion"], &v1["regarding"]["name"], &v1["note"], &v1["deprecatedCount"]),
         (&json!("events.k8s.io/v1"), &json!("p"), &json!("m"), &json!(2))
     );
-    assert_eq!(wrong(&event::EVENT_V1, &v1), [""; 0]);
+    assert_eq!(wrong(&event::EVENT, &core), [""; 0]);
+    let unset = |field: &str| format!("{field}: Invalid value: \"\": needs to be unset");
+    let new = ["eventTime: Required value".to_owned(), unset("count"), unset("source")];
+    assert_eq!(wrong(&event::EVENT_V1, &v1), new, "what only the old shape may have");
     assert_eq!(event::EVENT_V1.stored_form(&v1), Some(core.clone()));
     assert!(event::EVENT_V1.selectable_fields(&v1).contains(&("regarding.name", "p".to_owned())));
     assert!(event::EVENT.selectable_fields(&core).contains(&("involvedObject.name", "p".to_owned())));

@@ -5,13 +5,12 @@ use serde_json::Value;
 
 use super::checks::{
     at_most_all, dns_label, immutable, int_or_percent, label_selector, labels, non_negative, one_of, optional_named,
-    required_one_of,
 };
 use super::kind::Kind;
 use super::pod_checks::pod_spec;
-use super::pod_defaults;
 use super::tree::{at, default, has, int_at, items, keep, map_at, object, same, set, str_at};
 use super::volume::claim_templates;
+use super::{pod_annotations, pod_defaults};
 use crate::errors::FieldError;
 
 /// Deployment.
@@ -31,7 +30,7 @@ pub static REPLICA_SET: Kind = Kind {
     check: |errors, rs| {
         let spec = spec(rs);
         scale(errors, spec);
-        selector(errors, spec, "invalid label value");
+        selector(errors, spec, "empty selector is invalid for deployment");
         template(errors, spec, &["Always"], "ReplicaSet");
     },
     check_update: selector_and_counters,
@@ -55,16 +54,17 @@ pub static DAEMON_SET: Kind = Kind {
     },
     check: |errors, ds| {
         let spec = spec(ds);
-        selector(errors, spec, "empty selector is invalid for daemonset");
+        daemon_selector(errors, spec);
         template(errors, spec, &["Always"], "DaemonSet");
-        required_one_of(
-            errors,
-            "spec.updateStrategy.type",
-            str_at(spec, &["updateStrategy", "type"]),
-            &["RollingUpdate", "OnDelete"],
-        );
-        if let Some(rolling) = at(spec, &["updateStrategy", "rollingUpdate"]) {
-            daemon_rolling(errors, rolling);
+        let strategy = at(spec, &["updateStrategy"]).unwrap_or(&Value::Null);
+        match (str_at(strategy, &["type"]), at(strategy, &["rollingUpdate"])) {
+            ("OnDelete", _) => {}
+            ("RollingUpdate", Some(rolling)) => daemon_rolling(errors, rolling),
+            ("RollingUpdate", None) => errors.push(FieldError::required("spec.updateStrategy.rollingUpdate", "")),
+            _ => {
+                let known = ["RollingUpdate", "OnDelete"];
+                errors.push(FieldError::not_supported("spec.updateStrategy", strategy.clone(), &known));
+            }
         }
         non_negative(errors, "spec.minReadySeconds", spec.get("minReadySeconds"));
         non_negative(errors, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"));
@@ -81,8 +81,10 @@ pub static DAEMON_SET: Kind = Kind {
                 "updatedNumberScheduled",
                 "numberAvailable",
                 "numberUnavailable",
+                "collisionCount",
             ];
             counters(errors, new, &fields);
+            collisions(errors, new, old);
         }
     },
     ..Kind::SPEC_STATUS
@@ -95,22 +97,13 @@ pub static STATEFUL_SET: Kind = Kind {
         let spec = spec(ss);
         scale(errors, spec);
         selector(errors, spec, "empty selector is invalid for statefulset");
-        template(errors, spec, &["Always"], "StatefulSet");
-        required_one_of(
-            errors,
-            "spec.podManagementPolicy",
-            str_at(spec, &["podManagementPolicy"]),
-            &["OrderedReady", "Parallel"],
-        );
-        required_one_of(
-            errors,
-            "spec.updateStrategy.type",
-            str_at(spec, &["updateStrategy", "type"]),
-            &["RollingUpdate", "OnDelete"],
-        );
+        template(errors, &stateful_template(spec), &["Always"], "StatefulSet");
         stateful_rest(errors, spec);
     },
+    check_create: stateful_new,
     check_update: stateful_fixed,
+    // Pods are named after their set, and a pod's name is a label of its own domain name.
+    names: dns_label,
     ..Kind::SPEC_STATUS
 };
 
@@ -147,6 +140,7 @@ pub static REPLICATION_CONTROLLER: Kind = Kind {
         }
         template(errors, spec, &["Always"], "ReplicationController");
     },
+    check_update: |errors, sub, new, _| replica_counters(errors, sub, new),
     fields: |rc| vec![("status.replicas", int_at(rc, &["status", "replicas"]).unwrap_or(0).to_string())],
     ..Kind::SPEC_STATUS
 };
@@ -155,13 +149,18 @@ pub static REPLICATION_CONTROLLER: Kind = Kind {
 pub static POD_TEMPLATE: Kind = Kind {
     generation: true,
     defaults: pod_defaults::template,
-    check: |errors, t| pod_spec(errors, "template.spec", at(t, &["template", "spec"]).unwrap_or(&Value::Null)),
+    check: |errors, t| template_itself(errors, "template", at(t, &["template"]).unwrap_or(&Value::Null)),
     ..Kind::BASE
 };
 
 /// ControllerRevision: the history of a template.
 pub static CONTROLLER_REVISION: Kind = Kind {
     check: |errors, r| non_negative(errors, "revision", r.get("revision")),
+    check_create: |errors, r| match r.get("data") {
+        None | Some(Value::Null) => errors.push(FieldError::required("data", "data is mandatory")),
+        Some(Value::Object(_)) => {}
+        Some(_) => errors.push(FieldError::required("data", "data must be a valid JSON object")),
+    },
     check_update: |errors, _, new, old| immutable(errors, "data", new.get("data"), old.get("data")),
     ..Kind::BASE
 };
@@ -210,18 +209,22 @@ fn check_deployment(errors: &mut Vec<FieldError>, d: &Value) {
     if let Some(n) = deadline.filter(|n| *n <= ready) {
         errors.push(FieldError::invalid("spec.progressDeadlineSeconds", n, "must be greater than minReadySeconds"));
     }
-    let kind = str_at(spec, &["strategy", "type"]);
-    required_one_of(errors, "spec.strategy.type", kind, &["Recreate", "RollingUpdate"]);
-    let rolling = at(spec, &["strategy", "rollingUpdate"]);
-    match (kind, rolling) {
+    let strategy = at(spec, &["strategy"]).unwrap_or(&Value::Null);
+    match (str_at(strategy, &["type"]), at(strategy, &["rollingUpdate"])) {
+        ("Recreate", None) => {}
         ("Recreate", Some(_)) => {
-            errors.push(FieldError::forbidden(
-                "spec.strategy.rollingUpdate",
-                "may not be specified when strategy `type` is 'Recreate'",
-            ));
+            let detail = "may not be specified when strategy `type` is 'Recreate'";
+            errors.push(FieldError::forbidden("spec.strategy.rollingUpdate", detail));
         }
         ("RollingUpdate", Some(r)) => rolling_update(errors, r),
-        _ => {}
+        ("RollingUpdate", None) => {
+            let detail = "this should be defaulted and never be nil";
+            errors.push(FieldError::required("spec.strategy.rollingUpdate", detail));
+        }
+        _ => {
+            let known = ["Recreate", "RollingUpdate"];
+            errors.push(FieldError::not_supported("spec.strategy", strategy.clone(), &known));
+        }
     }
 }
 
@@ -231,7 +234,7 @@ fn rolling_update(errors: &mut Vec<FieldError>, r: &Value) {
         int_or_percent(errors, &format!("{path}.{field}"), r.get(field));
     }
     at_most_all(errors, &format!("{path}.maxUnavailable"), r.get("maxUnavailable"));
-    let zero = |v: &Value| v == 0 || v == "0%";
+    let zero = |v: &Value| v.is_null() || v == 0 || v == "0%";
     if zero(&r["maxUnavailable"]) && zero(&r["maxSurge"]) {
         errors.push(FieldError::invalid(
             format!("{path}.maxUnavailable"),
@@ -272,6 +275,20 @@ fn replica_counters(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value
 fn selector_and_counters(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, old: &Value) {
     selector_fixed(errors, sub, new, old);
     replica_counters(errors, sub, new);
+    if sub == Some("status") {
+        counters(errors, new, &["terminatingReplicas", "collisionCount"]);
+        collisions(errors, new, old);
+    }
+}
+
+/// Names that collided are counted, never forgotten.
+fn collisions(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    let count = |v: &Value| int_at(v, &["status", "collisionCount"]);
+    let Some(before) = count(old) else { return };
+    if count(new).is_none_or(|now| now < before) {
+        let now = count(new).unwrap_or(0);
+        errors.push(FieldError::invalid("status.collisionCount", now, "cannot be decremented"));
+    }
 }
 
 fn daemon_rolling(errors: &mut Vec<FieldError>, r: &Value) {
@@ -298,6 +315,21 @@ fn scale(errors: &mut Vec<FieldError>, spec: &Value) {
     non_negative(errors, "spec.minReadySeconds", spec.get("minReadySeconds"));
 }
 
+/// A DaemonSet's selector; one that is missing only matches nothing.
+fn daemon_selector(errors: &mut Vec<FieldError>, spec: &Value) {
+    if at(spec, &["selector"]).is_some() {
+        selector(errors, spec, "empty selector is invalid for daemonset");
+    } else {
+        mismatch(errors, spec);
+    }
+}
+
+fn mismatch(errors: &mut Vec<FieldError>, spec: &Value) {
+    let value = at(spec, &["template", "metadata", "labels"]).cloned().unwrap_or(Value::Null);
+    let detail = "`selector` does not match template `labels`";
+    errors.push(FieldError::invalid("spec.template.metadata.labels", value, detail));
+}
+
 fn selector(errors: &mut Vec<FieldError>, spec: &Value, empty: &str) {
     let Some(chosen) = at(spec, &["selector"]) else {
         errors.push(FieldError::required("spec.selector", ""));
@@ -305,22 +337,16 @@ fn selector(errors: &mut Vec<FieldError>, spec: &Value, empty: &str) {
     };
     let before = errors.len();
     label_selector(errors, "spec.selector", chosen);
+    let wrong = errors.len() > before;
     if map_at(chosen, &["matchLabels"]).is_none_or(serde_json::Map::is_empty)
         && items(chosen, &["matchExpressions"]).is_empty()
     {
         errors.push(FieldError::invalid("spec.selector", chosen.clone(), empty));
     }
-    if errors.len() > before {
-        return;
-    }
-    let own = map_at(spec, &["template", "metadata", "labels"]);
-    if LabelSelector::from_object(chosen).is_ok_and(|s| !s.matches(own)) {
-        let value = at(spec, &["template", "metadata", "labels"]).cloned().unwrap_or(Value::Null);
-        errors.push(FieldError::invalid(
-            "spec.template.metadata.labels",
-            value,
-            "`selector` does not match template `labels`",
-        ));
+    match LabelSelector::from_object(chosen) {
+        Ok(s) if !s.matches(map_at(spec, &["template", "metadata", "labels"])) => mismatch(errors, spec),
+        Err(_) if wrong => errors.push(FieldError::invalid("spec.selector", chosen.clone(), "invalid label selector")),
+        _ => {}
     }
 }
 
@@ -329,20 +355,30 @@ pub fn template(errors: &mut Vec<FieldError>, spec: &Value, restart: &[&str], ki
     template_at(errors, "spec.template", spec, restart, kind);
 }
 
-/// As [`template`], wherever it stands.
-pub fn template_at(errors: &mut Vec<FieldError>, path: &str, spec: &Value, restart: &[&str], kind: &str) {
-    labels(errors, &format!("{path}.labels"), at(spec, &["template", "metadata", "labels"]));
-    let pod = at(spec, &["template", "spec"]).unwrap_or(&Value::Null);
+/// A template as such, whoever makes pods of it.
+pub fn template_itself(errors: &mut Vec<FieldError>, path: &str, template: &Value) {
+    let (metadata, pod) = (&template["metadata"], at(template, &["spec"]).unwrap_or(&Value::Null));
+    labels(errors, &format!("{path}.labels"), metadata.get("labels"));
+    super::checks::annotations(errors, &format!("{path}.annotations"), metadata.get("annotations"));
+    pod_annotations::check(errors, &format!("{path}.annotations"), metadata, pod);
     let path = format!("{path}.spec");
-    pod_spec(errors, &path, pod);
-    one_of(errors, &format!("{path}.restartPolicy"), str_at(pod, &["restartPolicy"]), restart);
-    if kind != "Job" && has(pod, "activeDeadlineSeconds") {
-        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
-        errors.push(FieldError::forbidden(format!("{path}.activeDeadlineSeconds"), detail));
-    }
+    pod_spec(errors, &path, pod, None);
+    pod_annotations::agree(errors, &path, metadata, pod);
     if !items(pod, &["ephemeralContainers"]).is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(FieldError::forbidden(format!("{path}.ephemeralContainers"), detail));
+    }
+}
+
+/// As [`template`], wherever it stands.
+pub fn template_at(errors: &mut Vec<FieldError>, path: &str, spec: &Value, restart: &[&str], kind: &str) {
+    let template = at(spec, &["template"]).unwrap_or(&Value::Null);
+    template_itself(errors, path, template);
+    let path = format!("{path}.spec");
+    one_of(errors, &format!("{path}.restartPolicy"), str_at(template, &["spec", "restartPolicy"]), restart);
+    if has(&template["spec"], "activeDeadlineSeconds") {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(FieldError::forbidden(format!("{path}.activeDeadlineSeconds"), detail));
     }
 }
 
@@ -369,29 +405,74 @@ fn stateful_defaults(ss: &mut Value) {
     zero_status(ss, &["replicas", "availableReplicas"]);
 }
 
-fn stateful_rest(errors: &mut Vec<FieldError>, spec: &Value) {
-    let rolling = ["updateStrategy", "rollingUpdate"];
-    if str_at(spec, &["updateStrategy", "type"]) == "OnDelete" && at(spec, &rolling).is_some() {
-        let detail = "only allowed for updateStrategy 'RollingUpdate'";
-        let value = at(spec, &rolling).cloned().unwrap_or(Value::Null);
-        errors.push(FieldError::invalid("spec.updateStrategy.rollingUpdate", value, detail));
+/// The template as the set's pods will be made of it: claims become volumes, and names are the set's to give.
+fn stateful_template(spec: &Value) -> Value {
+    let mut out = serde_json::json!({"template": spec["template"]});
+    let Some(pod) = out.pointer_mut("/template/spec").filter(|p| p.is_object()) else { return out };
+    for field in ["subdomain", "hostname"] {
+        super::tree::remove(pod, field);
     }
+    let claims: Vec<&str> =
+        items(spec, &["volumeClaimTemplates"]).iter().map(|c| str_at(c, &["metadata", "name"])).collect();
+    if !claims.is_empty() {
+        let made =
+            claims.iter().map(|name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+        let own = items(pod, &["volumes"]).iter().filter(|v| !claims.contains(&str_at(v, &["name"]))).cloned();
+        let volumes: Vec<Value> = made.chain(own).collect();
+        set(pod, "volumes", volumes);
+    }
+    out
+}
+
+fn stateful_rest(errors: &mut Vec<FieldError>, spec: &Value) {
+    match str_at(spec, &["podManagementPolicy"]) {
+        "" => errors.push(FieldError::required("spec.podManagementPolicy", "")),
+        "OrderedReady" | "Parallel" => {}
+        other => {
+            let detail = "must be 'OrderedReady' or 'Parallel'";
+            errors.push(FieldError::invalid("spec.podManagementPolicy", other, detail));
+        }
+    }
+    let strategy = at(spec, &["updateStrategy"]).unwrap_or(&Value::Null);
     let path = "spec.updateStrategy.rollingUpdate";
-    non_negative(errors, &format!("{path}.partition"), at(spec, &["updateStrategy", "rollingUpdate", "partition"]));
-    let most = at(spec, &["updateStrategy", "rollingUpdate", "maxUnavailable"]);
-    int_or_percent(errors, &format!("{path}.maxUnavailable"), most);
-    at_most_all(errors, &format!("{path}.maxUnavailable"), most);
+    match (str_at(strategy, &["type"]), at(strategy, &["rollingUpdate"])) {
+        ("", _) => errors.push(FieldError::required("spec.updateStrategy", "")),
+        ("OnDelete" | "RollingUpdate", None) => {}
+        ("OnDelete", Some(rolling)) => {
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            errors.push(FieldError::invalid(path, rolling.clone(), detail));
+        }
+        ("RollingUpdate", Some(rolling)) => {
+            non_negative(errors, &format!("{path}.partition"), rolling.get("partition"));
+            if let Some(most) = at(rolling, &["maxUnavailable"]) {
+                let path = format!("{path}.maxUnavailable");
+                int_or_percent(errors, &path, Some(most));
+                if most == 0 || most == "0%" {
+                    errors.push(FieldError::invalid(path.clone(), most.clone(), "cannot be 0"));
+                }
+                at_most_all(errors, &path, Some(most));
+            }
+        }
+        _ => {
+            let detail = "must be 'RollingUpdate' or 'OnDelete'";
+            errors.push(FieldError::invalid("spec.updateStrategy", strategy.clone(), detail));
+        }
+    }
     non_negative(errors, "spec.ordinals.start", at(spec, &["ordinals", "start"]));
-    non_negative(errors, "spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"));
-    optional_named(errors, "spec.serviceName", str_at(spec, &["serviceName"]), dns_label);
     for field in ["whenDeleted", "whenScaled"] {
         let policy = str_at(spec, &["persistentVolumeClaimRetentionPolicy", field]);
         let path = format!("spec.persistentVolumeClaimRetentionPolicy.{field}");
-        one_of(errors, &path, policy, &["Delete", "Retain"]);
+        one_of(errors, &path, policy, &["Retain", "Delete"]);
     }
+}
+
+/// What is only judged when a set is made, as it can never be changed.
+fn stateful_new(errors: &mut Vec<FieldError>, ss: &Value) {
+    let spec = spec(ss);
+    optional_named(errors, "spec.serviceName", str_at(spec, &["serviceName"]), dns_label);
     for (i, claim) in items(spec, &["volumeClaimTemplates"]).iter().enumerate() {
-        let path = format!("spec.volumeClaimTemplates[{i}]");
-        super::volume::claim_spec(errors, &format!("{path}.spec"), at(claim, &["spec"]).unwrap_or(&Value::Null));
+        let path = format!("spec.volumeClaimTemplates[{i}].spec");
+        super::volume::claim_spec(errors, &path, at(claim, &["spec"]).unwrap_or(&Value::Null));
     }
 }
 
@@ -409,10 +490,16 @@ fn stateful_fixed(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, 
     if sub == Some("status") {
         let fields = ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
         counters(errors, new, &fields);
+        counters(errors, new, &["observedGeneration", "collisionCount"]);
+        collisions(errors, new, old);
         let count = |field: &str| int_at(new, &["status", field]).unwrap_or(0);
         for field in fields[1..].iter().filter(|f| count(f) > count("replicas")) {
             let detail = "cannot be greater than status.replicas";
             errors.push(FieldError::invalid(format!("status.{field}"), count(field), detail));
+        }
+        if count("availableReplicas") > count("readyReplicas") {
+            let detail = "cannot be greater than status.readyReplicas";
+            errors.push(FieldError::invalid("status.availableReplicas", count("availableReplicas"), detail));
         }
     }
     if sub.is_some() {

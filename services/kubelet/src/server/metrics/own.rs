@@ -40,9 +40,12 @@ pub async fn serve(State(shared): State<Arc<Shared>>) -> Result<Page, Refusal> {
     Ok(page)
 }
 
+/// What one counter reads of an operation's calls.
+type Read = fn(&Calls) -> u64;
+
 /// Calls of the runtime by operation.
 fn runtime(page: &mut Page, calls: &BTreeMap<&'static str, Calls>) {
-    let counts: [(&str, &str, fn(&Calls) -> u64); 2] = [
+    let counts: [(&str, &str, Read); 2] = [
         ("kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type.", |c| c.count),
         (
             "kubelet_runtime_operations_errors_total",
