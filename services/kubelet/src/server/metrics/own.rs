@@ -42,7 +42,8 @@ pub async fn serve(State(shared): State<Arc<Shared>>) -> Result<Page, Refusal> {
 
 /// Calls of the runtime by operation.
 fn runtime(page: &mut Page, calls: &BTreeMap<&'static str, Calls>) {
-    let counts: [(&str, &str, fn(&Calls) -> u64); 2] = [
+    type Read = fn(&Calls) -> u64;
+    let counts: [(&str, &str, Read); 2] = [
         ("kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type.", |c| c.count),
         (
             "kubelet_runtime_operations_errors_total",
