@@ -144,9 +144,12 @@ fn an_allocated_claim_binds_its_pod_to_its_nodes() {
     assert_eq!(refused.message(), "0/1 nodes are available: 1 resourceclaim not available on the node.");
 }
 
+/// What a case changes in the slice.
+type Change = fn(&mut Value);
+
 #[test]
 fn what_pools_offer() {
-    let cases: [(&str, fn(&mut Value), usize); 8] = [
+    let cases: [(&str, Change, usize); 8] = [
         ("as it is", |_| {}, 3),
         ("a pool that is not complete", |s| s["spec"]["pool"]["resourceSliceCount"] = 2.into(), 0),
         ("another node's", |s| s["spec"]["nodeName"] = "b".into(), 0),
