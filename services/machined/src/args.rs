@@ -89,7 +89,6 @@ fn kube_controller_manager(config: &Config) -> Vec<String> {
         format!("--cluster-signing-key-file={PKI}/ca.key"),
         format!("--cluster-cidr={}", config.cluster.pod_subnet),
         format!("--service-cluster-ip-range={}", config.cluster.service_subnet),
-        "--use-service-account-credentials=true".to_owned(),
         "--leader-elect".to_owned(),
     ]
 }

@@ -15,8 +15,8 @@ use super::story::{self, NAMESPACES, PHASES, Phase};
 use crate::bench::hollow;
 use crate::bench::stack::{Stack, System};
 
-/// After how many writes the process is killed, again and again, in each of the rounds.
-pub const EVERY: &[usize] = &[1, 2, 5];
+/// After how many writes the process is killed, again and again, in each of the rounds, unless others are asked for.
+pub const EVERY: &[usize] = &[3];
 /// Nobody else wants to lead, and a killed leader would be waited for.
 const ALONE: &[&str] = &["--leader-elect=false"];
 const NODES: usize = 3;

@@ -93,6 +93,8 @@ pub(super) fn plan(job: &Value, owned: &[Arc<Value>], now: Timestamp) -> Plan {
     let ending = count.ending(&conditions);
     let mut start = job["status"].get("startTime").filter(|t| !t.is_null()).cloned();
     if let Some(ending) = &ending {
+        // Its pods may have ended before anybody could say that it had begun.
+        start.get_or_insert_with(|| time::rfc3339(now).into());
         plan.delete.clone_from(&count.active);
         count.conclude(ending, &mut conditions, &mut plan);
     } else if meta::deletion_timestamp(job).is_none() {

@@ -300,6 +300,13 @@ fn a_pause_stops_and_starts_the_clock() {
 }
 
 #[test]
+fn a_job_whose_pods_ended_unseen_has_a_start() {
+    let status = decide(&job(json!({})), "as bs cs").status.unwrap();
+    assert!(condition(&status, "SuccessCriteriaMet").is_some());
+    assert_eq!(status["startTime"], "2026-01-02T00:00:00Z");
+}
+
+#[test]
 fn a_finished_job_lets_everything_go() {
     let done = with_status(job(json!({})), json!({"conditions": [{"type": "Complete", "status": "True"}]}));
     let plan = decide(&done, "as .bs c+");

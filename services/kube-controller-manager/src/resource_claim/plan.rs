@@ -128,7 +128,8 @@ pub(super) fn step(claim: &Value, pod: impl Fn(&str) -> Option<Arc<Value>>, arou
         }
         return Some(Step::Status(status));
     }
-    if protected && !allocated && holders.is_empty() {
+    // One that stays keeps it: the scheduler sets it just before it allocates, and would find its claim changed.
+    if protected && !allocated && holders.is_empty() && meta::deletion_timestamp(claim).is_some() {
         let others = meta::finalizers(claim).into_iter().filter(|finalizer| *finalizer != FINALIZER);
         return Some(Step::Finalizers(others.map(str::to_owned).collect()));
     }

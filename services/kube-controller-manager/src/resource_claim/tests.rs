@@ -57,12 +57,15 @@ fn devices_come_back_with_the_last_pod() {
     let ended = pod("Succeeded", "a", false);
     let unborn = pod("Pending", "", true);
     let reserved = claim(true, true, true)["status"].clone();
+    let mut going = claim(false, false, true);
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     let cases = [
         (claim(true, true, true), Some(&running), None, "in use"),
         (claim(true, true, true), Some(&ended), Some(Step::Status(json!({}))), "ended"),
         (claim(true, true, true), Some(&unborn), Some(Step::Status(json!({}))), "never had a node"),
         (claim(true, true, true), None, Some(Step::Status(json!({}))), "gone"),
-        (claim(false, false, true), None, Some(Step::Finalizers(Vec::new())), "given back"),
+        (claim(false, false, true), None, None, "about to be allocated"),
+        (going, None, Some(Step::Finalizers(Vec::new())), "given back"),
         (claim(false, true, true), Some(&running), Some(Step::Status(reserved)), "bound past the scheduler"),
         (claim(false, false, false), None, None, "new"),
     ];
