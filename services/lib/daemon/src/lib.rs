@@ -6,7 +6,6 @@
 
 pub mod accept;
 pub mod backoff;
-mod memory;
 mod shutdown;
 pub mod tls;
 
