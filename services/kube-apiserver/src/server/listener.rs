@@ -23,8 +23,6 @@ use tokio_rustls::server::TlsStream;
 const STREAMS: u32 = 1000;
 /// Go's limit for all headers of a request; impersonation can need many.
 const HEADERS: u32 = 1 << 20;
-/// How long a connection may wait for its next request, as long as Go's servers let it. The first one has less: see `guard`.
-const IDLE: Duration = Duration::from_secs(90);
 /// How long connections may finish what they do after shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -102,7 +100,11 @@ async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: Socket
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).max_buf_size(HEADERS as usize).header_read_timeout(IDLE);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(HEADERS as usize)
+        .header_read_timeout(Duration::from_secs(32));
     builder
         .http2()
         .timer(TokioTimer::new())
