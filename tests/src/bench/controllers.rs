@@ -16,8 +16,8 @@ const START: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(900);
 const NAMESPACE: &str = "bench";
-/// Processes give memory back every 30 s.
-const REST: Duration = Duration::from_secs(35);
+/// The allocator gives freed pages back within a few seconds.
+const REST: Duration = Duration::from_secs(5);
 
 /// Runs `pods` pods of `deployments` Deployments on so many nodes, then none.
 pub async fn run(corten: &Path, nodes: usize, pods: usize, deployments: usize) -> Result<()> {
