@@ -108,22 +108,27 @@ impl From<Result<Outcome, Refusal>> for Reply {
 impl Reply {
     /// The reply to a command's changes, in their order.
     pub fn new(results: Vec<Result<Outcome, Refusal>>) -> Self {
-        let mut batch: Vec<Reply> = results.into_iter().map(Reply::from).collect();
+        Reply::of(results.into_iter().map(Reply::from).collect())
+    }
+
+    /// One reply for each of a command's changes.
+    ///
+    /// # Errors
+    /// There are more or fewer.
+    pub fn into_replies(self, proposed: usize) -> Result<Vec<Reply>, Error> {
+        let batch = if self.batch.is_empty() { vec![self] } else { self.batch };
         match batch.len() {
-            1 => batch.remove(0),
-            _ => Reply { outcome: None, batch },
+            got if got == proposed => Ok(batch),
+            got => Err(Error::Consensus(format!("{got} replies to {proposed} changes"))),
         }
     }
 
-    /// The results of a command's changes, with refusals as errors. Always as many as were proposed.
-    pub fn into_results(self, proposed: usize) -> Vec<Result<Outcome, Error>> {
-        let batch = if self.batch.is_empty() { vec![self] } else { self.batch };
-        let got = batch.len();
-        if got == proposed {
-            return batch.into_iter().map(Reply::into_result).collect();
+    /// The reply to a command with these changes.
+    pub fn of(mut replies: Vec<Reply>) -> Self {
+        match replies.len() {
+            1 => replies.remove(0),
+            _ => Reply { outcome: None, batch: replies },
         }
-        let error = Error::Consensus(format!("{got} replies to {proposed} changes"));
-        vec![Err(error); proposed]
     }
 
     /// The result, with a refusal as an error.
@@ -181,6 +186,12 @@ impl Command {
     /// Adds [`Command::encode`]'s bytes to a buffer.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         self.0.encode_raw(out);
+    }
+
+    /// [`Command::proposals`] for their next entry.
+    pub fn into_proposals(self) -> Vec<Proposal> {
+        let mut all = Arc::unwrap_or_clone(self.0);
+        if all.batch.is_empty() { vec![all] } else { std::mem::take(&mut all.batch) }
     }
 
     /// What to do, in order; without an operation it is something that this version does not know.

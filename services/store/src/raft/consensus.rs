@@ -12,7 +12,7 @@ use openraft::{RaftMetrics, ReadPolicy};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::batch::{self, Committed, Proposer};
+use super::batch::{self, Applied, Committed, Proposer};
 use super::membership::MemberNode;
 use super::state_machine::StateMachine;
 use super::transport::{Lane, Link, Transport, never_sent};
@@ -57,7 +57,8 @@ impl Consensus {
         tokio::spawn(consensus.clone().read_together(asked));
         let proposing = consensus.clone();
         let submit = move |command, committed| proposing.clone().submit(command, committed);
-        tokio::spawn(proposed.collect(submit));
+        let transport = consensus.transport.clone();
+        tokio::spawn(proposed.collect(move || transport.alone(), submit));
         consensus
     }
 
@@ -96,25 +97,41 @@ impl Consensus {
     /// # Errors
     /// The change was refused; or no leader took it in time; or it is unknown whether it happened.
     pub async fn propose(&self, proposal: Proposal) -> Result<Outcome, Error> {
-        let outcome = tokio::time::timeout(self.limit, self.proposer.propose(proposal)).await;
-        outcome.unwrap_or(Err(Refusal::Timeout.into()))
+        Reply::of(self.propose_all(vec![proposal]).await?.replies).into_result()
+    }
+
+    async fn propose_all(&self, changes: Vec<Proposal>) -> Result<Applied, Error> {
+        let applied = tokio::time::timeout(self.limit, self.proposer.propose(changes)).await;
+        applied.unwrap_or(Err(Refusal::Timeout.into()))
+    }
+
+    /// Proposes what clients of another member want, if this member leads: in one entry with what its own clients want.
+    ///
+    /// # Errors
+    /// Consensus stopped, or it is unknown whether the changes happened.
+    pub async fn propose_for_others(&self, changes: Vec<Proposal>) -> Result<Answer<Applied>, Error> {
+        if !self.is_leader() {
+            return Ok(Answer::NotLeader);
+        }
+        self.propose_all(changes).await.map(Answer::Done)
     }
 
     /// Proposes an entry through the leader and waits until it is applied here.
-    async fn submit(self, command: Command, mut committed: Committed) -> Result<Reply, Error> {
+    async fn submit(self, command: Command, mut committed: Committed) -> Result<(Reply, u64), Error> {
         let deadline = Instant::now() + self.limit;
         loop {
             let proposed = tokio::time::timeout_at(deadline, self.write(command.clone(), &mut committed)).await;
             match proposed.unwrap_or(Err(Refusal::Timeout.into()))? {
-                Answer::Done((reply, _)) => return Ok(reply),
+                Answer::Done(applied) => return Ok(applied),
                 Answer::NotLeader => {}
             }
             if let Some(leader) = self.other_leader().await
                 && let Answer::Done((reply, index)) = self.propose_there(leader, &command, deadline).await?
             {
+                drop(committed.take());
                 // A client that reads from this member next expects its own write.
                 self.wait_applied(index, deadline).await?;
-                return Ok(reply);
+                return Ok((reply, index));
             }
             self.pause(deadline).await?;
         }

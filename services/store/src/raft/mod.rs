@@ -16,6 +16,7 @@ mod consensus;
 pub mod log;
 pub mod membership;
 pub mod network;
+mod pipeline;
 #[cfg(test)]
 mod sim;
 pub mod state_machine;

@@ -1,19 +1,21 @@
-//! Raft's messages to the other members: each is one call over [`super::transport`], with a limit on its time.
-//!
-//! openraft sends the next entries to a member only when the earlier ones were answered, so what arrives meanwhile
-//! travels together: the network batches by itself, as the log's sync does.
+//! Raft's messages to the other members: each is one call over [`super::transport`], with a limit on its time. Entries
+//! travel in a stream per member, see [`super::pipeline`].
 
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::Stream;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult};
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use openraft::type_config::alias::SnapshotOf;
-use tonic::Status;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
 
 use super::membership::MemberNode;
+use super::pipeline::Pipeline;
 use super::state_machine::SnapshotHandle;
 use super::transport::{Lane, Transport};
 use super::wire::{self, pb};
@@ -72,6 +74,14 @@ impl Peer {
         wire::to_append_response(answer.map_err(|status| self.failed(status))?.into_inner())
     }
 
+    async fn open_stream(
+        &self,
+        requests: ReceiverStream<pb::AppendRequest>,
+    ) -> Result<Streaming<pb::AppendResponse>, Error> {
+        let answers = self.transport.peer(self.id, Lane::Consensus)?.append_stream(requests).await;
+        Ok(answers.map_err(|status| self.failed(status))?.into_inner())
+    }
+
     async fn send_vote(&self, rpc: VoteRequest<Types>, pre: bool) -> Result<VoteResponse<Types>, Error> {
         let request = wire::from_vote_request(&rpc, self.transport.route(self.id));
         let mut peer = self.transport.peer(self.id, Lane::Consensus)?;
@@ -114,6 +124,22 @@ impl RaftNetworkV2<Types> for Peer {
         // A heartbeat needs no disk; entries do, and sending them again does not make the disk faster.
         let limit = if rpc.entries.is_empty() { option.soft_ttl().max(self.limit / 4) } else { self.limit };
         self.call(limit, self.send_append(rpc)).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + openraft::OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let (requests, feed) = Pipeline::<S>::requests();
+            let answers = self.call(self.limit, self.open_stream(requests)).await?;
+            let pipeline = Pipeline::new(self.id, self.transport.clone(), self.limit, input, feed, answers);
+            Ok(Box::pin(pipeline.results()) as BoxStream<'s, _>)
+        })
     }
 
     async fn vote(

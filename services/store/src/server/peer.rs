@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use openraft::raft::TransferLeaderRequest;
+use futures_util::future::ready;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, Stream, StreamExt};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest};
 use openraft::type_config::alias::SnapshotOf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::command::Command;
+use crate::command::{Command, Reply};
 use crate::error::Error;
 use crate::member::Member;
+use crate::raft::batch::Applied;
 use crate::raft::membership::MemberNode;
 use crate::raft::state_machine::SnapshotHandle;
 use crate::raft::transfer::Receiver;
+use crate::raft::transport::Transport;
 use crate::raft::wire::{self, pb};
 use crate::raft::{Answer, Types, thread};
 
@@ -59,6 +63,26 @@ fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("etcdserver: server stopped: {error}"))
 }
 
+/// The requests of a stream, up to its end or to the first that is refused.
+fn taken(
+    transport: Transport,
+    requests: Streaming<pb::AppendRequest>,
+    refuse: oneshot::Sender<Status>,
+) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send {
+    stream::unfold((transport, requests, refuse), |(transport, mut requests, refuse)| async move {
+        // A broken connection has nobody to be told.
+        let request = requests.message().await.ok().flatten()?;
+        match transport.check(request.route).and_then(|_| Ok(wire::to_append(request)?)) {
+            Ok(request) => Some((request, (transport, requests, refuse))),
+            Err(status) => {
+                // Who asked may be gone.
+                let _ = refuse.send(status);
+                None
+            }
+        }
+    })
+}
+
 #[tonic::async_trait]
 impl pb::peer_server::Peer for Peer {
     async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
@@ -66,6 +90,23 @@ impl pb::peer_server::Peer for Peer {
         self.check(request.route)?;
         let answer = self.raft().append_entries(wire::to_append(request)?).await.map_err(stopped)?;
         Ok(Response::new(wire::from_append_response(&answer)))
+    }
+
+    type AppendStreamStream = BoxStream<'static, Result<pb::AppendResponse, Status>>;
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        let (refuse, refused) = oneshot::channel();
+        let taken = taken(self.0.consensus.transport().clone(), request.into_inner(), refuse);
+        let answers = self.raft().stream_append(taken).map(|answer| match answer {
+            Ok(answer) => Ok(wire::from_append_response(&AppendEntriesResponse::from(answer))),
+            Err(fatal) => Err(stopped(fatal)),
+        });
+        // openraft lets go of the requests before its answers end, unless they end by an answer that is no success.
+        let refusal = stream::once(async move { refused.now_or_never()?.ok() }).filter_map(ready);
+        Ok(Response::new(answers.chain(refusal.map(Err)).boxed()))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
@@ -112,10 +153,11 @@ impl pb::peer_server::Peer for Peer {
         let request = request.into_inner();
         self.check(request.route)?;
         let command = Command::decode(&request.proposal).map_err(|e| Error::Consensus(e.to_string()))?;
-        Ok(Response::new(match self.0.consensus.propose_here(command).await? {
+        Ok(Response::new(match self.0.consensus.propose_for_others(command.into_proposals()).await? {
             Answer::NotLeader => pb::ProposeResponse { not_leader: true, ..Default::default() },
-            Answer::Done((reply, index)) => {
-                pb::ProposeResponse { not_leader: false, reply: prost::Message::encode_to_vec(&reply).into(), index }
+            Answer::Done(Applied { replies, index }) => {
+                let reply = prost::Message::encode_to_vec(&Reply::of(replies)).into();
+                pb::ProposeResponse { not_leader: false, reply, index }
             }
         }))
     }

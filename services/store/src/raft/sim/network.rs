@@ -2,7 +2,8 @@
 //!
 //! A message is late by a random time, so calls overtake each other; it may be lost, as when its connection breaks, and
 //! then the caller learns so later, without knowing how far it came. Raft's own messages, which must bear it, may arrive
-//! twice. Who gives a call up may thereby cancel it at the other end, in the middle of whatever that does.
+//! twice. Who gives a call up may thereby cancel it at the other end, in the middle of whatever that does. The pieces of a
+//! stream keep their order, and when one is lost the stream breaks for both ends, though not at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,7 +17,8 @@ use futures_util::future::join;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response, request};
@@ -33,6 +35,11 @@ use crate::server::Server;
 const PATIENCE: u64 = 1500;
 /// What may arrive twice.
 const DOUBLED: [&str; 6] = ["Append", "Vote", "PreVote", "TransferLeader", "ReadIndex", "Describe"];
+
+/// Calls that are streams of pieces.
+const STREAMS: [&str; 2] = ["AppendStream", "Install"];
+/// Pieces of a stream that are on their way in one direction.
+const WINDOW: usize = 16;
 
 /// Who is there, and what the network does to messages.
 #[derive(Default)]
@@ -178,18 +185,19 @@ async fn call(from: End, urls: Vec<String>, request: Request<Body>) -> Result<Re
     };
     let (head, body) = request.into_parts();
     let kind = head.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
-    let delivery = Delivery { world: world.clone(), from, to, server, kind, head };
+    let delivery = Delivery { world: world.clone(), from, to, server, kind, head, turned: false };
     let (mut answer, answered) = oneshot::channel();
     let cancelled = world.chance(50);
-    let work: Pin<Box<dyn Future<Output = Option<Response<Body>>> + Send>> = if delivery.kind == "Install" {
-        Box::pin(delivery.stream(body))
-    } else {
-        let body = body.collect().await?.to_bytes();
-        if world.twice(&delivery.kind) {
-            tokio::spawn(delivery.clone().message(body.clone()));
-        }
-        Box::pin(delivery.message(body))
-    };
+    let work: Pin<Box<dyn Future<Output = Option<Response<Body>>> + Send>> =
+        if STREAMS.contains(&delivery.kind.as_str()) {
+            Box::pin(delivery.stream(body))
+        } else {
+            let body = body.collect().await?.to_bytes();
+            if world.twice(&delivery.kind) {
+                tokio::spawn(delivery.clone().message(body.clone()));
+            }
+            Box::pin(delivery.message(body))
+        };
     tokio::spawn(async move {
         let response = tokio::select! {
             biased;
@@ -219,6 +227,8 @@ struct Delivery {
     server: Server,
     kind: String,
     head: request::Parts,
+    /// The pieces of a stream go from the one who was called to the one who called.
+    turned: bool,
 }
 
 impl Delivery {
@@ -232,24 +242,69 @@ impl Delivery {
         self.back(response, &body).await
     }
 
-    /// A message in many pieces, and its answer. It may break off anywhere.
-    async fn stream(self, mut body: Body) -> Option<Response<Body>> {
-        let (forward, pieces) = mpsc::channel::<Result<Frame<Bytes>, Status>>(2);
-        let body_of = Body::new(StreamBody::new(ReceiverStream::new(pieces)));
-        let request = Request::from_parts(self.head.clone(), body_of);
-        let pump = async {
+    /// Messages in both directions; each may be lost, and then nothing more passes in either.
+    async fn stream(self, body: Body) -> Option<Response<Body>> {
+        let broken = Arc::new(Notify::new());
+        let (there, back) = (self.clone(), self.clone().turned());
+        let (forward, pieces) = mpsc::channel(1);
+        tokio::spawn(there.pump(body, forward, broken.clone()));
+        let request = Request::from_parts(self.head.clone(), Body::new(StreamBody::new(ReceiverStream::new(pieces))));
+        let (head, body) = self.server.clone().answer_member(request).await.into_parts();
+        back.travel(&back.from, &back.to).await?;
+        let (forward, pieces) = mpsc::channel(1);
+        tokio::spawn(back.pump(body, forward, broken));
+        Some(Response::from_parts(head, Body::new(StreamBody::new(ReceiverStream::new(pieces)))))
+    }
+
+    /// The same call, seen from the other end.
+    fn turned(self) -> Self {
+        Delivery { from: self.to, to: self.from, turned: true, ..self }
+    }
+
+    /// Carries the pieces of one direction until they end, or one is lost, or nobody wants them.
+    async fn pump(self, mut body: Body, forward: mpsc::Sender<Result<Frame<Bytes>, Status>>, broken: Arc<Notify>) {
+        let (send, mut under_way) = mpsc::channel::<(Instant, bool, Frame<Bytes>)>(WINDOW);
+        let sending = async {
+            let mut last = Instant::now();
             while let Some(Ok(piece)) = body.frame().await {
-                let arrived = self.travel(&self.from, &self.to).await.is_some();
-                self.note(if arrived { "->" } else { "-|" }, piece.data_ref().unwrap_or(&Bytes::new()));
-                let piece = if arrived { Ok(piece) } else { Err(Status::unavailable("the connection broke")) };
-                if forward.send(piece).await.is_err() || !arrived {
+                // What is left of a process that crashed may go on, but nobody hears it.
+                let runs = self.world.network.lock().runs(&self.from.name, self.from.process);
+                let fate = self.world.fate();
+                last = last.max(Instant::now() + fate.late);
+                if send.send((last, fate.lost || !runs, piece)).await.is_err() {
                     break;
                 }
             }
-            drop(forward);
+            drop(send);
         };
-        let (response, ()) = join(self.server.clone().answer_member(request), pump).await;
-        self.back(response, &Bytes::new()).await
+        let delivering = async {
+            while let Some((arrives, lost, piece)) = under_way.recv().await {
+                tokio::time::sleep_until(arrives).await;
+                let bytes = piece.data_ref().cloned().unwrap_or_default();
+                if lost || !self.world.network.lock().passes(&self.from, &self.to) {
+                    self.note("-|", &bytes);
+                    return true;
+                }
+                self.note("->", &bytes);
+                self.look(&bytes);
+                if forward.send(Ok(piece)).await.is_err() {
+                    return false;
+                }
+            }
+            false
+        };
+        let lost = tokio::select! {
+            biased;
+            () = forward.closed() => false,
+            () = broken.notified() => true,
+            ((), lost) = join(sending, delivering) => lost,
+        };
+        if lost {
+            broken.notify_one();
+            tokio::time::sleep(Duration::from_millis(self.world.below(PATIENCE))).await;
+            // Who waits for it may be gone.
+            let _ = forward.send(Err(Status::unavailable("the connection broke"))).await;
+        }
     }
 
     async fn back(&self, response: Response<Body>, request: &Bytes) -> Option<Response<Body>> {
@@ -283,10 +338,10 @@ impl Delivery {
 
     /// Who sends entries leads.
     fn look(&self, body: &Bytes) {
-        if self.kind != "Append" {
+        if !["Append", "AppendStream"].contains(&self.kind.as_str()) || self.turned {
             return;
         }
-        if let Some(vote) = decode::<pb::AppendRequest>(body).and_then(|request| request.vote) {
+        for vote in messages::<pb::AppendRequest>(body).filter_map(|request| request.vote) {
             self.world.check(|checks| checks.leads(vote.term, vote.voted_for));
         }
     }
@@ -296,14 +351,20 @@ impl Delivery {
         if self.kind != "Vote" {
             return;
         }
-        let (request, response) = (decode::<pb::VoteRequest>(request), decode::<pb::VoteResponse>(response));
+        let request = messages::<pb::VoteRequest>(request).next();
+        let response = messages::<pb::VoteResponse>(response).next();
         if let (Some(vote), true) = (request.and_then(|r| r.vote), response.is_some_and(|r| r.granted)) {
             self.world.check(|checks| checks.votes(&self.to.name, vote.term, vote.voted_for));
         }
     }
 }
 
-/// A message behind the five bytes of its frame.
-fn decode<M: Message + Default>(body: &Bytes) -> Option<M> {
-    M::decode(body.get(5..)?).ok()
+/// The messages of a body, each behind five bytes that end with its length.
+fn messages<M: Message + Default>(mut body: &[u8]) -> impl Iterator<Item = M> {
+    std::iter::from_fn(move || {
+        let (head, rest) = body.split_first_chunk::<5>()?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        body = rest.get(length..)?;
+        M::decode(rest.get(..length)?).ok()
+    })
 }
