@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use config::Config;
@@ -61,7 +62,7 @@ pub async fn run_on(args: Vec<String>, shutdown: daemon::Shutdown, faults: Fault
     let fatal = Fatal::new();
     let (member, closing) = Member::open(config, fatal.clone(), faults).await?;
     let (stop, stopped) = daemon::Shutdown::pair();
-    let mut serving = std::pin::pin!(serve(member, stopped));
+    let mut serving = std::pin::pin!(serve(member, closing.core(), stopped));
     let failed = tokio::select! {
         reason = fatal.wait() => Some(reason),
         () = shutdown.wait() => None,
@@ -89,12 +90,13 @@ async fn close(closing: Closing) {
 }
 
 /// Serves other members, then (as soon as this one is part of the cluster) clients, until `shutdown`.
-async fn serve(member: Arc<Member>, shutdown: daemon::Shutdown) -> daemon::Outcome {
+async fn serve(member: Arc<Member>, core: Handle, shutdown: daemon::Shutdown) -> daemon::Outcome {
     let retention = member.config.retention()?;
     let mut tasks = JoinSet::new();
     let server = Server::for_members(member.clone(), shutdown.clone());
     for url in member.config.peer_listeners() {
-        tasks.spawn(server.clone().serve(url));
+        // What other members say mostly concerns consensus: a message that arrives on its thread wakes no other one.
+        tasks.spawn_on(server.clone().serve(url), &core);
     }
     drop(server);
     tokio::select! {

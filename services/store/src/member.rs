@@ -7,6 +7,7 @@ use std::sync::Arc;
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use store_api::etcdserverpb as pb;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::auth::Caller;
@@ -403,6 +404,11 @@ fn open_storage(data_dir: &Path) -> Result<Storage, Error> {
 }
 
 impl Closing {
+    /// The thread of consensus, until the member is closed.
+    pub fn core(&self) -> Handle {
+        self.core.handle()
+    }
+
     /// How much of which file of the log a power cut would leave for certain.
     #[cfg(test)]
     pub(crate) fn durable(&self) -> (u64, usize) {

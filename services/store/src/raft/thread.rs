@@ -1,7 +1,8 @@
 //! The one thread on which consensus runs, and the threads beside it, where something may wait for the disk.
 //!
 //! openraft is a handful of tasks that wake each other for every write. On a runtime of their own they share one thread, so
-//! that each of those wake-ups is a queue entry instead of a context switch, and appending and applying are plain calls.
+//! that each of those wake-ups is a queue entry instead of a context switch, and appending and applying are plain calls. The
+//! connections with other members live there too.
 //!
 //! This is the only file of consensus that starts threads. In a simulation ([`super::sim`]) there are none: what they would
 //! do is then done by tasks of the one runtime, after a time that the simulation chooses.
@@ -76,6 +77,11 @@ impl CoreThread {
         F::Output: Send + 'static,
     {
         self.handle.spawn(work).await.map_err(io::Error::other)
+    }
+
+    /// Where tasks for the thread are spawned.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// Ends the thread; blocks until it has ended.
