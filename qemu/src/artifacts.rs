@@ -10,6 +10,7 @@ use image::Tool;
 const TOOLS: &[Tool] = &[
     // QEMU 7.2 corrupts its guests under emulation with two processors.
     Tool::at_least("qemu-system-x86_64", "qemu-system-x86", 9),
+    Tool::new("nbdkit", "nbdkit"),
 ];
 
 /// An image and the host's programs.

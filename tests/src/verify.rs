@@ -9,13 +9,14 @@ use image::Tool;
 use qemu::{Artifacts, DriverName};
 
 /// What the checks themselves need: the list of files comes from git, the store is compared with etcd and exchanged for it, its
-/// clocks jump, and pip brings the official Python client. The packages have the same names in Debian 12 (etcd 3.4) and 13
-/// (etcd 3.5).
+/// clocks jump, disks lose what was not flushed, and pip brings the official Python client. The packages have the same names
+/// in Debian 12 (etcd 3.4) and 13 (etcd 3.5).
 const TOOLS: &[Tool] = &[
     Tool::new("git", "git"),
     Tool::new("etcd", "etcd-server"),
     Tool::new("etcdctl", "etcd-client"),
     Tool::new("faketime", "faketime"),
+    Tool::new("nbdkit", "nbdkit"),
     Tool::new("pip3", "python3-pip"),
 ];
 

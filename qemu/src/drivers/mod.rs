@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use crate::wait::{Deadline, PROCESS_END, PROCESS_START};
 
+mod disk;
 pub mod namespace;
 pub mod qemu;
 

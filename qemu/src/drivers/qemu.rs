@@ -1,21 +1,19 @@
 //! Virtual machines under QEMU, without host privileges: user-mode network, direct kernel boot.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::artifacts::Artifacts;
 use anyhow::{Context, Result, bail};
 
 use super::Remembered;
+use super::disk::Disk;
 use crate::cluster::{Cluster, Node};
 use crate::driver::Driver;
 
 const MEMORY_MIB: u32 = 4096;
 const PROCESSORS: u32 = 2;
-/// Sparse: it takes what is written.
-const DISK_BYTES: u64 = 20 << 30;
 /// Where the kernel shows a fw_cfg file.
 const CONFIG_IN_GUEST: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/corten/config/raw";
 
@@ -30,9 +28,8 @@ fn process(cluster: &Cluster, node: &Node) -> Remembered {
     Remembered::new(file, mark)
 }
 
-/// The node's disk image.
-pub fn disk(cluster: &Cluster, node: &Node) -> PathBuf {
-    cluster.folder.join(format!("{}.disk", node.name))
+fn disk(cluster: &Cluster, node: &Node) -> Disk {
+    Disk::new(&cluster.folder, &node.name)
 }
 
 impl Driver for Qemu {
@@ -41,11 +38,7 @@ impl Driver for Qemu {
     }
 
     fn power_on(&self, cluster: &Cluster, node: &Node, image: &Artifacts) -> Result<()> {
-        let disk = disk(cluster, node);
-        if !disk.exists() {
-            let file = File::create(&disk).with_context(|| disk.display().to_string())?;
-            file.set_len(DISK_BYTES).with_context(|| disk.display().to_string())?;
-        }
+        disk(cluster, node).power_on()?;
         // Keep what the console said before: a test compares boots.
         let console = cluster.console_log(node);
         let mut output = Command::new("qemu-system-x86_64");
@@ -59,6 +52,8 @@ impl Driver for Qemu {
     }
 
     fn power_off(&self, cluster: &Cluster, node: &Node) -> Result<()> {
+        // The disk first: it must not hear that its user is gone.
+        disk(cluster, node).power_off()?;
         process(cluster, node).kill()
     }
 
@@ -90,7 +85,7 @@ fn arguments(cluster: &Cluster, node: &Node, image: &Artifacts) -> Vec<OsString>
         ("-initrd", image.image.initramfs.display().to_string()),
         ("-append", format!("{} corten.config={config}", image.image.board.kernel_arguments.join(" "))),
         ("-fw_cfg", format!("name=opt/corten/config,file={}", cluster.machine_config(node).display())),
-        ("-drive", format!("if=none,id=disk0,format=raw,discard=unmap,file={}", file("disk"))),
+        ("-drive", format!("if=none,id=disk0,format=raw,discard=unmap,{}", disk(cluster, node).file_options())),
         ("-device", "virtio-blk-pci,drive=disk0".to_owned()),
         ("-netdev", forwards),
         ("-device", "virtio-net-pci,netdev=net0".to_owned()),
