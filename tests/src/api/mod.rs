@@ -10,6 +10,7 @@ mod kubectl;
 mod python;
 mod requests;
 mod session;
+mod surface;
 
 use std::path::Path;
 use std::time::Instant;
@@ -46,6 +47,7 @@ const CHECKS: &[Check] = &[
         files: &[],
         run: |stack| Box::pin(connections::run(stack)),
     },
+    plain("surface", Store::Corten, |stack| Box::pin(surface::run(stack))),
     plain("golden", Store::Corten, |stack| Box::pin(golden::run(stack))),
     plain("golden-etcd", Store::Etcd, |stack| Box::pin(golden::run(stack))),
     plain("kubectl", Store::Corten, |stack| Box::pin(kubectl::run(stack))),
