@@ -6,6 +6,7 @@ mod encryption;
 mod flood;
 mod golden;
 mod hostile;
+mod kube_rs;
 mod kubectl;
 mod python;
 mod requests;
@@ -51,6 +52,7 @@ const CHECKS: &[Check] = &[
     plain("golden", Store::Corten, |stack| Box::pin(golden::run(stack))),
     plain("golden-etcd", Store::Etcd, |stack| Box::pin(golden::run(stack))),
     plain("kubectl", Store::Corten, |stack| Box::pin(kubectl::run(stack))),
+    plain("kube-rs", Store::Corten, |stack| Box::pin(kube_rs::run(stack))),
     plain("python", Store::Corten, |stack| Box::pin(python::run(stack))),
     plain("hostile", Store::Corten, |stack| Box::pin(hostile::run(stack))),
     Check {
