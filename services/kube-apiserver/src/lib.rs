@@ -13,6 +13,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod config;
+pub mod config_file;
 pub mod discovery;
 pub mod endpoints;
 pub mod errors;

@@ -1,14 +1,19 @@
-//! Connections that say nothing, slow ones and ones that do not listen cost others nothing; at the end everything is drained.
+//! Connections that say nothing, slow ones and ones that do not listen cost others nothing; those at rest stay for a while; at the end everything is
+//! drained.
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use http::Method;
-use http_body_util::BodyExt;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 use super::session::{Session, connect};
@@ -27,12 +32,15 @@ const LOUD: usize = 900 * 1024;
 const ROUNDS: usize = 24;
 /// The longest that a request beside them may take.
 const LONGEST: Duration = Duration::from_secs(2);
+/// How long a connection may rest, as with upstream's server.
+const REST: Duration = Duration::from_secs(90);
 
 pub async fn run(mut stack: Stack) -> Result<()> {
     let address = stack.api_address();
     let tls = stack.tls_of("root", &["system:masters"])?;
     let mut admin = Session::open(address, &tls).await?;
     let before = resident(&stack);
+    let resting = resting(&stack).await?;
     let deaf = deaf(&stack, &mut admin).await?;
     let all = CONNECTIONS.min(open_files()?.saturating_sub(RESERVE));
     let (mut mute, mut slow) = (Vec::new(), Vec::new());
@@ -65,7 +73,45 @@ pub async fn run(mut stack: Stack) -> Result<()> {
     }
     drop((mute, slow));
     dropped(&mut admin, deaf).await?;
+    for rest in resting {
+        let stayed = rest.ended.await?;
+        ensure!(stayed >= REST - LONGEST && stayed < REST + 5 * LONGEST, "{} rested for {stayed:.1?}", rest.protocol);
+    }
     drained(&mut stack, &mut admin).await
+}
+
+/// A connection that has asked once.
+struct Resting {
+    protocol: &'static str,
+    /// How long the server left it open.
+    ended: JoinHandle<Duration>,
+    /// Whoever could ask again.
+    _asker: Box<dyn Any + Send>,
+}
+
+/// One of each protocol.
+async fn resting(stack: &Stack) -> Result<[Resting; 2]> {
+    let (address, tls) = (stack.api_address(), stack.tls_of("root", &["system:masters"])?);
+    let request = |uri: String| Request::get(uri).header("host", address.to_string()).body(Empty::<Bytes>::new());
+    let (mut one, connection) = http1::handshake(TokioIo::new(connect(address, &tls).await?)).await?;
+    let first = tokio::spawn(timed(connection));
+    ensure!(one.send_request(request("/livez".into())?).await?.collect().await.is_ok(), "HTTP/1.1");
+    let (mut two, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(connect(address, &tls).await?)).await?;
+    let second = tokio::spawn(timed(connection));
+    let uri = format!("https://{address}/livez");
+    ensure!(two.send_request(request(uri)?).await?.collect().await.is_ok(), "HTTP/2");
+    Ok([
+        Resting { protocol: "HTTP/1.1", ended: first, _asker: Box::new(one) },
+        Resting { protocol: "HTTP/2", ended: second, _asker: Box::new(two) },
+    ])
+}
+
+/// How long something takes, however it ends.
+async fn timed(what: impl Future) -> Duration {
+    let begun = Instant::now();
+    what.await;
+    begun.elapsed()
 }
 
 /// Watchers that ask and then never read, with more to be told than their sockets hold.

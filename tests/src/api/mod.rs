@@ -6,10 +6,12 @@ mod encryption;
 mod flood;
 mod golden;
 mod hostile;
+mod kube_rs;
 mod kubectl;
 mod python;
 mod requests;
 mod session;
+mod surface;
 
 use std::path::Path;
 use std::time::Instant;
@@ -46,9 +48,11 @@ const CHECKS: &[Check] = &[
         files: &[],
         run: |stack| Box::pin(connections::run(stack)),
     },
+    plain("surface", Store::Corten, |stack| Box::pin(surface::run(stack))),
     plain("golden", Store::Corten, |stack| Box::pin(golden::run(stack))),
     plain("golden-etcd", Store::Etcd, |stack| Box::pin(golden::run(stack))),
     plain("kubectl", Store::Corten, |stack| Box::pin(kubectl::run(stack))),
+    plain("kube-rs", Store::Corten, |stack| Box::pin(kube_rs::run(stack))),
     plain("python", Store::Corten, |stack| Box::pin(python::run(stack))),
     plain("hostile", Store::Corten, |stack| Box::pin(hostile::run(stack))),
     Check {

@@ -3,8 +3,13 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::config_file;
 
 use super::pod_security::policy::{Level, Policy, Version};
+
+const POD_SECURITY: &str = "pod-security.admission.config.k8s.io/v1";
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +54,6 @@ impl Default for Configuration {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     plugins: Vec<PluginEntry>,
 }
@@ -59,14 +62,12 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct PluginEntry {
     name: String,
-    configuration: PodSecurityFile,
+    configuration: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PodSecurityFile {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     defaults: Defaults,
     #[serde(default)]
@@ -94,24 +95,15 @@ impl Configuration {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let file: File = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
-        if (file.api_version.as_str(), file.kind.as_str()) != ("apiserver.config.k8s.io/v1", "AdmissionConfiguration") {
-            return Err(format!(
-                "expected apiserver.config.k8s.io/v1 AdmissionConfiguration, got {} {}",
-                file.api_version, file.kind
-            ));
-        }
+        let file: File = config_file::parse(text, &[config_file::V1], "AdmissionConfiguration")?;
         let mut read = Self::default();
         for plugin in file.plugins {
-            let inner = plugin.configuration;
-            let known = inner.api_version == "pod-security.admission.config.k8s.io/v1"
-                && inner.kind == "PodSecurityConfiguration";
-            if plugin.name != "PodSecurity" || !known {
-                return Err(format!(
-                    "plugins: {} with a {} {} is not supported",
-                    plugin.name, inner.api_version, inner.kind
-                ));
+            if plugin.name != "PodSecurity" {
+                return Err(format!("plugins: {} is not supported", plugin.name));
             }
+            let inner: PodSecurityFile =
+                config_file::of_kind(plugin.configuration, &[POD_SECURITY], "PodSecurityConfiguration")
+                    .map_err(|why| format!("plugins: {}: {why}", plugin.name))?;
             let defaults = inner.defaults;
             read.enforce = policy("enforce", defaults.enforce, defaults.enforce_version)?;
             read.warn = policy("warn", defaults.warn, defaults.warn_version)?;

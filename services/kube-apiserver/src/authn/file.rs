@@ -2,6 +2,7 @@
 //! by their names; CEL expressions are refused by the name of their field. Pure.
 
 use super::oidc::provider::{Authorities, Mapping, Provider};
+use crate::config_file;
 use crate::errors::FieldError;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -10,8 +11,7 @@ use std::collections::BTreeSet;
 
 /// As upstream.
 const MOST_PROVIDERS: usize = 64;
-const VERSIONS: [&str; 3] =
-    ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
+const VERSIONS: [&str; 3] = [config_file::V1, "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
 
 /// A valid file.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,8 +50,6 @@ impl Anonymous {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     jwt: Vec<Jwt>,
     anonymous: Option<AnonymousFile>,
@@ -124,11 +122,7 @@ struct MappingFile {
 
 /// Reads a file's text; the error names every field that is wrong. `own` are the cluster's own issuers.
 pub fn parse(text: &str, own: &[String]) -> Result<Configuration, String> {
-    let file: File = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
-    if !VERSIONS.contains(&file.api_version.as_str()) || file.kind != "AuthenticationConfiguration" {
-        let (version, kind) = (file.api_version, file.kind);
-        return Err(format!("expected {} AuthenticationConfiguration, got {version} {kind}", VERSIONS[0]));
-    }
+    let file: File = config_file::parse(text, &VERSIONS, "AuthenticationConfiguration")?;
     let mut errors = Vec::new();
     if file.jwt.len() > MOST_PROVIDERS {
         errors.push(FieldError::too_many("jwt", file.jwt.len(), MOST_PROVIDERS));
@@ -150,10 +144,8 @@ pub fn parse(text: &str, own: &[String]) -> Result<Configuration, String> {
         providers.push(provider(&mut errors, &path, jwt));
     }
     let anonymous = file.anonymous.map(|anonymous| anonymity(&mut errors, anonymous));
-    if errors.is_empty() {
-        return Ok(Configuration { providers, anonymous });
-    }
-    Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    config_file::checked(&errors)?;
+    Ok(Configuration { providers, anonymous })
 }
 
 fn anonymity(errors: &mut Vec<FieldError>, file: AnonymousFile) -> Anonymous {

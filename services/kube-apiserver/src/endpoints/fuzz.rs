@@ -12,6 +12,11 @@ use serde_json::{Value, json};
 
 use crate::protobuf;
 
+/// The same mutants that are sent to a server (`cargo verify`).
+#[path = "../../../../tests/src/random.rs"]
+mod random;
+use random::Random;
+
 const MUTANTS: usize = 20_000;
 /// How long one input may take, on a busy machine.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -138,57 +143,4 @@ fn patches_do_not_multiply() {
         }
     }
     assert!(begun.elapsed() < LONGEST * 5, "{:?}", begun.elapsed());
-}
-
-/// The same numbers every time (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).unwrap_or_default()
-    }
-
-    /// One to six changes: a bit, a byte, a piece taken out, doubled or put elsewhere, or something that parsers dislike.
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        const DISLIKED: [&[u8]; 14] = [
-            b"[[[[[[[[",
-            b"{{{{",
-            b"\"",
-            b"\\u0000",
-            b"\\ud800",
-            b"\xff\xff",
-            b"-1e400",
-            b"99999999999999999999",
-            b"null",
-            b"*x",
-            b"&x ",
-            b"\n",
-            b"<<",
-            b"\0",
-        ];
-        for _ in 0..=self.below(6) {
-            let at = self.below(bytes.len() + 1);
-            let end = (at + self.below(16)).min(bytes.len());
-            match self.below(6) {
-                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
-                1 if at < bytes.len() => bytes[at] = self.next().to_le_bytes()[0],
-                2 => drop(bytes.drain(at..end)),
-                3 => {
-                    let piece = bytes[at..end].to_vec();
-                    let to = self.below(bytes.len() + 1);
-                    bytes.splice(to..to, piece);
-                }
-                4 => bytes.truncate(at.max(1)),
-                _ => drop(bytes.splice(at..at, DISLIKED[self.below(DISLIKED.len())].iter().copied())),
-            }
-        }
-    }
 }

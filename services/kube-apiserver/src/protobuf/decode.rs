@@ -1,6 +1,7 @@
 //! A message as the tree its JSON form would be.
 
 use super::Error;
+use super::either::Either;
 use super::tags::{self, Tag, Tags};
 use super::wire::{self, Field};
 use apimachinery::schema::{Shape, TypeRef};
@@ -9,26 +10,41 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+/// How many messages may be in each other: as many as JSON may have levels. Schemas contain schemas.
+const DEPTH: usize = 128;
+
 /// Reads a message of a type of the schema.
 pub fn message(bytes: &[u8], ty: TypeRef<'_>) -> Result<Value, Error> {
+    nested(bytes, ty, DEPTH)
+}
+
+/// The same, where `depth` more messages may be in each other.
+pub fn nested(bytes: &[u8], ty: TypeRef<'_>, depth: usize) -> Result<Value, Error> {
+    let depth = depth.checked_sub(1).ok_or(Error::Depth)?;
     let tags = tags::of(ty.name()).ok_or_else(|| Error::UnknownType(ty.name().into()))?;
     let mut object = Map::new();
-    read_into(&mut object, bytes, ty, tags)?;
+    read_into(&mut object, bytes, ty, tags, depth)?;
     Ok(Value::Object(object))
 }
 
-fn read_into(object: &mut Map<String, Value>, bytes: &[u8], ty: TypeRef<'_>, tags: &Tags) -> Result<(), Error> {
+fn read_into(
+    object: &mut Map<String, Value>,
+    bytes: &[u8],
+    ty: TypeRef<'_>,
+    tags: &Tags,
+    depth: usize,
+) -> Result<(), Error> {
     for field in wire::fields(bytes) {
         let (number, raw) = field?;
         match (tags.get(number), raw) {
             (Some(Tag::Field(name, keeps_zero)), raw) => {
                 // A field that this version of the schema does not have.
                 let Some(field) = ty.field(name) else { continue };
-                add(object, name, field.shape(), raw, *keeps_zero)?;
+                add(object, name, field.shape(), raw, *keeps_zero, depth)?;
             }
             (Some(Tag::Inline(inner)), Field::Bytes(bytes)) => {
                 let inner_tags = tags::of(inner).ok_or_else(|| Error::UnknownType(inner.to_string()))?;
-                read_into(object, bytes, ty, inner_tags)?;
+                read_into(object, bytes, ty, inner_tags, depth)?;
             }
             // A newer client's field, as JSON's unknown fields.
             _ => {}
@@ -44,6 +60,7 @@ fn add(
     shape: Shape<'_>,
     raw: Field<'_>,
     keeps_zero: bool,
+    depth: usize,
 ) -> Result<(), Error> {
     match shape {
         Shape::List(element) => {
@@ -55,17 +72,17 @@ fn add(
                         list.push(json!(wire::varint(&mut packed).ok_or(Error::Malformed)?.cast_signed()));
                     }
                 }
-                (shape, raw) => list.push(value(shape, raw)?),
+                (shape, raw) => list.push(value(shape, raw, depth)?),
             }
         }
         Shape::Map(element) => {
             let map = object.entry(name).or_insert_with(|| json!({}));
             let (Some(map), Field::Bytes(entry)) = (map.as_object_mut(), raw) else { return Err(Error::Malformed) };
-            let (key, value) = map_entry(entry, element.shape())?;
+            let (key, value) = map_entry(entry, element.shape(), depth)?;
             map.insert(key, value);
         }
         shape => {
-            let value = value(shape, raw)?;
+            let value = value(shape, raw, depth)?;
             // Of JSON inside a message, only nothing is nothing.
             let free = matches!(shape, Shape::Any(_) | Shape::Object(_));
             if keeps_zero || !(is_zero(&value) && (value.is_null() || !free)) {
@@ -88,12 +105,12 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-fn map_entry(entry: &[u8], shape: Shape<'_>) -> Result<(String, Value), Error> {
+fn map_entry(entry: &[u8], shape: Shape<'_>, depth: usize) -> Result<(String, Value), Error> {
     let (mut key, mut found) = (String::new(), None);
     for field in wire::fields(entry) {
         match field? {
             (1, Field::Bytes(text)) => key = String::from_utf8_lossy(text).into_owned(),
-            (2, raw) => found = Some(value(shape, raw)?),
+            (2, raw) => found = Some(value(shape, raw, depth)?),
             _ => {}
         }
     }
@@ -101,12 +118,12 @@ fn map_entry(entry: &[u8], shape: Shape<'_>) -> Result<(String, Value), Error> {
     let value = match (found, shape) {
         (Some(value), _) => value,
         (None, Shape::Bytes | Shape::String) => json!(""),
-        (None, shape) => value(shape, Field::Bytes(&[]))?,
+        (None, shape) => value(shape, Field::Bytes(&[]), depth)?,
     };
     Ok((key, value))
 }
 
-fn value(shape: Shape<'_>, raw: Field<'_>) -> Result<Value, Error> {
+fn value(shape: Shape<'_>, raw: Field<'_>, depth: usize) -> Result<Value, Error> {
     Ok(match (shape, raw) {
         (Shape::String, Field::Bytes(text)) => Value::String(String::from_utf8_lossy(text).into_owned()),
         (Shape::Bytes, Field::Bytes(bytes)) => STANDARD.encode(bytes).into(),
@@ -117,11 +134,15 @@ fn value(shape: Shape<'_>, raw: Field<'_>) -> Result<Value, Error> {
         (Shape::MicroTime, Field::Bytes(bytes)) => timestamp(bytes, true)?,
         (Shape::Quantity, Field::Bytes(bytes)) => Value::String(text_field(bytes, 1)?.unwrap_or_else(|| "0".into())),
         (Shape::IntOrString, Field::Bytes(bytes)) => int_or_string(bytes)?,
-        (Shape::Any(_) | Shape::Object(_), Field::Bytes(bytes)) => embedded(bytes)?,
-        (Shape::Struct(ty), Field::Bytes(bytes)) => message(bytes, ty)?,
+        (Shape::Any(ty), Field::Bytes(bytes)) => match ty.and_then(Either::of) {
+            Some(either) => either.read(bytes, depth)?,
+            None => embedded(bytes)?,
+        },
+        (Shape::Object(_), Field::Bytes(bytes)) => embedded(bytes)?,
+        (Shape::Struct(ty), Field::Bytes(bytes)) => nested(bytes, ty, depth)?,
         // A list inside a list or map is wrapped in a message of its own.
         (Shape::List(element), Field::Bytes(bytes)) => {
-            let items = wire::fields(bytes).map(|field| field.and_then(|(_, raw)| value(element.shape(), raw)));
+            let items = wire::fields(bytes).map(|field| field.and_then(|(_, raw)| value(element.shape(), raw, depth)));
             Value::Array(items.collect::<Result<_, _>>()?)
         }
         _ => return Err(Error::Malformed),

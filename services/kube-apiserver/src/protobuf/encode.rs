@@ -1,6 +1,7 @@
 //! A tree as the message of its type: the reverse of [`super::decode`]. Fields that a type's table does not number are left out, as JSON's unknown fields are.
 
 use super::Error;
+use super::either::Either;
 use super::tags::{self, Tag};
 use super::wire::Writer;
 use apimachinery::schema::{Shape, TypeRef};
@@ -98,7 +99,11 @@ fn one(number: u32, shape: Shape<'_>, value: &Value, out: &mut Writer) -> Result
             below.varint(2, 0);
             below.bytes(3, text.as_bytes());
         }
-        (Shape::Any(_) | Shape::Object(_), value) => below.bytes(1, value.to_string().as_bytes()),
+        (Shape::Any(ty), value) => match ty.and_then(Either::of) {
+            Some(either) => either.write(value, &mut below)?,
+            None => below.bytes(1, value.to_string().as_bytes()),
+        },
+        (Shape::Object(_), value) => below.bytes(1, value.to_string().as_bytes()),
         (Shape::Struct(ty), value) => message(value, ty, &mut below)?,
         // A list inside a list or map is wrapped in a message of its own.
         (Shape::List(element), Value::Array(items)) => {

@@ -3,6 +3,7 @@
 //! [`wire`] reads and writes fields, [`tags`] knows their numbers, [`decode`](mod@decode) and [`encode`] walk the schema with both.
 
 mod decode;
+mod either;
 mod encode;
 mod tags;
 pub mod wire;
@@ -29,6 +30,9 @@ pub enum Error {
     /// A field ends after its message, or has a type that does not exist.
     #[error("proto: the message is cut off or malformed")]
     Malformed,
+    /// Too many messages in each other.
+    #[error("proto: messages are nested too deep")]
+    Depth,
     /// The kind's field numbers are not known here.
     #[error("the type {0} cannot be read from protobuf")]
     UnknownType(String),

@@ -433,8 +433,12 @@ mod tests {
             let mut fields: Vec<&str> =
                 r.strategy.selectable_fields(&serde_json::Value::Null).into_iter().map(|(name, _)| name).collect();
             fields.sort_unstable();
+            let kind = |s: &Subresource| match (s.group, s.version) {
+                own if own == (r.group, r.version) => s.kind.to_owned(),
+                (group, version) => format!("{group}/{version}.{}", s.kind),
+            };
             let mut subs: Vec<String> =
-                r.subresources.iter().map(|s| format!("{}:{}:{}", s.name, s.kind, letters(s.verbs))).collect();
+                r.subresources.iter().map(|s| format!("{}:{}:{}", s.name, kind(s), letters(s.verbs))).collect();
             subs.sort_unstable();
             let scope = if r.namespaced { "namespaced" } else { "cluster" };
             assert_eq!(r.singular, r.kind.to_lowercase());

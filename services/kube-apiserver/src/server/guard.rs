@@ -1,49 +1,57 @@
-//! A connection that must make progress: whoever connects has to say something, and whoever is sent something has to take it.
+//! A connection that must make progress: whoever begins to say something has to finish it, and whoever is sent something has to take it.
 //!
-//! Without the first limit connections that never send a request would stay for ever: hyper's own limits begin with the first byte. Without
-//! the second a client that stops reading, such as a watch that nobody looks at any more, would hold its connection, its stream and what is
-//! buffered for it, because TCP itself waits as long as the other end answers probes.
+//! hyper's own limit for headers also counts the time before their first byte, so that a connection could not rest for longer than that between
+//! two requests. Without the second limit a client that stops reading, such as a watch that nobody looks at any more, would hold its connection,
+//! its stream and what is buffered for it, because TCP itself waits as long as the other end answers probes.
 
+use super::activity::Activity;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a new connection may be silent.
-pub const SILENCE: Duration = Duration::from_secs(32);
+/// How long the headers of a request may take, those of the first from the beginning of the connection, as in upstream.
+pub const HEADERS: Duration = Duration::from_secs(32);
 /// How long what is sent may find no taker.
 pub const STALL: Duration = Duration::from_secs(60);
 
 /// A stream with these limits.
 pub struct Guarded<S> {
     stream: S,
-    /// Until something has been read.
-    silent: Option<Pin<Box<Sleep>>>,
+    activity: Activity,
+    heading: Option<Heading>,
     /// While a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
-    upgraded: Upgraded,
 }
 
-/// Set once the connection is no longer HTTP: a person may look away from a terminal for as long as they like.
-#[derive(Clone, Debug, Default)]
-pub struct Upgraded(Arc<AtomicBool>);
+/// The headers of a request that have begun.
+struct Heading {
+    /// How many requests came before it.
+    number: u64,
+    since: Instant,
+    /// Once they had to be waited for.
+    limit: Option<Pin<Box<Sleep>>>,
+}
 
-impl Upgraded {
-    /// From now on writes may wait.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+impl Heading {
+    fn new(number: u64) -> Option<Self> {
+        Some(Self { number, since: Instant::now(), limit: None })
     }
 }
 
 impl<S> Guarded<S> {
     /// Guards a stream from now on.
-    pub fn new(stream: S, upgraded: Upgraded) -> Self {
-        Self { stream, silent: Some(Box::pin(sleep_until(Instant::now() + SILENCE))), stalled: None, upgraded }
+    pub fn new(stream: S, activity: Activity) -> Self {
+        Self { stream, activity, heading: Heading::new(0), stalled: None }
+    }
+
+    /// The headers that are awaited; none between two requests, in one, or beside others.
+    fn heading(&mut self) -> Option<&mut Heading> {
+        let next = self.activity.next();
+        self.heading.as_mut().filter(|heading| next == Some(heading.number))
     }
 
     /// What a write came to, with the time that it waits.
@@ -52,7 +60,7 @@ impl<S> Guarded<S> {
             self.stalled = None;
             return result;
         }
-        if self.upgraded.0.load(Ordering::Relaxed) {
+        if self.activity.is_upgraded() {
             return Poll::Pending;
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + STALL)));
@@ -65,12 +73,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if Pin::new(&mut this.stream).poll_read(cx, buffer)?.is_ready() {
-            this.silent = None;
+            if let Some(number) = this.activity.next()
+                && this.heading().is_none()
+            {
+                this.heading = Heading::new(number);
+            }
             return Poll::Ready(Ok(()));
         }
-        if let Some(silent) = &mut this.silent {
-            ready!(silent.as_mut().poll(cx));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client says nothing")));
+        if let Some(heading) = this.heading() {
+            let end = heading.since + HEADERS;
+            ready!(heading.limit.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not finish its request")));
         }
         Poll::Pending
     }
@@ -116,32 +129,53 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     #[tokio::test(start_paused = true)]
-    async fn silence_ends_a_connection_but_not_one_that_has_spoken() {
-        let (mut client, server) = duplex(64);
-        let mut server = Guarded::new(server, Upgraded::default());
+    async fn headers_end_in_time_but_a_connection_may_rest() {
+        let (_mute, server) = duplex(64);
+        let mut server = Guarded::new(server, Activity::opened());
         let begun = Instant::now();
         let error = server.read_u8().await.expect_err("silent");
-        assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, SILENCE));
+        assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, HEADERS));
 
-        let (mut spoken, server) = duplex(64);
-        let mut server = Guarded::new(server, Upgraded::default());
-        spoken.write_u8(1).await.expect("open");
-        assert_eq!(server.read_u8().await.expect("a byte"), 1);
-        let idle = tokio::time::timeout(SILENCE * 10, server.read_u8()).await;
-        assert!(idle.is_err(), "an idle connection is no business of this");
-        client.shutdown().await.expect("open");
+        let (mut slow, server) = duplex(64);
+        let activity = Activity::opened();
+        let mut server = Guarded::new(server, activity.clone());
+        let begun = Instant::now();
+        slow.write_u8(b'G').await.expect("open");
+        assert_eq!(server.read_u8().await.expect("a byte"), b'G');
+        tokio::time::sleep(HEADERS / 2).await;
+        slow.write_u8(b'E').await.expect("open");
+        assert_eq!(server.read_u8().await.expect("a byte"), b'E');
+        assert!(server.read_u8().await.is_err() && begun.elapsed() == HEADERS, "one byte after the other");
+
+        let (mut client, server) = duplex(64);
+        let activity = Activity::opened();
+        let mut server = Guarded::new(server, activity.clone());
+        for number in 0..3 {
+            client.write_u8(number).await.expect("open");
+            assert_eq!(server.read_u8().await.expect("a byte"), number);
+            let running = activity.begin(http::Version::HTTP_11);
+            let long = tokio::time::timeout(HEADERS * 2, server.read_u8()).await;
+            assert!(long.is_err(), "an answer may take longer");
+            drop(running);
+            let idle = tokio::time::timeout(HEADERS * 2, server.read_u8()).await;
+            assert!(idle.is_err(), "an idle connection is no business of this");
+        }
+        client.write_u8(b'G').await.expect("open");
+        assert_eq!(server.read_u8().await.expect("a byte"), b'G');
+        let begun = Instant::now();
+        assert!(server.read_u8().await.is_err() && begun.elapsed() == HEADERS, "the next request's headers");
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_dropped() {
         let (mut client, server) = duplex(64);
-        let mut server = Guarded::new(server, Upgraded::default());
+        let mut server = Guarded::new(server, Activity::opened());
         let begun = Instant::now();
         let error = server.write_all(&[0; 100]).await.expect_err("nobody reads");
         assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, STALL));
         // Whoever reads slowly, but reads, is not.
         let (mut slow, server) = duplex(64);
-        let mut server = Guarded::new(server, Upgraded::default());
+        let mut server = Guarded::new(server, Activity::opened());
         let reader = tokio::spawn(async move {
             for _ in 0..3 {
                 tokio::time::sleep(STALL - Duration::from_secs(1)).await;
@@ -153,9 +187,9 @@ mod tests {
         reader.await.expect("ended");
         drop(client.shutdown().await);
         let (_paused, server) = duplex(64);
-        let upgraded = Upgraded::default();
-        let mut terminal = Guarded::new(server, upgraded.clone());
-        upgraded.set();
+        let activity = Activity::opened();
+        let mut terminal = Guarded::new(server, activity.clone());
+        activity.upgrade();
         let waits = tokio::time::timeout(STALL * 10, terminal.write_all(&[0; 100])).await;
         assert!(waits.is_err(), "a terminal may wait");
     }

@@ -1,8 +1,9 @@
 //! The TLS listener: HTTP/1.1 with upgrades and HTTP/2 on one port, drained on shutdown.
 
 use super::Shared;
-use super::body::{Request, Response};
-use super::guard::{Guarded, Upgraded};
+use super::activity::{Activity, Answer};
+use super::body::Request;
+use super::guard::Guarded;
 use super::handler;
 use crate::authn::front_proxy;
 use crate::config::{Config, FrontProxy};
@@ -87,24 +88,26 @@ pub async fn serve(state: Shared, listener: TcpListener, tls: Arc<rustls::Server
 async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: SocketAddr) {
     let peer = state.peers.judge(address, &daemon::accept::peer_chain(&stream));
     let closing = state.closing.clone();
-    let upgraded = Upgraded::default();
-    let stream = Guarded::new(stream, upgraded.clone());
+    let activity = Activity::opened();
+    let stream = Guarded::new(stream, activity.clone());
+    let requests = activity.clone();
     let service = service_fn(move |request: Request| {
-        let (state, peer, upgraded) = (state.clone(), peer.clone(), upgraded.clone());
+        let (state, peer, activity) = (state.clone(), peer.clone(), requests.clone());
+        let running = activity.begin(request.version());
         async move {
             let response = handler::handle(state, peer, request).await;
             if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-                upgraded.set();
+                activity.upgrade();
             }
-            Ok::<Response, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, running)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
         .max_buf_size(HEADERS as usize)
-        .header_read_timeout(Duration::from_secs(32));
+        // The guard's business: hyper counts the rest between two requests as well.
+        .header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -118,7 +121,7 @@ async fn connection(state: Shared, stream: TlsStream<TcpStream>, address: Socket
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = closing.wait() => {
+        () = async { tokio::select! { () = closing.wait() => {}, () = activity.idle() => {} } } => {
             // HTTP/2 GOAWAY, or close after the current response.
             connection.as_mut().graceful_shutdown();
             connection.await

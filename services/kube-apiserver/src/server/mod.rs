@@ -3,6 +3,7 @@
 //! A request passes, in this order: [`handler`] (panic guard, request info, authentication, priority and fairness, authorization) and then
 //! [`crate::endpoints`] for objects or [`routes`] for everything that is not one.
 
+pub mod activity;
 pub mod body;
 pub mod guard;
 pub mod handler;

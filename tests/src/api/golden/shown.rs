@@ -86,15 +86,9 @@ async fn tables(life: &mut Life<'_>) -> Result<()> {
     is(&accepting(life, &own, "text/html").await?, 406, "a form that there is not")
 }
 
-/// Groups whose kinds have no protobuf form here.
-const NO_PROTOBUF: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
-
 /// What is read as protobuf and written back changes nothing.
 async fn binary(life: &mut Life<'_>) -> Result<()> {
     let own = life.own.clone();
-    if NO_PROTOBUF.contains(&life.known.group.as_str()) {
-        return is(&accepting(life, &own, PROTOBUF).await?, 406, "as protobuf");
-    }
     let found = life.session.get(&own).await?;
     let bytes = accepting(life, &own, PROTOBUF).await?;
     is(&bytes, 200, "as protobuf")?;

@@ -507,7 +507,7 @@ fn check_cron(errors: &mut Vec<FieldError>, c: &Value) {
 fn new_cron(errors: &mut Vec<FieldError>, c: &Value) {
     let name = str_at(c, &["metadata", "name"]);
     if name.len() > CRON_NAME_MAX {
-        let detail = format!("must be no more than {CRON_NAME_MAX} bytes");
+        let detail = format!("must be no more than {CRON_NAME_MAX} characters");
         errors.push(FieldError::invalid("metadata.name", name, detail));
     }
     let schedule = str_at(c, &["spec", "schedule"]);

@@ -1,6 +1,7 @@
 //! The file of `--encryption-provider-config`: apiserver.config.k8s.io/v1 EncryptionConfiguration, checked as upstream checks it. Pure.
 
 use super::local::Cipher;
+use crate::config_file;
 use crate::errors::FieldError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -74,8 +75,6 @@ impl Pattern {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     resources: Vec<RuleFile>,
 }
@@ -134,12 +133,7 @@ struct KmsFile {
 impl Configuration {
     /// Reads a file's text; the error names every field that is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
-        if (file.api_version.as_str(), file.kind.as_str()) != ("apiserver.config.k8s.io/v1", "EncryptionConfiguration")
-        {
-            let (version, kind) = (file.api_version, file.kind);
-            return Err(format!("expected apiserver.config.k8s.io/v1 EncryptionConfiguration, got {version} {kind}"));
-        }
+        let file: File = config_file::parse(text, &[config_file::V1], "EncryptionConfiguration")?;
         let mut errors = Vec::new();
         if file.resources.is_empty() {
             errors.push(FieldError::required("resources", "at least one resources is required"));
@@ -147,10 +141,8 @@ impl Configuration {
         let mut services = BTreeSet::new();
         let rule = |(i, rule)| checked_rule(&mut errors, &mut services, &format!("resources[{i}]"), rule);
         let rules = file.resources.into_iter().enumerate().map(rule).collect();
-        if errors.is_empty() {
-            return Ok(Self { rules });
-        }
-        Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        config_file::checked(&errors)?;
+        Ok(Self { rules })
     }
 }
 
