@@ -44,6 +44,11 @@ pub fn kill(context: &Context, name: &str) -> Result<()> {
     inspect(context, &format!("kill {name}")).map(drop)
 }
 
+/// Kills the kubelet, the runtime or one shim of a pod with a variable `CHURN` after this many milliseconds.
+pub fn strike(context: &Context, victim: &str, delay_ms: usize, which: usize) -> Result<String> {
+    inspect(context, &format!("strike {victim} {delay_ms} {which}"))
+}
+
 /// Fills the data disk to the last byte, for this long.
 pub fn fill(context: &Context, seconds: u32) -> Result<()> {
     inspect(context, &format!("fill /var {seconds}")).map(drop)

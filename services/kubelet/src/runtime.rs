@@ -30,6 +30,13 @@ fn request<T>(message: T, limit: Duration) -> tonic::Request<T> {
     request
 }
 
+/// One call of a service, counted under upstream's name of the operation: the answer's message.
+macro_rules! call {
+    ($cri:ident.$service:ident.$method:ident, $operation:literal, $request:expr) => {
+        $cri.calls.count($operation, $cri.api.$service.clone().$method($request)).await.map(tonic::Response::into_inner)
+    };
+}
+
 /// A sandbox or container as a list shows it: enough to see that something changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -57,23 +64,9 @@ impl Cri {
     pub async fn observe(&self, uid: &str) -> Answer<Observed> {
         let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
         let filter = v1::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
-        let list = request(v1::ListPodSandboxRequest { filter: Some(filter) }, QUICK);
-        let sandboxes = self
-            .calls
-            .count("list_podsandbox", self.api.runtime.clone().list_pod_sandbox(list))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .items;
+        let sandboxes = self.sandboxes(Some(filter)).await?;
         let filter = v1::ContainerFilter { label_selector: selector, ..Default::default() };
-        let list = request(v1::ListContainersRequest { filter: Some(filter) }, QUICK);
-        let containers = self
-            .calls
-            .count("list_containers", self.api.runtime.clone().list_containers(list))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .containers;
+        let containers = self.containers(Some(filter)).await?;
         let mut observed = Observed::default();
         for item in sandboxes {
             let ready = item.state == v1::PodSandboxState::SandboxReady as i32;
@@ -83,9 +76,9 @@ impl Cri {
         }
         for item in containers {
             let call = request(v1::ContainerStatusRequest { container_id: item.id, verbose: false }, QUICK);
-            match self.calls.count("container_status", self.api.runtime.clone().container_status(call)).await {
+            match call!(self.runtime.container_status, "container_status", call) {
                 Ok(answer) => {
-                    let status = answer.into_inner().status;
+                    let status = answer.status;
                     observed.containers.extend(status.map(|s| Instance::from_cri(s, item.pod_sandbox_id)));
                 }
                 Err(error) if error.code() == tonic::Code::NotFound => {}
@@ -96,14 +89,23 @@ impl Cri {
         Ok(observed)
     }
 
+    async fn sandboxes(&self, filter: Option<v1::PodSandboxFilter>) -> Answer<Vec<v1::PodSandbox>> {
+        let list = request(v1::ListPodSandboxRequest { filter }, QUICK);
+        Ok(call!(self.runtime.list_pod_sandbox, "list_podsandbox", list).map_err(text)?.items)
+    }
+
+    async fn containers(&self, filter: Option<v1::ContainerFilter>) -> Answer<Vec<v1::Container>> {
+        let list = request(v1::ListContainersRequest { filter }, QUICK);
+        Ok(call!(self.runtime.list_containers, "list_containers", list).map_err(text)?.containers)
+    }
+
     async fn sandbox_ips(&self, id: &str) -> Answer<Vec<String>> {
         let call = request(v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false }, QUICK);
-        let answer =
-            match self.calls.count("podsandbox_status", self.api.runtime.clone().pod_sandbox_status(call)).await {
-                Ok(answer) => answer.into_inner(),
-                Err(error) if error.code() == tonic::Code::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(text(error)),
-            };
+        let answer = match call!(self.runtime.pod_sandbox_status, "podsandbox_status", call) {
+            Ok(answer) => answer,
+            Err(error) if error.code() == tonic::Code::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(text(error)),
+        };
         let network = answer.status.and_then(|s| s.network).unwrap_or_default();
         let first = (!network.ip.is_empty()).then_some(network.ip);
         Ok(first.into_iter().chain(network.additional_ips.into_iter().map(|p| p.ip)).collect())
@@ -111,22 +113,7 @@ impl Cri {
 
     /// All sandboxes and containers of the node that belong to pods, by runtime id.
     pub async fn list(&self) -> Answer<HashMap<String, Listed>> {
-        let list = request(v1::ListPodSandboxRequest::default(), QUICK);
-        let sandboxes = self
-            .calls
-            .count("list_podsandbox", self.api.runtime.clone().list_pod_sandbox(list))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .items;
-        let list = request(v1::ListContainersRequest::default(), QUICK);
-        let containers = self
-            .calls
-            .count("list_containers", self.api.runtime.clone().list_containers(list))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .containers;
+        let (sandboxes, containers) = (self.sandboxes(None).await?, self.containers(None).await?);
         let sandboxes =
             sandboxes.into_iter().map(|s| (s.id, s.labels, s.state == v1::PodSandboxState::SandboxReady as i32));
         let containers = containers.into_iter().map(|c| (c.id, c.labels, state(c.state) == State::Running));
@@ -145,14 +132,7 @@ impl Cri {
     pub async fn running(&self) -> Answer<Vec<(String, String, String)>> {
         let state = Some(v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning as i32 });
         let filter = Some(v1::ContainerFilter { state, ..Default::default() });
-        let list = request(v1::ListContainersRequest { filter }, QUICK);
-        let containers = self
-            .calls
-            .count("list_containers", self.api.runtime.clone().list_containers(list))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .containers;
+        let containers = self.containers(filter).await?;
         let known = |mut c: v1::Container| {
             Some((c.id, c.labels.remove(labels::POD_UID)?, c.labels.remove(labels::CONTAINER_NAME)?))
         };
@@ -162,20 +142,15 @@ impl Cri {
     /// The state of one container.
     pub async fn container_state(&self, id: &str) -> Answer<State> {
         let call = request(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false }, QUICK);
-        let answer = self
-            .calls
-            .count("container_status", self.api.runtime.clone().container_status(call))
-            .await
-            .map_err(text)?
-            .into_inner();
+        let answer = call!(self.runtime.container_status, "container_status", call).map_err(text)?;
         Ok(answer.status.map_or(State::Unknown, |s| state(s.state)))
     }
 
     /// The first process of a running container and the signal that the runtime would end it with, as far as it tells.
     pub async fn process(&self, id: &str) -> Answer<Option<(i32, Option<String>)>> {
         let call = request(v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: true }, QUICK);
-        let answer = match self.calls.count("container_status", self.api.runtime.clone().container_status(call)).await {
-            Ok(answer) => answer.into_inner(),
+        let answer = match call!(self.runtime.container_status, "container_status", call) {
+            Ok(answer) => answer,
             Err(error) if error.code() == tonic::Code::NotFound => return Ok(None),
             Err(error) => return Err(text(error)),
         };
@@ -191,25 +166,19 @@ impl Cri {
     /// `handler` is the runtime class's; empty for the runtime's default.
     pub async fn run_sandbox(&self, config: v1::PodSandboxConfig, handler: String) -> Answer<String> {
         let call = request(v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler }, SLOW);
-        Ok(self
-            .calls
-            .count("run_podsandbox", self.api.runtime.clone().run_pod_sandbox(call))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .pod_sandbox_id)
+        Ok(call!(self.runtime.run_pod_sandbox, "run_podsandbox", call).map_err(text)?.pod_sandbox_id)
     }
 
     /// Stops a sandbox and takes down its network.
     pub async fn stop_sandbox(&self, id: &str) -> Answer<()> {
         let call = request(v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() }, SLOW);
-        missing_is_fine(self.calls.count("stop_podsandbox", self.api.runtime.clone().stop_pod_sandbox(call)).await)
+        missing_is_fine(call!(self.runtime.stop_pod_sandbox, "stop_podsandbox", call))
     }
 
     /// Removes a sandbox and its containers.
     pub async fn remove_sandbox(&self, id: &str) -> Answer<()> {
         let call = request(v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() }, SLOW);
-        missing_is_fine(self.calls.count("remove_podsandbox", self.api.runtime.clone().remove_pod_sandbox(call)).await)
+        missing_is_fine(call!(self.runtime.remove_pod_sandbox, "remove_podsandbox", call))
     }
 
     /// Makes a container; returns its id.
@@ -219,35 +188,27 @@ impl Cri {
             config: Some(config),
             sandbox_config: Some(of),
         };
-        let answer = self
-            .calls
-            .count("create_container", self.api.runtime.clone().create_container(request(message, SLOW)))
-            .await
-            .map_err(text)?;
-        Ok(answer.into_inner().container_id)
+        let answer = call!(self.runtime.create_container, "create_container", request(message, SLOW)).map_err(text)?;
+        Ok(answer.container_id)
     }
 
     /// Starts a container.
     pub async fn start(&self, id: &str) -> Answer<()> {
         let call = request(v1::StartContainerRequest { container_id: id.to_owned() }, SLOW);
-        self.calls
-            .count("start_container", self.api.runtime.clone().start_container(call))
-            .await
-            .map(drop)
-            .map_err(text)
+        call!(self.runtime.start_container, "start_container", call).map(drop).map_err(text)
     }
 
     /// Asks a container to end and kills it after `grace` seconds.
     pub async fn stop(&self, id: &str, grace: i64) -> Answer<()> {
         let limit = SLOW + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         let call = request(v1::StopContainerRequest { container_id: id.to_owned(), timeout: grace }, limit);
-        missing_is_fine(self.calls.count("stop_container", self.api.runtime.clone().stop_container(call)).await)
+        missing_is_fine(call!(self.runtime.stop_container, "stop_container", call))
     }
 
     /// Removes an ended container.
     pub async fn remove(&self, id: &str) -> Answer<()> {
         let call = request(v1::RemoveContainerRequest { container_id: id.to_owned() }, SLOW);
-        missing_is_fine(self.calls.count("remove_container", self.api.runtime.clone().remove_container(call)).await)
+        missing_is_fine(call!(self.runtime.remove_container, "remove_container", call))
     }
 
     /// Runs a command to its end: exit code and output.
@@ -255,8 +216,7 @@ impl Cri {
         let seconds = i64::try_from(limit.as_secs().max(1)).unwrap_or(i64::MAX);
         let message = v1::ExecSyncRequest { container_id: id.to_owned(), cmd: command.to_vec(), timeout: seconds };
         let call = request(message, limit + Duration::from_secs(5));
-        let answer =
-            self.calls.count("exec_sync", self.api.runtime.clone().exec_sync(call)).await.map_err(text)?.into_inner();
+        let answer = call!(self.runtime.exec_sync, "exec_sync", call).map_err(text)?;
         let mut output = answer.stdout;
         output.extend(answer.stderr);
         Ok((answer.exit_code, output))
@@ -265,11 +225,7 @@ impl Cri {
     /// Makes the runtime open the log file anew after it was moved away.
     pub async fn reopen_log(&self, id: &str) -> Answer<()> {
         let call = request(v1::ReopenContainerLogRequest { container_id: id.to_owned() }, QUICK);
-        self.calls
-            .count("reopen_container_log", self.api.runtime.clone().reopen_container_log(call))
-            .await
-            .map(drop)
-            .map_err(text)
+        call!(self.runtime.reopen_container_log, "reopen_container_log", call).map(drop).map_err(text)
     }
 
     /// Gives a running container other resources.
@@ -279,9 +235,7 @@ impl Cri {
             linux: Some(resources),
             ..Default::default()
         };
-        self.calls
-            .count("update_container", self.api.runtime.clone().update_container_resources(request(message, SLOW)))
-            .await
+        call!(self.runtime.update_container_resources, "update_container", request(message, SLOW))
             .map(drop)
             .map_err(text)
     }
@@ -289,19 +243,12 @@ impl Cri {
     /// The runtime's and the network's readiness with the reason if not, and what the runtime can.
     pub async fn status(&self) -> Answer<v1::StatusResponse> {
         let call = request(v1::StatusRequest { verbose: false }, QUICK);
-        Ok(self.calls.count("status", self.api.runtime.clone().status(call)).await.map_err(text)?.into_inner())
+        call!(self.runtime.status, "status", call).map_err(text)
     }
 
     /// Every name by which a container's image is known.
     pub async fn images_in_use(&self) -> Answer<BTreeSet<String>> {
-        let list = request(v1::ListContainersRequest::default(), QUICK);
-        let containers = self
-            .calls
-            .count("list_containers", self.api.runtime.clone().list_containers(list))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .containers;
+        let containers = self.containers(None).await?;
         let names = containers.into_iter().flat_map(|c| [c.image_ref, c.image_id, c.image.unwrap_or_default().image]);
         Ok(names.filter(|name| !name.is_empty()).collect())
     }
@@ -310,71 +257,47 @@ impl Cri {
     pub async fn remove_image(&self, id: &str) -> Answer<()> {
         let image = Some(v1::ImageSpec { image: id.to_owned(), ..Default::default() });
         let call = request(v1::RemoveImageRequest { image }, SLOW);
-        self.calls.count("remove_image", self.api.images.clone().remove_image(call)).await.map(drop).map_err(text)
+        call!(self.images.remove_image, "remove_image", call).map(drop).map_err(text)
     }
 
     /// Where the runtime keeps images, as a mount point or folder.
     pub async fn image_folder(&self) -> Answer<Option<String>> {
         let call = request(v1::ImageFsInfoRequest {}, QUICK);
-        let answer = self
-            .calls
-            .count("image_fs_info", self.api.images.clone().image_fs_info(call))
-            .await
-            .map_err(text)?
-            .into_inner();
+        let answer = call!(self.images.image_fs_info, "image_fs_info", call).map_err(text)?;
         Ok(answer.image_filesystems.into_iter().find_map(|f| f.fs_id).map(|id| id.mountpoint))
     }
 
     /// `containerd://1.7.24`.
     pub async fn version(&self) -> Answer<String> {
         let call = request(v1::VersionRequest::default(), QUICK);
-        let answer =
-            self.calls.count("version", self.api.runtime.clone().version(call)).await.map_err(text)?.into_inner();
+        let answer = call!(self.runtime.version, "version", call).map_err(text)?;
         Ok(format!("{}://{}", answer.runtime_name, answer.runtime_version.trim_start_matches('v')))
     }
 
     /// All images.
     pub async fn images(&self) -> Answer<Vec<v1::Image>> {
         let call = request(v1::ListImagesRequest::default(), QUICK);
-        Ok(self
-            .calls
-            .count("list_images", self.api.images.clone().list_images(call))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .images)
+        Ok(call!(self.images.list_images, "list_images", call).map_err(text)?.images)
     }
 
     /// One image, if it is there.
     pub async fn image(&self, name: &str) -> Answer<Option<v1::Image>> {
         let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
         let call = request(v1::ImageStatusRequest { image, verbose: false }, QUICK);
-        Ok(self
-            .calls
-            .count("image_status", self.api.images.clone().image_status(call))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .image)
+        Ok(call!(self.images.image_status, "image_status", call).map_err(text)?.image)
     }
 
     /// Pulls an image. Has no limit of its own: the registry's speed decides.
     pub async fn pull(&self, name: &str, auth: Option<v1::AuthConfig>, sandbox: v1::PodSandboxConfig) -> Answer<()> {
         let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
         let call = v1::PullImageRequest { image, auth, sandbox_config: Some(sandbox) };
-        self.calls.count("pull_image", self.api.images.clone().pull_image(call)).await.map(drop).map_err(text)
+        call!(self.images.pull_image, "pull_image", call).map(drop).map_err(text)
     }
 
     /// Statistics of all running containers.
     pub async fn stats(&self) -> Answer<Vec<v1::ContainerStats>> {
         let call = request(v1::ListContainerStatsRequest::default(), QUICK);
-        Ok(self
-            .calls
-            .count("list_container_stats", self.api.runtime.clone().list_container_stats(call))
-            .await
-            .map_err(text)?
-            .into_inner()
-            .stats)
+        Ok(call!(self.runtime.list_container_stats, "list_container_stats", call).map_err(text)?.stats)
     }
 }
 

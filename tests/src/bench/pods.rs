@@ -38,6 +38,8 @@ struct Stage {
     changes: UnboundedReceiver<Change>,
     _informer: Informer,
     made: usize,
+    /// By uid.
+    alive: HashSet<String>,
 }
 
 /// Measures on the cluster of a kubeconfig.
@@ -48,8 +50,9 @@ pub async fn run(kubeconfig: &Path, sequential: usize, parallel: usize, counts: 
     let params = InformerParams { label_selector: "bench=pods".into(), ..InformerParams::default() };
     let informer = Informer::start(client.clone(), PODS, params);
     informer.synced().await;
+    let changes = informer.subscribe();
     let mut stage =
-        Stage { node: node.to_owned(), changes: informer.subscribe(), _informer: informer, client, made: 0 };
+        Stage { node: node.to_owned(), changes, _informer: informer, client, made: 0, alive: HashSet::new() };
     stage.rest(0).await?;
     println!(
         "{:<20} {:>8} {:>8} {:>8} {:>8} {:>10} {:>8} {:>8} {:>8}   own share: target {OWN_SHARE_MS}",
@@ -74,8 +77,9 @@ pub async fn run(kubeconfig: &Path, sequential: usize, parallel: usize, counts: 
 
 fn pod(number: usize) -> Value {
     let name = format!("bench-pods-{number}");
-    let container = json!({"name": "main", "image": "corten.local/test-web:v1", "args": ["sleep"]});
-    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container]});
+    // It ends when it is told to.
+    let container = json!({"name": "main", "image": "corten.local/test-web:v1", "args": ["caught"]});
+    let spec = json!({"terminationGracePeriodSeconds": 5, "containers": [container]});
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"bench": "pods"}}, "spec": spec})
 }
 
@@ -111,6 +115,7 @@ impl Stage {
                 () = tokio::time::sleep_until(deadline) => anyhow::bail!("not every pod runs after {PATIENCE:?}"),
             }
         }
+        self.alive.extend(times.iter().flat_map(HashMap::keys).cloned());
         let done = |(uid, t): (String, Times)| {
             let (bound, running) = seen.get(&uid).copied().unwrap_or_default();
             Times { bound, running, ..t }
@@ -120,21 +125,19 @@ impl Stage {
 
     /// Removes every pod of the benchmark.
     async fn clear(&mut self) -> Result<()> {
-        let delete = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        self.client.delete_collection(PODS, Some("default"), "bench=pods", &delete).await?;
-        let node = format!("/api/v1/nodes/{}/proxy/pods", self.node);
-        let deadline = Instant::now() + PATIENCE;
-        // Until the node has let go of them, too: what it still ends would count as work for the next ones.
-        loop {
-            let left = self.client.get_raw(&node).await?;
-            let mine = |p: &&Value| p["metadata"]["labels"]["bench"] == "pods";
-            if left["items"].as_array().into_iter().flatten().filter(mine).count() == 0 {
-                break;
+        self.client.delete_collection(PODS, Some("default"), "bench=pods", &DeleteParams::default()).await?;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        // An object goes when the node has let go of the pod: what it still ended would count as work for the next ones.
+        while !self.alive.is_empty() {
+            tokio::select! {
+                change = self.changes.recv() => {
+                    if let Change::Deleted(pod) = change.context("the watch ended")? {
+                        self.alive.remove(pod["metadata"]["uid"].as_str().unwrap_or_default());
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => anyhow::bail!("pods of the benchmark are left on the node"),
             }
-            anyhow::ensure!(Instant::now() < deadline, "pods of the benchmark are left on the node");
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        while self.changes.try_recv().is_ok() {}
         Ok(())
     }
 

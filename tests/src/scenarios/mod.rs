@@ -15,6 +15,7 @@ mod leftovers;
 mod limits;
 mod load_balancer;
 mod machine;
+mod node_faults;
 mod orderly;
 mod pair;
 mod power;
@@ -65,6 +66,12 @@ pub const SCENARIOS: &[Scenario] = &[
         drivers: NAMESPACE,
         why_not: "it looks at log files of the node from this host",
         run: limits::run,
+    },
+    Scenario {
+        name: "node_faults",
+        drivers: NAMESPACE,
+        why_not: "on an emulated machine it takes half an hour",
+        run: node_faults::run,
     },
     Scenario {
         name: "load_balancer",

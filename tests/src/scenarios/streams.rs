@@ -114,5 +114,8 @@ fn node(context: &Context) -> Result<()> {
         let answer = raw(path)?;
         ensure!(answer.contains(wanted), "{path} answers {answer:?}");
     }
+    let command = "/test-web+cat+/etc/greeting/text";
+    let output = context.create_raw(&format!("{node}/run/default/client/client?cmd={command}"), "{}")?;
+    ensure!(output.contains("hello from a file"), "run: {output:?}");
     Ok(())
 }

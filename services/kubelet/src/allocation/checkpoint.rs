@@ -5,6 +5,44 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What a manager's policy keeps in a file.
+pub trait Kept: Serialize + DeserializeOwned {
+    /// The policy that wrote it.
+    fn policy(&self) -> &str;
+    /// The data as Go prints it, with a checksum of nothing.
+    fn text(&self) -> String;
+    /// Where the checksum stands.
+    fn checksum(&mut self) -> &mut u32;
+}
+
+/// The file's text, with its checksum.
+///
+/// # Errors
+/// Never in practice: what was put together here can be encoded.
+pub fn encode(mut file: impl Kept) -> Result<String, String> {
+    *file.checksum() = checksum(&file.text());
+    serde_json::to_string(&file).map_err(|e| e.to_string())
+}
+
+/// What the file says.
+///
+/// # Errors
+/// It is not such a file, its checksum is not that of its content, or another policy wrote it.
+pub fn decode<F: Kept>(text: &str, policy: &str) -> Result<F, String> {
+    let mut file: F = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    if *file.checksum() != checksum(&file.text()) {
+        return Err("checkpoint is corrupted".into());
+    }
+    if file.policy() != policy {
+        let old = file.policy();
+        return Err(format!("configured policy {policy:?} differs from state checkpoint policy {old:?}"));
+    }
+    Ok(file)
+}
+
 /// The checksum of the data's text.
 pub fn checksum(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))

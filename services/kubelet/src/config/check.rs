@@ -40,12 +40,7 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
     reservation("kubeReserved", &config.kube_reserved)?;
     images(config)?;
     thresholds::parse(config).map(drop)?;
-    if config.shutdown_grace_period.0 > SHUTDOWN_MAX {
-        return Err(format!("shutdownGracePeriod: at most {}s: init ends a service after 30s", SHUTDOWN_MAX.as_secs()));
-    }
-    if config.shutdown_grace_period_critical_pods > config.shutdown_grace_period {
-        return Err("shutdownGracePeriodCriticalPods: must not be longer than shutdownGracePeriod".into());
-    }
+    shutdown(config)?;
     if config.max_parallel_image_pulls.is_some_and(|n| n > 1) && config.serialize_image_pulls {
         return Err("maxParallelImagePulls: must not be larger than 1 unless serializeImagePulls is false".into());
     }
@@ -56,6 +51,27 @@ pub fn check(config: &KubeletConfiguration) -> Result<(), String> {
         Ok(size) if size.value() > 0 => Ok(()),
         _ => Err(format!("containerLogMaxSize: {:?} is not a size", config.container_log_max_size)),
     }
+}
+
+fn shutdown(config: &KubeletConfiguration) -> Result<(), String> {
+    let most = SHUTDOWN_MAX.as_secs();
+    let by_priority = &config.options.shutdown_grace_period_by_pod_priority;
+    if config.shutdown_grace_period.0 > SHUTDOWN_MAX {
+        return Err(format!("shutdownGracePeriod: at most {most}s: init ends a service after 30s"));
+    }
+    if config.shutdown_grace_period_critical_pods > config.shutdown_grace_period {
+        return Err("shutdownGracePeriodCriticalPods: must not be longer than shutdownGracePeriod".into());
+    }
+    if !by_priority.is_empty() && !config.shutdown_grace_period.is_zero() {
+        return Err("shutdownGracePeriodByPodPriority: cannot be set together with shutdownGracePeriod".into());
+    }
+    let together = by_priority.iter().fold(0_u64, |sum, p| sum.saturating_add(p.shutdown_grace_period_seconds));
+    if together > most {
+        return Err(format!(
+            "shutdownGracePeriodByPodPriority: at most {most}s together: init ends a service after 30s"
+        ));
+    }
+    Ok(())
 }
 
 const CPU_OPTIONS: &[&str] = &[

@@ -165,7 +165,7 @@ pub struct KubeletConfiguration {
     pub tuning: Tuning,
 }
 
-/// Options of the managers' policies.
+/// Options of the managers' policies, and the node's end by priority.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
@@ -173,6 +173,16 @@ pub struct PolicyOptions {
     pub cpu_manager_policy_options: Map,
     pub topology_manager_policy_options: Map,
     pub reserved_memory: Vec<MemoryReservation>,
+    pub shutdown_grace_period_by_pod_priority: Vec<ShutdownPeriod>,
+}
+
+/// How long pods from a priority on have when the node ends (KEP-2712).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct ShutdownPeriod {
+    pub priority: i64,
+    pub shutdown_grace_period_seconds: u64,
 }
 
 /// Swap for pods.
@@ -467,6 +477,14 @@ mod tests {
             ("readOnlyPort: 10255", "readOnlyPort"),
             ("crashLoopBackOff: {maxContainerRestartPeriod: 301s}", "crashLoopBackOff.maxContainerRestartPeriod"),
             ("shutdownGracePeriodCriticalPods: 1m", "shutdownGracePeriodCriticalPods"),
+            (
+                "shutdownGracePeriodByPodPriority: [{priority: 1, shutdownGracePeriodSeconds: 26}]",
+                "shutdownGracePeriodByPodPriority",
+            ),
+            (
+                "shutdownGracePeriod: 1s\nshutdownGracePeriodByPodPriority: [{priority: 1, shutdownGracePeriodSeconds: 1}]",
+                "shutdownGracePeriodByPodPriority",
+            ),
         ] {
             let error = KubeletConfiguration::parse(&format!("{HEAD}{line}\n")).unwrap_err();
             assert!(error.contains(field), "{line}: {error}");

@@ -88,6 +88,7 @@ pub async fn run(shared: Arc<Shared>, shutdown: Shutdown) -> daemon::Outcome {
 
 fn routes(shared: Arc<Shared>, gate: auth::Gate) -> Router {
     let exec = get(streams::exec).post(streams::exec);
+    let run = post(streams::run);
     let attach = get(streams::attach).post(streams::attach);
     let forward = get(streams::port_forward).post(streams::port_forward);
     Router::new()
@@ -108,6 +109,8 @@ fn routes(shared: Arc<Shared>, gate: auth::Gate) -> Router {
         .route("/logs/{*path}", get(node_logs::serve))
         .route("/checkpoint/{namespace}/{pod}/{container}", post(pods::checkpoint))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
+        .route("/run/{namespace}/{pod}/{container}", run.clone())
+        .route("/run/{namespace}/{pod}/{uid}/{container}", run)
         .route("/exec/{namespace}/{pod}/{container}", exec.clone())
         .route("/exec/{namespace}/{pod}/{uid}/{container}", exec)
         .route("/attach/{namespace}/{pod}/{container}", attach.clone())

@@ -44,6 +44,7 @@ where
             return ExitCode::FAILURE;
         }
     };
+    runtime.spawn(settle());
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals()?;
         process(shutdown).await
@@ -53,6 +54,17 @@ where
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(name, failure),
+    }
+}
+
+/// How long a start takes at most, as far as code is concerned that never runs again.
+const STARTED: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// A start runs much code that is never needed again; a node's processes need not keep it in memory.
+async fn settle() {
+    tokio::time::sleep(STARTED).await;
+    if let Err(error) = linux::memory::forget_code() {
+        tracing::debug!(%error, "the start's code stays mapped");
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
@@ -61,8 +61,11 @@ pub fn kill(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// How long [`strike`] waits for the first shim.
+const NO_SHIM: Duration = Duration::from_secs(2);
+
 /// Kills the processes of a name after `delay` milliseconds; `shim` stands for one shim of a pod with a variable
-/// `CHURN`, the one at this place of those that there are then.
+/// `CHURN`, the one at this place of those that there are then, or of the first that there are.
 pub fn strike(victim: &str, delay: &str, which: &str) -> Result<(), String> {
     let number = |text: &str| text.parse::<u64>().map_err(|e| format!("{text}: {e}"));
     let which = usize::try_from(number(which)?).unwrap_or_default();
@@ -70,21 +73,34 @@ pub fn strike(victim: &str, delay: &str, which: &str) -> Result<(), String> {
     if victim != "shim" {
         return kill(victim);
     }
-    let parents: BTreeSet<i32> = processes()?
+    let start = Instant::now();
+    let mut shims = shims()?;
+    while shims.is_empty() && start.elapsed() < NO_SHIM {
+        std::thread::sleep(Duration::from_millis(10));
+        shims = self::shims()?;
+    }
+    match shims.iter().nth(which % shims.len().max(1)) {
+        Some(pid) => {
+            println!("killed {pid}, one of {}", shims.len());
+            send(Pid::from_raw(*pid), Signal::SIGKILL).map_err(|e| format!("process {pid}: {e}"))
+        }
+        None => {
+            println!("no such shim");
+            Ok(())
+        }
+    }
+}
+
+/// Shims of pods with a variable `CHURN`.
+fn shims() -> Result<BTreeSet<i32>, String> {
+    Ok(processes()?
         .into_iter()
         .filter(|(pid, _)| {
             let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             variables.split(|byte| *byte == 0).any(|v| v.starts_with(b"CHURN="))
         })
         .filter_map(|(pid, _)| parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
-        .collect();
-    match parents.iter().nth(which % parents.len().max(1)) {
-        Some(pid) => send(Pid::from_raw(*pid), Signal::SIGKILL).map_err(|e| format!("process {pid}: {e}")),
-        None => {
-            println!("no such shim yet");
-            Ok(())
-        }
-    }
+        .collect())
 }
 
 /// The second field after the name (proc(5)).

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::checkpoint::{checksum, map};
+use super::super::checkpoint::{self, Kept, map};
 use super::set::CpuSet;
 
 /// The file's name, in the kubelet's folder.
@@ -32,15 +32,23 @@ struct Checkpoint {
     checksum: u32,
 }
 
-impl Checkpoint {
-    fn sum(&self) -> u32 {
-        checksum(&format!(
+impl Kept for Checkpoint {
+    fn policy(&self) -> &str {
+        &self.policy_name
+    }
+
+    fn checksum(&mut self) -> &mut u32 {
+        &mut self.checksum
+    }
+
+    fn text(&self) -> String {
+        format!(
             "(*state.CPUManagerCheckpoint){{PolicyName:(string){} DefaultCPUSet:(string){} \
              Entries:(map[string]map[string]string){} Checksum:(checksum.Checksum)0}}",
             self.policy_name,
             self.default_cpu_set,
             map(self.entries.iter().map(|(pod, containers)| (pod, map(containers)))),
-        ))
+        )
     }
 }
 
@@ -51,14 +59,12 @@ impl Checkpoint {
 pub fn encode(policy: &str, state: &State) -> Result<String, String> {
     let text =
         |sets: &BTreeMap<String, CpuSet>| sets.iter().map(|(name, set)| (name.clone(), set.to_string())).collect();
-    let mut file = Checkpoint {
+    checkpoint::encode(Checkpoint {
         policy_name: policy.to_owned(),
         default_cpu_set: state.shared.to_string(),
         entries: state.entries.iter().map(|(uid, sets)| (uid.clone(), text(sets))).collect(),
         checksum: 0,
-    };
-    file.checksum = file.sum();
-    serde_json::to_string(&file).map_err(|e| e.to_string())
+    })
 }
 
 /// What the file says.
@@ -66,14 +72,7 @@ pub fn encode(policy: &str, state: &State) -> Result<String, String> {
 /// # Errors
 /// It is not such a file, its checksum is not that of its content, or another policy wrote it.
 pub fn decode(text: &str, policy: &str) -> Result<State, String> {
-    let file: Checkpoint = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    if file.checksum != file.sum() {
-        return Err("checkpoint is corrupted".into());
-    }
-    if file.policy_name != policy {
-        let old = &file.policy_name;
-        return Err(format!("configured policy {policy:?} differs from state checkpoint policy {old:?}"));
-    }
+    let file: Checkpoint = checkpoint::decode(text, policy)?;
     let mut entries = Entries::new();
     for (uid, containers) in &file.entries {
         for (name, set) in containers {

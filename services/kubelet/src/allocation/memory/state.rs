@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::checkpoint::{checksum, list, map};
+use super::super::checkpoint::{self, Kept, list, map};
 
 /// The file's name, in the kubelet's folder.
 pub const FILE: &str = "memory_manager_state";
@@ -75,18 +75,26 @@ struct Checkpoint {
     checksum: u32,
 }
 
-impl Checkpoint {
-    fn sum(&self) -> u32 {
+impl Kept for Checkpoint {
+    fn policy(&self) -> &str {
+        &self.policy_name
+    }
+
+    fn checksum(&mut self) -> &mut u32 {
+        &mut self.checksum
+    }
+
+    fn text(&self) -> String {
         let nodes = map(self.machine_state.iter().map(|(id, node)| (id, node_text(node))));
         let containers = |all: &BTreeMap<String, Vec<Block>>| {
             map(all.iter().map(|(name, blocks)| (name, list(blocks.iter().map(block_text)))))
         };
-        checksum(&format!(
+        format!(
             "(*state.MemoryManagerCheckpoint){{PolicyName:(string){} MachineState:(state.NUMANodeMap){nodes} \
              Entries:(state.ContainerMemoryAssignments){} Checksum:(checksum.Checksum)0}}",
             self.policy_name,
             map(self.entries.iter().map(|(pod, all)| (pod, containers(all)))),
-        ))
+        )
     }
 }
 
@@ -115,14 +123,12 @@ fn block_text(block: &Block) -> String {
 /// # Errors
 /// Never in practice: what was put together here can be encoded.
 pub fn encode(policy: &str, state: &State) -> Result<String, String> {
-    let mut file = Checkpoint {
+    checkpoint::encode(Checkpoint {
         policy_name: policy.to_owned(),
         machine_state: state.nodes.clone(),
         entries: state.entries.clone(),
         checksum: 0,
-    };
-    file.checksum = file.sum();
-    serde_json::to_string(&file).map_err(|e| e.to_string())
+    })
 }
 
 /// What the file says.
@@ -130,16 +136,7 @@ pub fn encode(policy: &str, state: &State) -> Result<String, String> {
 /// # Errors
 /// It is not such a file, its checksum is not that of its content, or another policy wrote it.
 pub fn decode(text: &str, policy: &str) -> Result<State, String> {
-    let file: Checkpoint = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    if file.checksum != file.sum() {
-        return Err("checkpoint is corrupted".into());
-    }
-    if file.policy_name != policy {
-        let old = &file.policy_name;
-        return Err(format!(
-            "[memorymanager] configured policy {policy:?} differs from state checkpoint policy {old:?}"
-        ));
-    }
+    let file: Checkpoint = checkpoint::decode(text, policy)?;
     Ok(State { nodes: file.machine_state, entries: file.entries })
 }
 
@@ -158,7 +155,7 @@ mod tests {
     fn other_files_are_refused() {
         assert_eq!(
             decode(THEIRS, "None").unwrap_err(),
-            "[memorymanager] configured policy \"None\" differs from state checkpoint policy \"static\""
+            "configured policy \"None\" differs from state checkpoint policy \"static\""
         );
         assert_eq!(decode(&THEIRS.replace("1024", "1025"), "static").unwrap_err(), "checkpoint is corrupted");
     }

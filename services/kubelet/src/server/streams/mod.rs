@@ -8,10 +8,11 @@ mod relay;
 mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use cri_api::v1;
 
 use super::{Refusal, find_pod};
@@ -44,6 +45,26 @@ pub async fn exec(
     };
     let url = shared.cri.api.runtime.clone().exec(call).await.map_err(refused)?.into_inner().url;
     relay::pass(request, &url).await
+}
+
+/// How long a command that nobody is connected to may run.
+const RUN_LIMIT: Duration = Duration::from_secs(600);
+
+/// Answers POST `/run/<namespace>/<pod>[/<uid>]/<container>?cmd=...`: a command's output, once it has ended.
+pub async fn run(
+    State(shared): State<Arc<Shared>>,
+    Path(path): Container,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let command = request::command(request.uri().query().unwrap_or_default());
+    let (_, id, _) = running(&shared, &path).await?;
+    let (code, output) = shared.cri.exec(&id, &command, RUN_LIMIT).await.map_err(Refusal::internal)?;
+    if code != 0 {
+        let output = String::from_utf8_lossy(&output);
+        return Err(Refusal::internal(format!("command '{}' exited with {code}: {output}", command.join(" "))));
+    }
+    // Upstream says so of any output.
+    Ok(([(header::CONTENT_TYPE, "application/json")], output).into_response())
 }
 
 /// Answers `/attach/<namespace>/<pod>[/<uid>]/<container>`.

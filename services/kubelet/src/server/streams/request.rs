@@ -17,6 +17,12 @@ pub struct Streams {
     pub tty: bool,
 }
 
+/// The command of `/run`, which stands in one parameter.
+pub fn command(query: &str) -> Vec<String> {
+    let text = pairs(query).find(|(key, _)| *key == "cmd").map(|(_, value)| value).unwrap_or_default();
+    text.split(' ').map(str::to_owned).collect()
+}
+
 impl Streams {
     /// Reads a query.
     ///
@@ -75,6 +81,12 @@ mod tests {
         assert!(wanted.stdin && wanted.stdout && wanted.stderr && !wanted.tty);
         assert!(Streams::parse("stdout=true").unwrap().command.is_empty());
         assert!(Streams::parse("command=ls&stdout=false").is_err());
+    }
+
+    #[test]
+    fn a_command_stands_in_one_parameter() {
+        assert_eq!(command("cmd=ls+-l%20/&timeout=1"), ["ls", "-l", "/"]);
+        assert_eq!(command(""), [""], "which no runtime starts");
     }
 
     #[test]
