@@ -12,12 +12,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Parser;
-use client::{Change, Client, Informer, InformerParams, resource};
+use client::{Changes, Client, Informer, InformerParams, resource};
 use daemon::{Outcome, Shutdown};
 use ipnet::Ipv4Net;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{debug, info, warn};
 
 /// How long a failed application waits for its next attempt if no event comes first.
@@ -82,7 +81,7 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
 }
 
 /// Waits for a change and takes all that are there with it, so that a burst is applied once.
-async fn next(changes: &mut (UnboundedReceiver<Change>, UnboundedReceiver<Change>)) -> bool {
+async fn next(changes: &mut (Changes, Changes)) -> bool {
     let first = tokio::select! {
         change = changes.0.recv() => change,
         change = changes.1.recv() => change,
