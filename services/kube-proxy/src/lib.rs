@@ -2,8 +2,9 @@
 //!
 //! Owns the table `ip kube-proxy` and nothing else; it must never touch pod interfaces or routes. Start reading at
 //! [`services`] (from API objects to service ports), then [`rules`] (from service ports to a rule set): both pure. This
-//! file watches and applies.
+//! file watches and applies; [`health`] answers load balancers.
 
+mod health;
 mod rules;
 mod services;
 
@@ -56,8 +57,11 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
         () = shutdown.wait() => return Ok(()),
     }
     let mut applied = String::new();
+    let mut checks = health::Servers::default();
     loop {
-        let ports = services::ports(&services.list(), &slices.list(), &config.hostname_override);
+        let (services, slices) = (services.list(), slices.list());
+        let ports = services::ports(&services, &slices, &config.hostname_override);
+        checks.set(health::wanted(&services, &slices, &config.hostname_override));
         let wanted = rules::rule_set(&ports, config.cluster_cidr);
         let mut retry = false;
         if wanted != applied {
