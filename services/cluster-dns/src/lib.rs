@@ -15,11 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
-use client::{Change, Client, Informer, InformerParams, resource};
+use client::{Change, Changes, Client, Informer, InformerParams, resource};
 use daemon::{Outcome, Shutdown};
 use ipnet::IpNet;
 use parking_lot::RwLock;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::info;
 use zone::Zone;
 
@@ -74,7 +73,7 @@ async fn add_to_loopback(address: IpAddr) -> Outcome {
 }
 
 /// Keeps the zone equal to the API.
-async fn feed(mut services: UnboundedReceiver<Change>, mut slices: UnboundedReceiver<Change>, zone: Arc<RwLock<Zone>>) {
+async fn feed(mut services: Changes, mut slices: Changes, zone: Arc<RwLock<Zone>>) {
     loop {
         tokio::select! {
             Some(change) = services.recv() => match change {

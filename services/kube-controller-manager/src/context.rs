@@ -52,7 +52,11 @@ impl Informers {
     /// The informer on all objects of a resource.
     pub fn get(&self, resource: Resource<'static>) -> Informer {
         let mut started = self.started.lock();
-        let params = InformerParams { trim: trim::of(resource), ..InformerParams::default() };
+        let params = InformerParams {
+            trim: trim::of(resource),
+            compact: trim::MANY.contains(&resource),
+            ..InformerParams::default()
+        };
         let start = || Informer::start(self.client.clone(), resource, params);
         started.entry(resource).or_insert_with(start).clone()
     }

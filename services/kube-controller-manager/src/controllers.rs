@@ -11,9 +11,9 @@ use crate::{
     attach_detach, bootstrap_signer, clusterrole_aggregation, credentials, cronjob, csr_approving, csr_cleaner,
     csr_signing, daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring,
     ephemeral_volume, garbage_collector, horizontal_pod_autoscaler, job, namespace, node_ipam, node_lifecycle,
-    node_ttl, pod_gc, pv_binder, pv_protection, pvc_protection, replicaset, replicationcontroller, resource_claim,
-    resource_quota, root_ca, service_account, service_account_token, service_cidrs, statefulset, taint_eviction,
-    token_cleaner, ttl_after_finished, vac_protection, volume_expand,
+    node_ttl, pod_gc, policy_status, pv_binder, pv_protection, pvc_protection, replicaset, replicationcontroller,
+    resource_claim, resource_quota, root_ca, service_account, service_account_token, service_cidrs, statefulset,
+    storage_version_gc, taint_eviction, token_cleaner, ttl_after_finished, vac_protection, volume_expand,
 };
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -80,6 +80,16 @@ pub const TABLE: &[Controller] = &[
     ),
     controller!("resourceclaim-controller", "resource-claim-controller", resource_claim),
     controller!("ttl-controller", "ttl-controller", node_ttl),
+    controller!(
+        "storage-version-garbage-collector-controller",
+        "storage-version-garbage-collector",
+        storage_version_gc
+    ),
+    controller!(
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status-controller",
+        policy_status
+    ),
 ];
 
 /// A wrong `--controllers`, or a controller that ended although nothing asked it to.

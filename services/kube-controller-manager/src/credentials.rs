@@ -10,7 +10,7 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, ignore_not_found};
 use crate::events::Events;
 use crate::{clock, object};
 
@@ -69,17 +69,27 @@ async fn fetch_until_there(manager: &Client, account: &str) -> Token {
     }
 }
 
-async fn fetch(manager: &Client, account: &str, now: Timestamp) -> Result<Token, Error> {
+async fn create(manager: &Client, account: &str) -> Result<(), Error> {
     let object =
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": NAMESPACE}});
     match manager.create(SERVICEACCOUNTS, Some(NAMESPACE), &object).await {
-        Ok(_) => {}
-        Err(error) if error.is_already_exists() => {}
-        Err(error) => return Err(error.into()),
+        Err(error) if !error.is_already_exists() => Err(error.into()),
+        _ => Ok(()),
     }
+}
+
+async fn fetch(manager: &Client, account: &str, now: Timestamp) -> Result<Token, Error> {
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
                          "spec": {"expirationSeconds": LIFETIME}});
-    let answer = manager.create_sub(SERVICEACCOUNTS, Some(NAMESPACE), account, "token", &request).await?;
+    let ask = || manager.create_sub(SERVICEACCOUNTS, Some(NAMESPACE), account, "token", &request);
+    // All starts but a cluster's first find the account there.
+    let answer = match ignore_not_found(ask().await)? {
+        Some(answer) => answer,
+        None => {
+            create(manager, account).await?;
+            ask().await?
+        }
+    };
     let text = object::text(&answer, "/status/token").to_owned();
     if text.is_empty() {
         return Err(Error::Object(format!("the server gave no token for {account}")));

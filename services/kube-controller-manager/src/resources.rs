@@ -25,6 +25,8 @@ const DEFINITIONS: [Resource<'static>; 2] = [
 ];
 /// Definitions come in bundles; the server needs a moment to serve them.
 const GATHER: Duration = Duration::from_millis(500);
+/// Changes that may wait for a subscriber: the others wait as informers keep them, which takes less.
+const AHEAD: usize = 256;
 
 /// Discovery's answer, kept, with an informer per deletable resource.
 pub struct Resources {
@@ -42,7 +44,7 @@ struct State {
     known: Arc<[Discovered]>,
     /// The tasks that forward each resource's changes.
     watched: HashMap<Resource<'static>, Vec<AbortHandle>>,
-    subscribers: Vec<mpsc::UnboundedSender<ResourceChange>>,
+    subscribers: Vec<mpsc::Sender<ResourceChange>>,
 }
 
 impl Resources {
@@ -130,8 +132,8 @@ impl Resources {
     }
 
     /// All changes of all deletable resources from now on, present objects first.
-    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<ResourceChange> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub fn subscribe(&self) -> mpsc::Receiver<ResourceChange> {
+        let (sender, receiver) = mpsc::channel(AHEAD);
         let mut state = self.state.lock();
         for (resource, tasks) in &mut state.watched {
             tasks.push(forward(&self.informers, *resource, sender.clone()));
@@ -178,15 +180,11 @@ fn defines_otherwise(change: &Change) -> bool {
     old["spec"] != new["spec"] || conditions(old) != conditions(new)
 }
 
-fn forward(
-    informers: &Informers,
-    resource: Resource<'static>,
-    to: mpsc::UnboundedSender<ResourceChange>,
-) -> AbortHandle {
+fn forward(informers: &Informers, resource: Resource<'static>, to: mpsc::Sender<ResourceChange>) -> AbortHandle {
     let mut changes = informers.get(resource).subscribe();
     let task = tokio::spawn(async move {
         while let Some(change) = changes.recv().await {
-            if to.send((resource, change)).is_err() {
+            if to.send((resource, change)).await.is_err() {
                 return;
             }
         }

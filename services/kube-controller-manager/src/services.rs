@@ -35,10 +35,10 @@ fn selects(service: &Value, pod: &Value) -> bool {
 
 /// The Service's pods that can have endpoints: with an address and not finished, in the order of their names.
 pub fn pods_of(service: &Value, all: &Informer) -> Vec<Arc<Value>> {
-    let mut chosen = all.list_namespace(meta::namespace(service));
-    chosen.retain(|pod| {
+    let serves = |pod: &Arc<Value>| {
         selects(service, pod) && !pods::is_finished(pod) && !object::text(pod, "/status/podIP").is_empty()
-    });
+    };
+    let mut chosen: Vec<Arc<Value>> = all.each_in(meta::namespace(service)).filter(serves).collect();
     chosen.sort_by(|a, b| meta::name(a).cmp(meta::name(b)));
     chosen
 }

@@ -1,9 +1,14 @@
-//! What the controllers never read of an object, and therefore do not keep: of twenty thousand pods it is most of the memory.
+//! What the controllers never read of an object, and therefore do not keep, and which objects they keep as text: of twenty
+//! thousand pods it is most of the memory.
 //! An object of a kind that is trimmed here must never be written back whole; patches and fresh reads are for that.
 
 use client::Resource;
-use client::resource::{CONFIGMAPS, NODES, PODS, SECRETS};
+use client::resource::{CONFIGMAPS, ENDPOINTS, ENDPOINTSLICES, LEASES, NODES, PODS, SECRETS, SERVICEACCOUNTS};
 use serde_json::{Map, Value};
+
+/// Kept as text: a large cluster has tens of thousands of them, and most are looked at only when they change.
+pub const MANY: [Resource<'static>; 7] =
+    [CONFIGMAPS, ENDPOINTS, ENDPOINTSLICES, LEASES, PODS, SECRETS, SERVICEACCOUNTS];
 
 /// What takes it away, for kinds that are many or large.
 pub fn of(resource: Resource<'_>) -> Option<fn(&mut Value)> {

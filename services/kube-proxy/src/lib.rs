@@ -2,8 +2,9 @@
 //!
 //! Owns the table `ip kube-proxy` and nothing else; it must never touch pod interfaces or routes. Start reading at
 //! [`services`] (from API objects to service ports), then [`rules`] (from service ports to a rule set): both pure. This
-//! file watches and applies.
+//! file watches and applies; [`health`] answers load balancers.
 
+mod health;
 mod rules;
 mod services;
 
@@ -12,12 +13,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Parser;
-use client::{Change, Client, Informer, InformerParams, resource};
+use client::{Changes, Client, Informer, InformerParams, resource};
 use daemon::{Outcome, Shutdown};
 use ipnet::Ipv4Net;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{debug, info, warn};
 
 /// How long a failed application waits for its next attempt if no event comes first.
@@ -57,8 +57,11 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
         () = shutdown.wait() => return Ok(()),
     }
     let mut applied = String::new();
+    let mut checks = health::Servers::default();
     loop {
-        let ports = services::ports(&services.list(), &slices.list(), &config.hostname_override);
+        let (services, slices) = (services.list(), slices.list());
+        let ports = services::ports(&services, &slices, &config.hostname_override);
+        checks.set(health::wanted(&services, &slices, &config.hostname_override));
         let wanted = rules::rule_set(&ports, config.cluster_cidr);
         let mut retry = false;
         if wanted != applied {
@@ -82,7 +85,7 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
 }
 
 /// Waits for a change and takes all that are there with it, so that a burst is applied once.
-async fn next(changes: &mut (UnboundedReceiver<Change>, UnboundedReceiver<Change>)) -> bool {
+async fn next(changes: &mut (Changes, Changes)) -> bool {
     let first = tokio::select! {
         change = changes.0.recv() => change,
         change = changes.1.recv() => change,

@@ -8,11 +8,12 @@
 //! postrouting ──mark──▶ masquerade            forward, input, output ──▶ no-endpoints: reject
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use ipnet::Ipv4Net;
 
-use crate::services::ServicePort;
+use crate::services::{Endpoint, ServicePort};
 
 /// The same bit as upstream's, so that both agree when they meet on a node during a migration.
 const MASQUERADE_MARK: &str = "0x4000";
@@ -21,7 +22,7 @@ const MASQUERADE_MARK: &str = "0x4000";
 pub fn rule_set(ports: &[ServicePort], cluster: Ipv4Net) -> String {
     let mut out = String::from("table ip kube-proxy\ndelete table ip kube-proxy\ntable ip kube-proxy {\n");
     for (index, port) in ports.iter().enumerate() {
-        if !port.endpoints.is_empty() {
+        if !targets(port).is_empty() {
             chains(&mut out, index, port, cluster);
         }
     }
@@ -75,7 +76,8 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 fn chains(out: &mut String, index: usize, port: &ServicePort, cluster: Ipv4Net) {
-    for (number, endpoint) in port.endpoints.iter().enumerate() {
+    let targets = targets(port);
+    for (number, endpoint) in targets.iter().enumerate() {
         line(out, format_args!("\tchain endpoint-{index}-{number} {{"));
         // A pod that reaches itself through the Service must see an answer from the Service, so its own address must
         // not be the source.
@@ -84,49 +86,83 @@ fn chains(out: &mut String, index: usize, port: &ServicePort, cluster: Ipv4Net) 
         line(out, format_args!("\t\tmeta l4proto {protocol} dnat to {}:{}", endpoint.address, endpoint.port));
         line(out, format_args!("\t}}"));
     }
-    let count = port.endpoints.len();
-    let targets: Vec<String> = (0..count).map(|number| format!("{number} : goto endpoint-{index}-{number}")).collect();
-    let spread = format!("numgen random mod {count} vmap {{ {} }}", targets.join(", "));
-    line(out, format_args!("\tchain service-{index} {{"));
-    line(out, format_args!("\t\tcomment \"{}\"", port.name));
-    // From outside the pod network the answer must come back through this node.
-    line(
-        out,
-        format_args!(
-            "\t\tip daddr {} ip saddr != {cluster} meta mark set meta mark | {MASQUERADE_MARK}",
-            port.cluster_ip
-        ),
-    );
-    line(out, format_args!("\t\t{spread}"));
-    line(out, format_args!("\t}}"));
-    if port.node_port.is_some() || !port.external.is_empty() {
-        line(out, format_args!("\tchain nodeport-{index} {{"));
-        line(out, format_args!("\t\tmeta mark set meta mark | {MASQUERADE_MARK}"));
-        line(out, format_args!("\t\tgoto service-{index}"));
+    let spread = |chosen: &[Endpoint]| {
+        let number = |endpoint: &Endpoint| targets.iter().position(|target| target == endpoint);
+        let goto = |(at, number): (usize, usize)| format!("{at} : goto endpoint-{index}-{number}");
+        let chosen: Vec<String> = chosen.iter().filter_map(number).enumerate().map(goto).collect();
+        format!("numgen random mod {} vmap {{ {} }}", chosen.len(), chosen.join(", "))
+    };
+    if !port.endpoints.is_empty() {
+        line(out, format_args!("\tchain service-{index} {{"));
+        line(out, format_args!("\t\tcomment \"{}\"", port.name));
+        // From outside the pod network the answer must come back through this node.
+        line(
+            out,
+            format_args!(
+                "\t\tip daddr {} ip saddr != {cluster} meta mark set meta mark | {MASQUERADE_MARK}",
+                port.cluster_ip
+            ),
+        );
+        line(out, format_args!("\t\t{}", spread(&port.endpoints)));
         line(out, format_args!("\t}}"));
     }
+    if port.node_port.is_none() && port.external.is_empty() {
+        return;
+    }
+    line(out, format_args!("\tchain nodeport-{index} {{"));
+    match &port.local {
+        None => {
+            line(out, format_args!("\t\tmeta mark set meta mark | {MASQUERADE_MARK}"));
+            line(out, format_args!("\t\t{}", spread(&port.everywhere)));
+        }
+        Some(local) => {
+            // What comes from the cluster is not from outside, whatever address it asks for.
+            let everywhere = spread(&port.everywhere);
+            line(out, format_args!("\t\tip saddr {cluster} {everywhere}"));
+            line(
+                out,
+                format_args!("\t\tfib saddr type local meta mark set meta mark | {MASQUERADE_MARK} {everywhere}"),
+            );
+            let rest = if local.is_empty() { "drop".to_owned() } else { spread(local) };
+            line(out, format_args!("\t\t{rest}"));
+        }
+    }
+    line(out, format_args!("\t}}"));
+}
+
+/// Every endpoint that any kind of traffic may go to.
+fn targets(port: &ServicePort) -> Vec<Endpoint> {
+    let all = port.endpoints.iter().chain(&port.everywhere).chain(port.local.iter().flatten());
+    all.copied().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn maps(out: &mut String, ports: &[ServicePort]) {
-    let with_endpoints = || ports.iter().enumerate().filter(|(_, port)| !port.endpoints.is_empty());
+    let numbered = || ports.iter().enumerate();
+    let outward = || numbered().filter(|(_, port)| !port.everywhere.is_empty());
     let key = |port: &ServicePort| format!("{} . {} . {}", port.cluster_ip, port.protocol.name(), port.port);
     let external = |port: &ServicePort| {
         let (protocol, number) = (port.protocol.name(), port.port);
         port.external.iter().map(|ip| format!("{ip} . {protocol} . {number}")).collect::<Vec<_>>()
     };
-    let by_address = with_endpoints().flat_map(|(index, port)| {
-        // As with a node port, the answer must come back through this node.
-        let outer = external(port).into_iter().map(move |key| format!("{key} : goto nodeport-{index}"));
-        std::iter::once(format!("{} : goto service-{index}", key(port))).chain(outer)
-    });
-    map(out, "service-ips", "ipv4_addr . inet_proto . inet_service", by_address.collect());
-    let by_node_port = with_endpoints().filter_map(|(index, port)| {
+    let inner = numbered().filter(|(_, port)| !port.endpoints.is_empty());
+    let inner = inner.map(|(index, port)| format!("{} : goto service-{index}", key(port)));
+    // As with a node port, the answer must come back through this node.
+    let outer = outward()
+        .flat_map(|(index, port)| external(port).into_iter().map(move |key| format!("{key} : goto nodeport-{index}")));
+    map(out, "service-ips", "ipv4_addr . inet_proto . inet_service", inner.chain(outer).collect());
+    let by_node_port = outward().filter_map(|(index, port)| {
         Some(format!("{} . {} : goto nodeport-{index}", port.protocol.name(), port.node_port?))
     });
     map(out, "service-nodeports", "inet_proto . inet_service", by_node_port.collect());
-    let dead = ports.iter().filter(|port| port.endpoints.is_empty());
-    let dead = dead.flat_map(|port| std::iter::once(key(port)).chain(external(port)));
-    let dead = dead.map(|key| format!("{key} : goto reject-chain"));
+    // Endpoints that are only elsewhere are no reason to say that there is no service.
+    let dead = ports.iter().filter(|port| port.endpoints.is_empty()).flat_map(|port| {
+        if port.everywhere.is_empty() {
+            let keys = std::iter::once(key(port)).chain(external(port));
+            keys.map(|key| format!("{key} : goto reject-chain")).collect()
+        } else {
+            vec![format!("{} : drop", key(port))]
+        }
+    });
     // The chain must stand before the map that names it.
     map(out, "no-endpoint-services", "ipv4_addr . inet_proto . inet_service", dead.collect());
 }
@@ -145,9 +181,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::services::{Endpoint, Protocol};
+    use crate::services::Protocol;
 
-    fn port(endpoints: &[u8], node_port: Option<u16>) -> ServicePort {
+    fn endpoints(last: &[u8]) -> Vec<Endpoint> {
+        last.iter().map(|last| Endpoint { address: Ipv4Addr::new(10, 244, 0, *last), port: 8080 }).collect()
+    }
+
+    fn port(last: &[u8], node_port: Option<u16>) -> ServicePort {
         ServicePort {
             name: "default/web:http".to_owned(),
             cluster_ip: Ipv4Addr::new(10, 96, 0, 9),
@@ -155,10 +195,9 @@ mod tests {
             port: 80,
             node_port,
             external: vec![Ipv4Addr::new(192, 0, 2, 7)],
-            endpoints: endpoints
-                .iter()
-                .map(|last| Endpoint { address: Ipv4Addr::new(10, 244, 0, *last), port: 8080 })
-                .collect(),
+            endpoints: endpoints(last),
+            everywhere: endpoints(last),
+            local: None,
         }
     }
 
@@ -187,6 +226,26 @@ mod tests {
     fn node_ports_masquerade() {
         let text = rules(&[port(&[2], Some(30080))]);
         assert!(text.contains("tcp . 30080 : goto nodeport-0"));
+    }
+
+    #[test]
+    fn local_policy_keeps_sources_and_uses_this_nodes_endpoints() {
+        let local = |last: &[u8]| ServicePort { local: Some(endpoints(last)), ..port(&[2, 3], Some(30080)) };
+        let text = rules(&[local(&[3])]);
+        let chain = text.split("chain nodeport-0 {").nth(1).unwrap().split('}').collect::<Vec<_>>().join("}");
+        let lines: Vec<&str> = chain.lines().map(str::trim).filter(|l| !l.is_empty()).take(3).collect();
+        assert!(lines[0].starts_with("ip saddr 10.244.0.0/16 numgen random mod 2"), "{lines:?}");
+        assert!(lines[1].starts_with("fib saddr type local meta mark set meta mark | 0x4000 numgen random mod 2"));
+        assert_eq!(lines[2], "numgen random mod 1 vmap { 0 : goto endpoint-0-1 }", "no mark");
+        assert!(rules(&[local(&[])]).contains("\t\tdrop\n"), "nothing here, but elsewhere");
+    }
+
+    #[test]
+    fn endpoints_only_elsewhere_drop_what_must_stay_here() {
+        let text = rules(&[ServicePort { endpoints: Vec::new(), ..port(&[2], None) }]);
+        assert!(text.contains("10.96.0.9 . tcp . 80 : drop"), "{text}");
+        assert!(text.contains("192.0.2.7 . tcp . 80 : goto nodeport-0"), "from outside it is served");
+        assert!(!text.contains("goto service-0"));
     }
 
     #[test]

@@ -51,8 +51,12 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
     /// Addresses outside the cluster's own ranges that lead to this node: those of load balancers and external ones.
     pub external: Vec<Ipv4Addr>,
-    /// Sorted, so that equal states give equal rules.
+    /// For connections to the cluster's address. Like the others sorted, so that equal states give equal rules.
     pub endpoints: Vec<Endpoint>,
+    /// Those of all nodes: for connections from outside, unless only [`Self::local`] ones may be used.
+    pub everywhere: Vec<Endpoint>,
+    /// With externalTrafficPolicy Local those of this node: connections from outside go to no others and keep their source.
+    pub local: Option<Vec<Endpoint>>,
 }
 
 #[derive(Default)]
@@ -95,7 +99,8 @@ fn service_ports(service: &Value, slices: &[&Value], node: &str) -> Vec<ServiceP
     if !metadata["labels"]["service.kubernetes.io/service-proxy-name"].is_null() {
         return Vec::new();
     }
-    let local_only = spec["internalTrafficPolicy"] == "Local";
+    let internal_node = (spec["internalTrafficPolicy"] == "Local").then_some(node);
+    let is_local = spec["externalTrafficPolicy"] == "Local";
     let external = external(service);
     let listed = spec["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
     listed
@@ -109,7 +114,9 @@ fn service_ports(service: &Value, slices: &[&Value], node: &str) -> Vec<ServiceP
                 port: number(&port["port"])?,
                 node_port: number(&port["nodePort"]).filter(|port| *port > 0),
                 external: external.clone(),
-                endpoints: endpoints(slices, port_name, local_only.then_some(node)),
+                endpoints: endpoints(slices, port_name, internal_node),
+                everywhere: endpoints(slices, port_name, None),
+                local: is_local.then(|| endpoints(slices, port_name, Some(node))),
             })
         })
         .collect()
@@ -206,6 +213,27 @@ mod tests {
         let ports = ports(&[Arc::new(balanced)], &[], "here");
         let shown: Vec<String> = ports[0].external.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["192.0.2.2", "192.0.2.9"]);
+    }
+
+    #[test]
+    fn policies_choose_whose_endpoints_count() {
+        let endpoints = json!([{"addresses": ["10.244.0.2"], "nodeName": "here"},
+                               {"addresses": ["10.244.1.2"], "nodeName": "there"}]);
+        let shown = |endpoints: &[Endpoint]| endpoints.iter().map(|e| e.address.to_string()).collect::<Vec<_>>();
+        let (both, here) = (vec!["10.244.0.2", "10.244.1.2"], vec!["10.244.0.2"]);
+        for (internal, external, inside, local) in [
+            ("Cluster", "Cluster", &both, None),
+            ("Local", "Cluster", &here, None),
+            ("Cluster", "Local", &both, Some(&here)),
+        ] {
+            let mut web = Value::clone(&service("10.96.0.9"));
+            web["spec"]["internalTrafficPolicy"] = internal.into();
+            web["spec"]["externalTrafficPolicy"] = external.into();
+            let port = ports(&[Arc::new(web)], &[slice(&endpoints)], "here").remove(0);
+            assert_eq!(shown(&port.endpoints), **inside, "{internal} {external}");
+            assert_eq!(shown(&port.everywhere), both, "{internal} {external}");
+            assert_eq!(port.local.as_deref().map(shown), local.map(|l| l.iter().map(|a| (*a).to_owned()).collect()));
+        }
     }
 
     #[test]

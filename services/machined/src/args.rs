@@ -89,6 +89,7 @@ fn kube_controller_manager(config: &Config) -> Vec<String> {
         format!("--cluster-signing-key-file={PKI}/ca.key"),
         format!("--cluster-cidr={}", config.cluster.pod_subnet),
         format!("--service-cluster-ip-range={}", config.cluster.service_subnet),
+        "--use-service-account-credentials".to_owned(),
         "--leader-elect".to_owned(),
     ]
 }

@@ -130,6 +130,7 @@ fn arguments_follow_the_configuration() {
         ("kube-apiserver", "--service-cluster-ip-range=10.96.0.0/12"),
         ("kube-apiserver", "--advertise-address=10.0.2.15"),
         ("kube-controller-manager", "--cluster-cidr=10.244.0.0/16"),
+        ("kube-controller-manager", "--use-service-account-credentials"),
         ("kubelet", "--register-with-taints=node-role.kubernetes.io/control-plane=:NoSchedule"),
         ("metal-controller-manager", "--load-balancer-pool=lan=192.0.2.0/28,192.0.2.64-192.0.2.70"),
         ("kubelet", "--node-ip=192.0.2.1"),

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use client::resource::{NODES, PODS};
-use client::{Change, Client, DeleteParams, Informer, InformerParams, ListParams};
+use client::{Changes, Client, DeleteParams, Informer, InformerParams, ListParams};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What a node does to start a pod, as opposed to looking at what there is.
@@ -35,7 +34,7 @@ struct Times {
 struct Stage {
     client: Client,
     node: String,
-    changes: UnboundedReceiver<Change>,
+    changes: Changes,
     _informer: Informer,
     made: usize,
     /// By uid.

@@ -104,7 +104,8 @@ impl Stack {
         let mut command = applet(&self.api.0, name);
         command.args([format!("--kubeconfig={}", file(&format!("{name}.conf"))), "--secure-port=0".to_owned()]);
         if system == System::ControllerManager {
-            command.args([format!("--root-ca-file={}", file("ca.crt"))]);
+            let root_ca = format!("--root-ca-file={}", file("ca.crt"));
+            command.args([root_ca, "--use-service-account-credentials=true".to_owned()]);
         }
         let log = File::options().create(true).append(true).open(self.path(&format!("{name}.log")))?;
         let command = command.args(more).stdout(log.try_clone()?).stderr(log);

@@ -219,7 +219,8 @@ async fn has_event(client: &Client, [about, reason, message]: &[&str; 3]) -> Res
     Ok(())
 }
 
-async fn eventually(what: &str, check: impl AsyncFn() -> Result<()>) -> Result<()> {
+/// Looks until the check succeeds, for as long as anybody would wait for it.
+pub(super) async fn eventually(what: &str, check: impl AsyncFn() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     loop {

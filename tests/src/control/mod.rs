@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod faults;
+mod placement;
 mod proxy;
 mod rest;
 mod snapshot;
@@ -22,6 +23,7 @@ struct Check {
 const CHECKS: &[Check] = &[
     Check { name: "faults", run: |every| Box::pin(async move { faults::run(&every).await }) },
     Check { name: "bad_input", run: |_| Box::pin(bad_input::run()) },
+    Check { name: "placement", run: |_| Box::pin(placement::run()) },
     Check { name: "rest", run: |_| Box::pin(rest::run()) },
 ];
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{AUTHORIZATION, HOST};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::bench::stack::Stack;
@@ -35,7 +36,10 @@ pub struct Proxy {
 
 struct Shared {
     api: SocketAddr,
-    upstream: SendRequest<Full<Bytes>>,
+    /// As the process itself.
+    certified: Upstream,
+    /// For requests with a token of their own: the server looks at a certificate first.
+    bare: Upstream,
     state: Mutex<State>,
     ended: Notify,
 }
@@ -56,20 +60,15 @@ struct State {
 impl Proxy {
     /// Listens for a process that acts as `user`.
     pub async fn start(stack: &Stack, user: &str) -> Result<Proxy> {
-        let mut tls = (*stack.tls_of(user, &[])?).clone();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
         let api = stack.api_address();
-        let tcp = TcpStream::connect(api).await.context("the API server")?;
-        tcp.set_nodelay(true)?;
-        let stream = TlsConnector::from(Arc::new(tls)).connect(ServerName::from(api.ip()), tcp).await?;
-        let (upstream, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let certified = Upstream::new(api, stack.tls_of(user, &[])?);
+        let bare = Upstream::new(api, stack.tls_of_nobody()?);
         let [certificate, key] = ["server.crt", "server.key"].map(|name| stack.path(name));
         let alpn: [&[u8]; 2] = [b"h2", b"http/1.1"];
         let own = daemon::tls::server_config(&certificate, &key, None, daemon::tls::ClientAuth::None, &alpn)?;
         let listener = TcpListener::bind((LOOPBACK, 0)).await?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared { api, upstream, state: Mutex::default(), ended: Notify::new() });
+        let shared = Arc::new(Shared { api, certified, bare, state: Mutex::default(), ended: Notify::new() });
         let task = tokio::spawn(accept(listener, TlsAcceptor::from(own), Arc::clone(&shared)));
         Ok(Proxy { port, shared, task })
     }
@@ -116,6 +115,36 @@ impl Drop for Proxy {
     }
 }
 
+/// A connection to the API server, made again when it has ended: the server ends one on which many requests are given up at
+/// once, which happens when a process is.
+struct Upstream {
+    api: SocketAddr,
+    tls: TlsConnector,
+    open: tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>,
+}
+
+impl Upstream {
+    fn new(api: SocketAddr, tls: Arc<ClientConfig>) -> Upstream {
+        let mut tls = Arc::unwrap_or_clone(tls);
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Upstream { api, tls: TlsConnector::from(Arc::new(tls)), open: tokio::sync::Mutex::default() }
+    }
+
+    async fn get(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let mut open = self.open.lock().await;
+        if let Some(sender) = open.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let tcp = TcpStream::connect(self.api).await.context("the API server")?;
+        tcp.set_nodelay(true)?;
+        let stream = self.tls.connect(ServerName::from(self.api.ip()), tcp).await?;
+        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        *open = Some(sender.clone());
+        Ok(sender)
+    }
+}
+
 async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
     while let Ok((tcp, _)) = listener.accept().await {
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
@@ -143,7 +172,8 @@ async fn pass(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respons
     head.uri = Uri::builder().scheme("https").authority(shared.api.to_string()).path_and_query(path).build()?;
     head.headers.remove(HOST);
     head.version = http::Version::HTTP_2;
-    let answer = shared.upstream.clone().send_request(Request::from_parts(head, Full::new(body))).await?;
+    let upstream = if head.headers.contains_key(AUTHORIZATION) { &shared.bare } else { &shared.certified };
+    let answer = upstream.get().await?.send_request(Request::from_parts(head, Full::new(body))).await?;
     if is_write && answer.status().is_success() {
         // One that was refused gives its turn back.
         permit.into_iter().for_each(|permit| permit.forget());

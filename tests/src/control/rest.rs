@@ -22,9 +22,7 @@ pub async fn run() -> Result<()> {
     let mut watched = Vec::new();
     for system in [System::ControllerManager, System::Scheduler] {
         let proxy = Proxy::start(&stack, system.user()).await?;
-        let more: &[&str] =
-            if system == System::ControllerManager { &["--use-service-account-credentials=true"] } else { &[] };
-        let child = stack.spawn_system(system, proxy.port(), more)?;
+        let child = stack.spawn_system(system, proxy.port(), &[])?;
         watched.push((system, proxy, Ending(child)));
     }
     tokio::time::sleep(SETTLE).await;

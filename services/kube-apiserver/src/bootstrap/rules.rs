@@ -81,6 +81,8 @@ const AUTHZ: &[&str] = &["authorization.k8s.io"];
 const RBAC: &[&str] = &["rbac.authorization.k8s.io"];
 const CERTS: &[&str] = &["certificates.k8s.io"];
 const RESOURCE: &[&str] = &["resource.k8s.io"];
+const INTERNAL: &[&str] = &["internal.apiserver.k8s.io"];
+const ADMISSION: &[&str] = &["admissionregistration.k8s.io"];
 const SCALING: &[&str] = &["autoscaling"];
 
 const READ: &[&str] = &["get", "list", "watch"];
@@ -209,6 +211,7 @@ pub const ROLES: &[Role] = &[
         "system:metal-controller-manager",
         &[
             r(READ, CORE, &["services"]),
+            r(FOLLOW, SLICES, &["endpointslices"]),
             r(&["patch"], CORE, &["services/status"]),
             r(&["delete", "get", "list", "patch", "watch"], CORE, &["nodes"]),
             r(&["patch"], CORE, &["nodes/status"]),
@@ -692,6 +695,22 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
             r(READ, RESOURCE, &["resourceclaimtemplates"]),
             r(CHANGE, RESOURCE, &["resourceclaims/status"]),
             r(CHANGE, CORE, &["pods/status"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "storage-version-garbage-collector",
+        &[
+            r(READ, LEASES, &["leases"]),
+            r(&["delete", "get", "list", "watch"], INTERNAL, &["storageversions"]),
+            r(&["get", "update"], INTERNAL, &["storageversions/status"]),
+        ],
+    ),
+    (
+        "validatingadmissionpolicy-status-controller",
+        &[
+            r(READ, ADMISSION, &["validatingadmissionpolicies"]),
+            r(&["get", "patch", "update"], ADMISSION, &["validatingadmissionpolicies/status"]),
             EVENTS,
         ],
     ),

@@ -200,8 +200,8 @@ impl Controller {
         if bound.is_none() {
             return Vec::new();
         }
-        let mut users = self.pods.list_namespace(namespace);
-        users.retain(|pod| plan::holds(pod) && pods::claims(pod).any(|claim| claim == name));
+        let uses = |pod: &Arc<Value>| plan::holds(pod) && pods::claims(pod).any(|claim| claim == name);
+        let mut users: Vec<Arc<Value>> = self.pods.each_in(namespace).filter(uses).collect();
         users.sort_by_cached_key(|pod| (meta::creation_timestamp(pod).to_owned(), meta::name(pod).to_owned()));
         users
     }

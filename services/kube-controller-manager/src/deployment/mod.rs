@@ -114,7 +114,10 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
     let claim =
         owners::claim(&deployment, controller.candidates(&deployment), |set| selector.matches(meta::labels(set)));
     let sets = owners::carry_out(&controller.client, &deployment, DEPLOYMENTS, REPLICASETS, claim).await?;
-    let pods: Vec<_> = sets.iter().flat_map(|set| controller.pods.by_owner_uid(meta::uid(set))).collect();
+    // Nobody else asks for them, and there may be thousands.
+    let recreates = object::text(&deployment, "/spec/strategy/type") == "Recreate";
+    let of_set = |set: &Arc<Value>| controller.pods.by_owner_uid(meta::uid(set));
+    let pods: Vec<_> = sets.iter().filter(|_| recreates).flat_map(of_set).collect();
     let plan = plan::plan(Observed {
         deployment: &deployment,
         sets: sets.iter().map(|set| Value::clone(set)).collect(),

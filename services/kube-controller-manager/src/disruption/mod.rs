@@ -106,8 +106,8 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
         return Ok(Next::Done);
     }
     let selector = selector(&budget)?;
-    let mut pods = controller.pods.list_namespace(namespace);
-    pods.retain(|pod| selector.matches(meta::labels(pod)) && !pods::is_finished(pod));
+    let selected = |pod: &Arc<Value>| selector.matches(meta::labels(pod)) && !pods::is_finished(pod);
+    let pods: Vec<Arc<Value>> = controller.pods.each_in(namespace).filter(selected).collect();
     if pods.is_empty() {
         controller.events.note(&budget, "Normal", "NoPods", "No matching pods found".to_owned());
     }

@@ -4,6 +4,7 @@
 //! proves that it does not exist.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use apimachinery::meta;
 use serde_json::Value;
@@ -16,11 +17,11 @@ pub(super) const FOREGROUND: &str = "foregroundDeletion";
 /// Where an object lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    pub(super) api_version: String,
-    pub(super) kind: String,
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
+    pub(super) api_version: Arc<str>,
+    pub(super) kind: Arc<str>,
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) uid: Arc<str>,
 }
 
 /// An entry of `metadata.ownerReferences`.
@@ -33,12 +34,19 @@ pub(super) struct Owner {
     pub(super) blocks: bool,
 }
 
-/// One object.
+/// What a node keeps of an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) uid: Arc<str>,
+    pub(super) blocks: bool,
+}
+
+/// One object. There are as many as the cluster has objects, so texts that many share are there once.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) identity: Identity,
-    pub(super) owners: Vec<Owner>,
-    pub(super) dependents: BTreeSet<String>,
+    pub(super) owners: Box<[Link]>,
+    pub(super) dependents: BTreeSet<Arc<str>>,
     pub(super) seen: bool,
     pub(super) ending: bool,
     /// Ending, and its dependents must go first.
@@ -49,20 +57,46 @@ pub(super) struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Work {
     /// Should this object go?
-    Delete(String),
+    Delete(Arc<str>),
     /// Let go of this object's dependents, then of its `orphan` finalizer.
-    Orphan(String),
+    Orphan(Arc<str>),
 }
 
 /// Uids that are known to be gone, so that a thousand dependents of one owner cost one question about it.
 const ABSENT_MAX: usize = 1000;
+/// Fewer shared names are not worth a sweep.
+const NAMES_MIN: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    nodes: HashMap<String, Node>,
+    nodes: HashMap<Arc<str>, Node>,
+    names: Names,
     /// The last ones that went. A uid never comes back.
     absent: HashSet<String>,
     absent_in_order: VecDeque<String>,
+}
+
+/// Texts that nodes share.
+#[derive(Debug, Default)]
+struct Names {
+    known: HashSet<Arc<str>>,
+    /// Those that no node has any more go when there are so many.
+    sweep_at: usize,
+}
+
+impl Names {
+    fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.known.get(text) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|name| Arc::strong_count(name) > 1);
+            self.sweep_at = 2 * self.known.len() + NAMES_MIN;
+        }
+        let new: Arc<str> = text.into();
+        self.known.insert(Arc::clone(&new));
+        new
+    }
 }
 
 /// Reads the owner references of an object.
@@ -117,44 +151,56 @@ impl Graph {
 
     /// An object was seen, new or changed. `object` has `apiVersion` and `kind`.
     pub(super) fn observe(&mut self, object: &Value) -> Vec<Work> {
-        let uid = meta::uid(object).to_owned();
+        let identity = self.identity(object);
+        let uid = Arc::clone(&identity.uid);
         let owners = owners_of(object);
         let ending = meta::deletion_timestamp(object).is_some();
         let waits = waits_for_dependents(object);
-        let before = self.nodes.get(&uid);
+        let before = self.nodes.get(&*uid);
         let newly_ending = ending && !before.is_some_and(|n| n.ending && n.seen);
         let newly_waiting = waits && !before.is_some_and(|n| n.ending_after_dependents);
         let lost = before.map(|n| self.changed_owners(n, &owners)).unwrap_or_default();
 
         let mut work = self.link(object, &uid, &owners);
-        let node = self.nodes.entry(uid.clone()).or_insert_with(|| Node::new(identity(object)));
-        node.identity = identity(object);
-        (node.owners, node.seen, node.ending) = (owners, true, ending);
+        let links =
+            owners.iter().map(|owner| Link { uid: self.names.share(&owner.uid), blocks: owner.blocks }).collect();
+        let node = self.nodes.entry(Arc::clone(&uid)).or_insert_with(|| Node::new(identity.clone()));
+        (node.identity, node.owners, node.seen, node.ending) = (identity, links, true, ending);
         node.ending_after_dependents |= waits;
 
         work.extend(lost.into_iter().map(Work::Delete));
         if newly_ending && has_finalizer(object, ORPHAN) {
-            work.push(Work::Orphan(uid.clone()));
+            work.push(Work::Orphan(Arc::clone(&uid)));
         }
         if newly_waiting {
-            let dependents = self.nodes[&uid].dependents.iter().cloned().collect::<Vec<_>>();
-            work.extend(dependents.into_iter().map(Work::Delete));
+            work.extend(self.nodes[&uid].dependents.iter().cloned().map(Work::Delete));
             work.push(Work::Delete(uid));
         }
         work
     }
 
+    fn identity(&mut self, object: &Value) -> Identity {
+        Identity {
+            api_version: self.names.share(object::text(object, "/apiVersion")),
+            kind: self.names.share(object::text(object, "/kind")),
+            namespace: self.names.share(meta::namespace(object)),
+            name: meta::name(object).into(),
+            uid: self.names.share(meta::uid(object)),
+        }
+    }
+
     /// Waiting owners that a change of references may have set free.
-    fn changed_owners(&self, before: &Node, now: &[Owner]) -> Vec<String> {
-        let freed = |old: &&Owner| !now.iter().any(|new| new.uid == old.uid && (new.blocks || !old.blocks));
-        let waits = |uid: &str| self.nodes.get(uid).is_some_and(|owner| owner.ending_after_dependents);
+    fn changed_owners(&self, before: &Node, now: &[Owner]) -> Vec<Arc<str>> {
+        let freed = |old: &&Link| !now.iter().any(|new| *new.uid == *old.uid && (new.blocks || !old.blocks));
+        let waits = |uid: &Arc<str>| self.nodes.get(uid).is_some_and(|owner| owner.ending_after_dependents);
         before.owners.iter().filter(freed).filter(|o| waits(&o.uid)).map(|o| o.uid.clone()).collect()
     }
 
     /// Makes the owners' lists of dependents right; owners never seen become virtual and are looked at.
-    fn link(&mut self, object: &Value, uid: &str, owners: &[Owner]) -> Vec<Work> {
-        let old: Vec<String> = self.nodes.get(uid).into_iter().flat_map(|n| &n.owners).map(|o| o.uid.clone()).collect();
-        let gone = old.iter().filter(|old| !owners.iter().any(|new| new.uid == **old));
+    fn link(&mut self, object: &Value, uid: &Arc<str>, owners: &[Owner]) -> Vec<Work> {
+        let old: Vec<Arc<str>> =
+            self.nodes.get(uid).map(|n| n.owners.iter().map(|o| Arc::clone(&o.uid)).collect()).unwrap_or_default();
+        let gone = old.iter().filter(|old| !owners.iter().any(|new| *new.uid == ***old));
         for owner in gone {
             if let Some(node) = self.nodes.get_mut(owner) {
                 node.dependents.remove(uid);
@@ -165,20 +211,15 @@ impl Graph {
         }
         let mut work = Vec::new();
         for owner in owners {
-            let node = self.nodes.entry(owner.uid.clone()).or_insert_with(|| {
-                work.push(Work::Delete(owner.uid.clone()));
-                Node::new(Identity {
-                    api_version: owner.api_version.clone(),
-                    kind: owner.kind.clone(),
-                    namespace: meta::namespace(object).to_owned(),
-                    name: owner.name.clone(),
-                    uid: owner.uid.clone(),
-                })
+            let owner_uid = self.names.share(&owner.uid);
+            let node = self.nodes.entry(Arc::clone(&owner_uid)).or_insert_with(|| {
+                work.push(Work::Delete(Arc::clone(&owner_uid)));
+                Node::new(owner.identity(meta::namespace(object)))
             });
-            node.dependents.insert(uid.to_owned());
+            node.dependents.insert(Arc::clone(uid));
             // A dependent that appears while its owner waits must go as well.
-            if node.ending_after_dependents && !old.contains(&owner.uid) {
-                work.push(Work::Delete(uid.to_owned()));
+            if node.ending_after_dependents && !old.contains(&owner_uid) {
+                work.push(Work::Delete(Arc::clone(uid)));
             }
         }
         work
@@ -193,7 +234,7 @@ impl Graph {
             let Some(parent) = self.nodes.get_mut(&owner.uid) else { continue };
             parent.dependents.remove(uid);
             if parent.ending_after_dependents {
-                work.push(Work::Delete(owner.uid.clone()));
+                work.push(Work::Delete(Arc::clone(&owner.uid)));
             } else if !parent.seen && parent.dependents.is_empty() {
                 self.nodes.remove(&owner.uid);
             }
@@ -206,7 +247,7 @@ impl Node {
     fn new(identity: Identity) -> Node {
         Node {
             identity,
-            owners: Vec::new(),
+            owners: Box::default(),
             dependents: BTreeSet::new(),
             seen: false,
             ending: false,
@@ -215,12 +256,15 @@ impl Node {
     }
 }
 
-fn identity(object: &Value) -> Identity {
-    Identity {
-        api_version: object::text(object, "/apiVersion").to_owned(),
-        kind: object::text(object, "/kind").to_owned(),
-        namespace: meta::namespace(object).to_owned(),
-        name: meta::name(object).to_owned(),
-        uid: meta::uid(object).to_owned(),
+impl Owner {
+    /// Where it must be if a dependent of that namespace is right.
+    pub(super) fn identity(&self, namespace: &str) -> Identity {
+        Identity {
+            api_version: self.api_version.as_str().into(),
+            kind: self.kind.as_str().into(),
+            namespace: namespace.into(),
+            name: self.name.as_str().into(),
+            uid: self.uid.as_str().into(),
+        }
     }
 }

@@ -75,7 +75,7 @@ pub async fn run(context: Context) {
     });
     for informer in collector.resources.watched() {
         informer.synced().await;
-        collector.observe(&informer.list());
+        informer.each().for_each(|object| collector.observe(&object));
     }
     info!("all resources are synced");
     worker::run("garbage-collector", collector.queue.clone(), WORKERS, |work| collector.process(work)).await;
@@ -90,14 +90,12 @@ impl Collector {
 
     /// What an informer holds may still be on its way to the graph. An owner that is to leave its dependents behind would be
     /// let go before they are known, and they would go with it.
-    fn observe(&self, objects: &[Arc<Value>]) {
-        for object in objects {
-            let work = {
-                let mut graph = self.graph.lock();
-                if graph.is_absent(meta::uid(object)) { Vec::new() } else { graph.observe(object) }
-            };
-            self.enqueue(work);
-        }
+    fn observe(&self, object: &Value) {
+        let work = {
+            let mut graph = self.graph.lock();
+            if graph.is_absent(meta::uid(object)) { Vec::new() } else { graph.observe(object) }
+        };
+        self.enqueue(work);
     }
 
     fn gone(&self, uid: &str) {
@@ -121,9 +119,9 @@ impl Collector {
     /// The object as the server has it now; `None` if it is gone or the name belongs to another.
     async fn live(&self, identity: &Identity) -> Result<Option<Value>, Error> {
         let resource = self.resource(&identity.api_version, &identity.kind).await?;
-        let namespace = Some(identity.namespace.as_str());
+        let namespace = Some(&*identity.namespace);
         let found = ignore_not_found(self.client.get(resource, namespace, &identity.name).await)?;
-        Ok(found.filter(|object| meta::uid(object) == identity.uid))
+        Ok(found.filter(|object| meta::uid(object) == &*identity.uid))
     }
 
     async fn consider(&self, uid: &str) -> Result<Next, Error> {
@@ -178,7 +176,7 @@ impl Collector {
                 }
                 let resource = self.resource(&node.identity.api_version, &node.identity.kind).await?;
                 let params = DeleteParams {
-                    uid: Some(node.identity.uid.clone()),
+                    uid: Some(node.identity.uid.to_string()),
                     resource_version: version,
                     propagation_policy: Some(policy.to_owned()),
                     ..DeleteParams::default()
@@ -215,14 +213,7 @@ impl Collector {
             self.report(dependent, message);
             return Ok(OwnerState::Solid);
         }
-        let identity = Identity {
-            api_version: owner.api_version.clone(),
-            kind: owner.kind.clone(),
-            namespace: dependent.namespace.clone(),
-            name: owner.name.clone(),
-            uid: owner.uid.clone(),
-        };
-        Ok(match self.live(&identity).await? {
+        Ok(match self.live(&owner.identity(&dependent.namespace)).await? {
             None => OwnerState::Absent,
             Some(live) if graph::waits_for_dependents(&live) => OwnerState::Waiting,
             Some(_) => OwnerState::Solid,
@@ -231,8 +222,8 @@ impl Collector {
 
     fn report(&self, about: &Identity, message: String) {
         let object = serde_json::json!({
-            "apiVersion": about.api_version, "kind": about.kind,
-            "metadata": {"name": about.name, "namespace": about.namespace, "uid": about.uid},
+            "apiVersion": &*about.api_version, "kind": &*about.kind,
+            "metadata": {"name": &*about.name, "namespace": &*about.namespace, "uid": &*about.uid},
         });
         self.events.note(&object, "Warning", "OwnerRefInvalidNamespace", message);
     }
@@ -246,7 +237,7 @@ impl Collector {
             if blocking.is_empty() {
                 Vec::new()
             } else {
-                blocking.iter().map(|n| Work::Delete(n.identity.uid.clone())).collect()
+                blocking.iter().map(|n| Work::Delete(Arc::clone(&n.identity.uid))).collect()
             }
         };
         if blocking.is_empty() {
@@ -264,7 +255,7 @@ impl Collector {
 
     async fn orphan_dependents(&self, uid: &str) -> Result<Next, Error> {
         for informer in self.resources.watched() {
-            self.observe(&informer.by_owner_uid(uid));
+            informer.by_owner_uid(uid).iter().for_each(|object| self.observe(object));
         }
         let (node, dependents) = {
             let graph = self.graph.lock();
@@ -288,7 +279,7 @@ impl Collector {
 
     async fn patch(&self, identity: &Identity, patch: Value) -> Result<(), Error> {
         let resource = self.resource(&identity.api_version, &identity.kind).await?;
-        let namespace = Some(identity.namespace.as_str());
+        let namespace = Some(&*identity.namespace);
         let patched = self.client.patch(resource, namespace, &identity.name, None, &Patch::Merge(patch)).await;
         match ignore_not_found(patched)? {
             Some(object) => debug!("{} {} patched", identity.kind, object::text(&object, "/metadata/name")),

@@ -61,7 +61,7 @@ pub(super) fn decide(live: &Value, states: &[(Owner, OwnerState)], dependents: &
 
 /// The dependents that a waiting owner must see gone before it may go.
 pub(super) fn blocking<'a>(owner_uid: &str, dependents: &[&'a Node]) -> Vec<&'a Node> {
-    let blocks = |node: &&&Node| node.owners.iter().any(|o| o.uid == owner_uid && o.blocks);
+    let blocks = |node: &&&Node| node.owners.iter().any(|o| *o.uid == *owner_uid && o.blocks);
     dependents.iter().filter(blocks).copied().collect()
 }
 

@@ -19,7 +19,7 @@ fn ending(mut object: Value, finalizer: &str) -> Value {
 }
 
 fn delete(uid: &str) -> Work {
-    Work::Delete(uid.to_owned())
+    Work::Delete(uid.into())
 }
 
 #[test]

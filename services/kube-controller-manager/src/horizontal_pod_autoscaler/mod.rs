@@ -186,9 +186,8 @@ impl Controller {
 
     fn pods_of(&self, hpa: &Value, selector: &str) -> Result<Vec<Arc<Value>>, String> {
         let selector = LabelSelector::parse(selector).map_err(|e| format!("selector of the target: {e}"))?;
-        let mut found = self.pods.list_namespace(meta::namespace(hpa));
-        found.retain(|pod| selector.matches(meta::labels(pod)));
-        Ok(found)
+        let all = self.pods.each_in(meta::namespace(hpa));
+        Ok(all.filter(|pod| selector.matches(meta::labels(pod))).collect())
     }
 
     async fn by_resource(

@@ -124,7 +124,7 @@ impl Controller {
     /// Nobody reports these pods' readiness any more; Services must not send anything there.
     async fn mark_pods_not_ready(&self, node: &str, now: Timestamp) -> Result<(), Error> {
         let here = |pod: &Arc<Value>| object::text(pod, "/spec/nodeName") == node && pods::is_ready(pod);
-        for pod in self.pods.list().into_iter().filter(here) {
+        for pod in self.pods.each().filter(here) {
             let condition =
                 json!({"type": "Ready", "status": "False", "lastTransitionTime": apimachinery::time::rfc3339(now)});
             let patch =

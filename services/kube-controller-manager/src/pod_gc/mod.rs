@@ -53,8 +53,8 @@ pub async fn run(context: Context) {
             this.absent.lock().remove(name);
             return;
         }
-        for pod in this.pods.list().iter().filter(|pod| object::text(pod, "/spec/nodeName") == name) {
-            to.add(meta::key(pod));
+        for pod in this.pods.each().filter(|pod| object::text(pod, "/spec/nodeName") == name) {
+            to.add(meta::key(&pod));
         }
     });
     let (this, to) = (Arc::clone(&controller), queue.clone());
@@ -73,7 +73,7 @@ pub async fn run(context: Context) {
 
 async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
     if key == FINISHED {
-        for pod in plan::surplus(controller.pods.list(), FINISHED_MAX) {
+        for pod in plan::surplus(controller.pods.each(), FINISHED_MAX) {
             controller.remove(&pod).await?;
         }
         return Ok(Next::Done);

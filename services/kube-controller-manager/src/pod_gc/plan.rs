@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::pods;
 
 /// The oldest finished pods beyond `limit`.
-pub fn surplus(all: Vec<Arc<Value>>, limit: usize) -> Vec<Arc<Value>> {
+pub fn surplus(all: impl IntoIterator<Item = Arc<Value>>, limit: usize) -> Vec<Arc<Value>> {
     let mut finished: Vec<Arc<Value>> =
         all.into_iter().filter(|pod| pods::is_finished(pod) && !pods::is_terminating(pod)).collect();
     let age = |pod: &Arc<Value>| (meta::creation_timestamp(pod).to_owned(), meta::name(pod).to_owned());

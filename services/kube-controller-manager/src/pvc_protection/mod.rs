@@ -32,8 +32,7 @@ pub async fn run(context: Context) {
         let (namespace, name) = meta::split_key(&key);
         let Some(claim) = claims.get(namespace, name) else { return Ok(Next::Done) };
         let used_by = |pod: &Value| uses(pod) && pods::claims(pod).any(|claim| claim == name);
-        let in_use =
-            meta::deletion_timestamp(&claim).is_some() && all.list_namespace(namespace).iter().any(|pod| used_by(pod));
+        let in_use = meta::deletion_timestamp(&claim).is_some() && all.each_in(namespace).any(|pod| used_by(&pod));
         let plan = protection::plan(&claim, FINALIZER, in_use);
         protection::apply(&context.client, PERSISTENTVOLUMECLAIMS, &claim, plan).await?;
         Ok(Next::Done)

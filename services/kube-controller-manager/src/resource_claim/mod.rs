@@ -67,7 +67,7 @@ pub async fn run(context: Context) {
     let (this, to) = (Arc::clone(&controller), queue.clone());
     worker::on_change(&controller.templates, move |change| {
         let template = change.object();
-        for pod in this.pods.list_namespace(meta::namespace(template)) {
+        for pod in this.pods.each_in(meta::namespace(template)) {
             if plan::templates_of(&pod).any(|name| name == meta::name(template)) {
                 to.add(format!("{POD}{}", meta::key(&pod)));
             }
@@ -129,7 +129,8 @@ impl Controller {
     async fn claim(&self, key: &str) -> Result<(), Error> {
         let (namespace, name) = meta::split_key(key);
         let Some(claim) = self.claims.get(namespace, name) else { return Ok(()) };
-        match plan::step(&claim, |name| self.pods.get(namespace, name), &self.pods.list_namespace(namespace)) {
+        let users = self.pods.each_in(namespace).filter(|pod| plan::claims_of(pod).next().is_some());
+        match plan::step(&claim, |name| self.pods.get(namespace, name), &users.collect::<Vec<_>>()) {
             None => {}
             Some(Step::Status(status)) => {
                 let mut new = Value::clone(&claim);

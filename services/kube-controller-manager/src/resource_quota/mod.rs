@@ -94,9 +94,9 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
         let Some(resource) = controller.resources.of_plural(&group, &plural) else { continue };
         let informer = controller.informers.get(resource);
         informer.synced().await;
-        objects.push(((group, plural), informer.list_namespace(namespace)));
+        objects.push(((group, plural), informer.each_in(namespace)));
     }
-    if let Some(status) = plan::status(&quota, &objects) {
+    if let Some(status) = plan::status(&quota, objects) {
         let mut new = Value::clone(&quota);
         new["status"] = status;
         controller.client.update_sub(RESOURCEQUOTAS, Some(namespace), name, "status", &new).await?;

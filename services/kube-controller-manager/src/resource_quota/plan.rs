@@ -33,11 +33,14 @@ pub(super) fn kinds(quota: &Value) -> BTreeSet<Kind> {
 }
 
 /// The status to write, if it differs. `objects` has those of each of [`kinds`].
-pub(super) fn status(quota: &Value, objects: &[(Kind, Vec<Arc<Value>>)]) -> Option<Value> {
+pub(super) fn status<Objects>(quota: &Value, objects: impl IntoIterator<Item = (Kind, Objects)>) -> Option<Value>
+where
+    Objects: IntoIterator<Item = Arc<Value>>,
+{
     let mut sum = Usage::new();
     for ((group, plural), all) in objects {
-        for object in all.iter().filter(|o| plural != "pods" || is_in_scopes(quota, o)) {
-            usage::add(&mut sum, usage::of(group, plural, object));
+        for object in all.into_iter().filter(|o| plural != "pods" || is_in_scopes(quota, o)) {
+            usage::add(&mut sum, usage::of(&group, &plural, &object));
             let name = if group.is_empty() { format!("count/{plural}") } else { format!("count/{plural}.{group}") };
             usage::add(&mut sum, Usage::from([(name, Quantity::from_value(1))]));
         }

@@ -110,12 +110,12 @@ fn status_follows_the_objects_and_undoes_what_users_write() {
         )
     };
     let objects = [of("", "pods", 2), of("apps", "deployments", 1), of("", "configmaps", 1)];
-    let first = status(&quota, &objects).unwrap();
+    let first = status(&quota, objects.clone()).unwrap();
     assert_eq!(first["used"], json!({"pods": "2", "count/deployments.apps": "1", "services": "0", "configmaps": "1"}));
     quota["status"] = first;
-    assert!(status(&quota, &objects).is_none(), "settled");
+    assert!(status(&quota, objects.clone()).is_none(), "settled");
     quota["status"]["used"]["pods"] = "4".into();
-    assert_eq!(status(&quota, &objects).unwrap()["used"]["pods"], "2");
+    assert_eq!(status(&quota, objects.clone()).unwrap()["used"]["pods"], "2");
     quota["status"]["used"]["pods"] = "2000m".into();
-    assert!(status(&quota, &objects).is_none(), "the same amount");
+    assert!(status(&quota, objects.clone()).is_none(), "the same amount");
 }

@@ -47,8 +47,8 @@ pub async fn run(context: Context) {
         let before = old.as_ref().map(|old| plan::executing(old)).unwrap_or_default();
         if plan::executing(new) != before {
             let node = meta::name(new);
-            for pod in this.pods.list().iter().filter(|pod| object::text(pod, "/spec/nodeName") == node) {
-                to.add(meta::key(pod));
+            for pod in this.pods.each().filter(|pod| object::text(pod, "/spec/nodeName") == node) {
+                to.add(meta::key(&pod));
             }
         }
     });

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
+use crate::kept::Kept;
 use crate::list_watch::{self, Selection, Sink};
 use crate::requests::Client;
 use crate::resource::Resource;
@@ -23,6 +24,8 @@ pub struct InformerParams {
     /// Takes away of each object what nobody here reads: there may be many of them. Such an object must never be written
     /// back as a whole.
     pub trim: Option<fn(&mut Value)>,
+    /// Keeps text instead of trees: for objects that are many and seldom looked at. Each read then costs a few microseconds.
+    pub compact: bool,
 }
 
 /// What changed in the local copy.
@@ -69,25 +72,60 @@ impl Drop for AbortOnDrop {
 #[derive(Debug, Default)]
 struct Shared(RwLock<Cache>);
 
-type Named = HashMap<Box<str>, Arc<Value>>;
+type Named = HashMap<Box<str>, Kept>;
 
 #[derive(Debug, Default)]
 struct Cache {
     /// By namespace and name.
     objects: HashMap<Box<str>, Named>,
     /// By the uids of owners; among the objects of one, each is found by where it lies.
-    by_owner: HashMap<Box<str>, HashMap<usize, Arc<Value>>>,
-    subscribers: Vec<mpsc::UnboundedSender<Change>>,
+    by_owner: HashMap<Box<str>, HashMap<usize, Kept>>,
+    compact: bool,
+    subscribers: Vec<mpsc::UnboundedSender<News>>,
+}
+
+/// What a subscriber has not heard yet.
+#[derive(Debug)]
+enum News {
+    /// What was there when it subscribed. The whole copy waits here, so it waits as it is kept.
+    Present(Kept),
+    Changed(Change),
+}
+
+/// Every change of the copy, in order.
+#[derive(Debug)]
+pub struct Changes(mpsc::UnboundedReceiver<News>);
+
+impl Changes {
+    /// The next change; `None` if the informer has ended. Nothing is lost if the future is dropped.
+    pub async fn recv(&mut self) -> Option<Change> {
+        self.0.recv().await.map(News::change)
+    }
+
+    /// A change that is there already.
+    pub fn try_recv(&mut self) -> Result<Change, mpsc::error::TryRecvError> {
+        self.0.try_recv().map(News::change)
+    }
+}
+
+impl News {
+    fn change(self) -> Change {
+        match self {
+            News::Present(kept) => Change::Applied { old: None, new: kept.object() },
+            News::Changed(change) => change,
+        }
+    }
 }
 
 impl Informer {
     /// Starts to list and watch in a task of its own.
     pub fn start(client: Client, resource: Resource<'static>, params: InformerParams) -> Informer {
-        let shared = Arc::new(Shared::default());
+        let InformerParams { namespace, label_selector, field_selector, trim, compact } = params;
+        let shared = Arc::new(Shared(RwLock::new(Cache { compact, ..Cache::default() })));
         let (sender, synced) = watch::channel(false);
-        let InformerParams { namespace, label_selector, field_selector, trim } = params;
         let selection = Selection { namespace, label_selector, field_selector };
-        let mut feeder = Feeder { resource, trim, shared: Arc::clone(&shared), synced: sender, listed: Vec::new() };
+        let mut feeder =
+            Feeder { resource, trim, compact, shared: Arc::clone(&shared), synced: sender, listed: Vec::new() };
         let task = tokio::spawn(async move { list_watch::run(&client, resource, &selection, &mut feeder).await });
         Informer { shared, synced, _task: Arc::new(AbortOnDrop(task.abort_handle())) }
     }
@@ -105,58 +143,74 @@ impl Informer {
 
     /// One object; `namespace` is empty for cluster-wide resources.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.shared.0.read().objects.get(namespace)?.get(name).cloned()
+        let kept = self.shared.0.read().objects.get(namespace)?.get(name).cloned();
+        kept.map(|kept| kept.object())
+    }
+
+    /// All objects as they are now, in no order, one at a time.
+    pub fn each(&self) -> impl Iterator<Item = Arc<Value>> + use<> {
+        let now: Vec<Kept> = self.shared.0.read().all().cloned().collect();
+        now.into_iter().map(|kept| kept.object())
+    }
+
+    /// All objects of a namespace as they are now, in no order, one at a time.
+    pub fn each_in(&self, namespace: &str) -> impl Iterator<Item = Arc<Value>> + use<> {
+        let cache = self.shared.0.read();
+        let now: Vec<Kept> = cache.objects.get(namespace).into_iter().flat_map(HashMap::values).cloned().collect();
+        now.into_iter().map(|kept| kept.object())
     }
 
     /// All objects, in no order.
     pub fn list(&self) -> Vec<Arc<Value>> {
-        self.shared.0.read().all().cloned().collect()
+        self.each().collect()
     }
 
     /// All objects of a namespace, in no order.
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<Value>> {
-        let cache = self.shared.0.read();
-        cache.objects.get(namespace).into_iter().flat_map(HashMap::values).cloned().collect()
+        self.each_in(namespace).collect()
     }
 
     /// All objects that name this uid in their owner references, in no order.
     pub fn by_owner_uid(&self, uid: &str) -> Vec<Arc<Value>> {
         let cache = self.shared.0.read();
-        cache.by_owner.get(uid).into_iter().flat_map(HashMap::values).cloned().collect()
+        let now: Vec<Kept> = cache.by_owner.get(uid).into_iter().flat_map(HashMap::values).cloned().collect();
+        drop(cache);
+        now.into_iter().map(|kept| kept.object()).collect()
     }
 
     /// Every change from now on, after the current content as [`Change::Applied`].
-    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Change> {
+    pub fn subscribe(&self) -> Changes {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut cache = self.shared.0.write();
-        for object in cache.all() {
+        for kept in cache.all() {
             // The receiver is in our hands, so this cannot fail.
-            let _ = sender.send(Change::Applied { old: None, new: Arc::clone(object) });
+            let _ = sender.send(News::Present(kept.clone()));
         }
         cache.subscribers.push(sender);
-        receiver
+        Changes(receiver)
     }
 }
 
 struct Feeder {
     resource: Resource<'static>,
     trim: Option<fn(&mut Value)>,
+    compact: bool,
     shared: Arc<Shared>,
     synced: watch::Sender<bool>,
     /// The pages of the list that is being read.
-    listed: Vec<Value>,
+    listed: Vec<Kept>,
 }
 
 impl Feeder {
     /// The object as it is kept. Who owns which field is the server's business, and often the larger half of an object.
-    fn kept(&self, mut object: Value) -> Value {
+    fn trimmed(&self, mut object: Value) -> Arc<Value> {
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("managedFields");
         }
         if let Some(trim) = self.trim {
             trim(&mut object);
         }
-        object
+        Arc::new(object)
     }
 }
 
@@ -176,7 +230,7 @@ impl Sink for Feeder {
             // Lists leave out the type of their items; events have it, so readers always do.
             item["apiVersion"] = self.resource.api_version().into();
             item["kind"] = self.resource.kind.into();
-            self.listed.push(self.kept(item));
+            self.listed.push(Kept::new(&self.trimmed(item), self.compact));
         }
     }
 
@@ -188,12 +242,12 @@ impl Sink for Feeder {
     async fn absent(&mut self) {}
 
     async fn applied(&mut self, object: Value) {
-        let object = self.kept(object);
+        let object = self.trimmed(object);
         self.shared.apply(object);
     }
 
     async fn deleted(&mut self, object: Value) {
-        let object = self.kept(object);
+        let object = self.trimmed(object);
         self.shared.remove(object);
     }
 
@@ -204,76 +258,106 @@ impl Sink for Feeder {
 }
 
 impl Shared {
-    fn apply(&self, object: Value) {
+    fn apply(&self, object: Arc<Value>) {
         self.0.write().apply(object);
     }
 
-    fn remove(&self, object: Value) {
+    fn remove(&self, object: Arc<Value>) {
         let mut cache = self.0.write();
         let (namespace, name) = key(&object);
         if cache.take(namespace, name).is_some() {
-            cache.publish(&Change::Deleted(Arc::new(object)));
+            cache.publish(|| News::Changed(Change::Deleted(Arc::clone(&object))));
         }
     }
 
     /// Makes the copy equal to a fresh list, publishing only what differs.
-    fn replace(&self, items: Vec<Value>) {
+    fn replace(&self, items: Vec<Kept>) {
         let mut cache = self.0.write();
-        let listed: HashSet<(&str, &str)> = items.iter().map(key).collect();
-        let vanished: Vec<Arc<Value>> = cache.all().filter(|known| !listed.contains(&key(known))).cloned().collect();
-        for last in vanished {
-            let (namespace, name) = key(&last);
-            cache.take(namespace, name);
-            cache.publish(&Change::Deleted(last));
+        let mut vanished = cache.keys();
+        for kept in &items {
+            let object = kept.object();
+            let (namespace, name) = key(&object);
+            vanished.remove(&(namespace.into(), name.into()));
         }
-        for object in items {
-            cache.apply(object);
+        for (namespace, name) in vanished {
+            if let Some(last) = cache.take(&namespace, &name) {
+                cache.publish(|| News::Changed(Change::Deleted(Arc::clone(&last))));
+            }
+        }
+        for kept in items {
+            cache.apply_listed(kept);
         }
     }
 }
 
 impl Cache {
-    fn all(&self) -> impl Iterator<Item = &Arc<Value>> {
+    fn all(&self) -> impl Iterator<Item = &Kept> {
         self.objects.values().flat_map(HashMap::values)
     }
 
-    fn apply(&mut self, object: Value) {
-        let new = Arc::new(object);
-        let (namespace, name) = key(&new);
+    fn keys(&self) -> HashSet<(Box<str>, Box<str>)> {
+        let of = |(namespace, named): (&Box<str>, &Named)| {
+            named.keys().map(|name| (namespace.clone(), name.clone())).collect::<Vec<_>>()
+        };
+        self.objects.iter().flat_map(of).collect()
+    }
+
+    fn apply(&mut self, new: Arc<Value>) {
+        let old = self.put(&new, Kept::new(&new, self.compact));
+        self.publish_applied(old, &new);
+    }
+
+    /// A whole list arrives at once, faster than anyone listens.
+    fn apply_listed(&mut self, kept: Kept) {
+        let new = kept.object();
+        match self.put(&new, kept.clone()) {
+            None => self.publish(|| News::Present(kept.clone())),
+            old => self.publish_applied(old, &new),
+        }
+    }
+
+    /// Puts an object in its place and returns what was there.
+    fn put(&mut self, new: &Value, kept: Kept) -> Option<Arc<Value>> {
+        let (namespace, name) = key(new);
         let old = self.take(namespace, name);
-        for uid in owner_uids(&new) {
-            self.by_owner.entry(uid.into()).or_default().insert(place(&new), Arc::clone(&new));
+        for uid in owner_uids(new) {
+            self.by_owner.entry(uid.into()).or_default().insert(kept.place(), kept.clone());
         }
         if !self.objects.contains_key(namespace) {
             self.objects.insert(namespace.into(), HashMap::new());
         }
         if let Some(named) = self.objects.get_mut(namespace) {
-            named.insert(name.into(), Arc::clone(&new));
+            named.insert(name.into(), kept);
         }
-        let same = old.as_ref().is_some_and(|old| version(old) == version(&new) && !version(&new).is_empty());
+        old
+    }
+
+    fn publish_applied(&mut self, old: Option<Arc<Value>>, new: &Arc<Value>) {
+        let same = old.as_ref().is_some_and(|old| version(old) == version(new) && !version(new).is_empty());
         if same {
             return;
         }
         // A name that was deleted and created again between two looks is two objects to everyone who cares about uids.
         let old = match old {
-            Some(old) if uid(&old) != uid(&new) => {
-                self.publish(&Change::Deleted(old));
+            Some(old) if uid(&old) != uid(new) => {
+                self.publish(|| News::Changed(Change::Deleted(Arc::clone(&old))));
                 None
             }
             old => old,
         };
-        self.publish(&Change::Applied { old, new });
+        self.publish(|| News::Changed(Change::Applied { old: old.clone(), new: Arc::clone(new) }));
     }
 
     fn take(&mut self, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let named = self.objects.get_mut(namespace)?;
-        let old = named.remove(name)?;
+        let kept = named.remove(name)?;
         if named.is_empty() {
             self.objects.remove(namespace);
         }
+        let old = kept.object();
         for uid in owner_uids(&old) {
             if let Some(owned) = self.by_owner.get_mut(uid) {
-                owned.remove(&place(&old));
+                owned.remove(&kept.place());
                 if owned.is_empty() {
                     self.by_owner.remove(uid);
                 }
@@ -282,14 +366,9 @@ impl Cache {
         Some(old)
     }
 
-    fn publish(&mut self, change: &Change) {
-        self.subscribers.retain(|subscriber| subscriber.send(change.clone()).is_ok());
+    fn publish(&mut self, news: impl Fn() -> News) {
+        self.subscribers.retain(|subscriber| subscriber.send(news()).is_ok());
     }
-}
-
-/// Tells objects in the copy apart: none of them moves while it is there.
-fn place(object: &Arc<Value>) -> usize {
-    Arc::as_ptr(object).addr()
 }
 
 fn key(object: &Value) -> (&str, &str) {
@@ -320,47 +399,72 @@ mod tests {
         json!({"metadata": {"namespace": "n", "name": name, "resourceVersion": version, "ownerReferences": [{"uid": owner}]}})
     }
 
+    fn copy(compact: bool) -> Shared {
+        Shared(RwLock::new(Cache { compact, ..Cache::default() }))
+    }
+
+    fn listed(shared: &Shared, items: Vec<Value>) {
+        let compact = shared.0.read().compact;
+        shared.replace(items.into_iter().map(|item| Kept::new(&Arc::new(item), compact)).collect());
+    }
+
+    fn subscribe(shared: &Shared) -> Changes {
+        let (sender, changes) = mpsc::unbounded_channel();
+        shared.0.write().subscribers.push(sender);
+        Changes(changes)
+    }
+
     #[test]
     fn a_relist_publishes_only_differences_and_keeps_the_owner_index() {
-        let shared = Shared::default();
-        shared.replace(vec![object("a", "1", "x"), object("b", "2", "x")]);
-        let (sender, mut changes) = mpsc::unbounded_channel();
-        shared.0.write().subscribers.push(sender);
-        shared.replace(vec![object("b", "2", "x"), object("c", "3", "y")]);
-        assert!(matches!(changes.try_recv(), Ok(Change::Deleted(o)) if o["metadata"]["name"] == "a"));
-        assert!(matches!(changes.try_recv(), Ok(Change::Applied { old: None, new }) if new["metadata"]["name"] == "c"));
-        assert!(changes.try_recv().is_err());
-        let cache = shared.0.read();
-        assert_eq!(cache.by_owner["x"].len(), 1);
-        assert_eq!(cache.by_owner["y"].len(), 1);
+        for compact in [false, true] {
+            let shared = copy(compact);
+            listed(&shared, vec![object("a", "1", "x"), object("b", "2", "x")]);
+            let mut changes = subscribe(&shared);
+            listed(&shared, vec![object("b", "2", "x"), object("c", "3", "y")]);
+            assert!(matches!(changes.try_recv(), Ok(Change::Deleted(o)) if o["metadata"]["name"] == "a"));
+            let came = changes.try_recv();
+            assert!(matches!(came, Ok(Change::Applied { old: None, new }) if *new == object("c", "3", "y")));
+            assert!(changes.try_recv().is_err());
+            let cache = shared.0.read();
+            assert_eq!(cache.by_owner["x"].len(), 1);
+            assert_eq!(cache.by_owner["y"].len(), 1);
+        }
     }
 
     #[test]
     fn a_name_taken_by_another_object_is_a_deletion_and_a_creation() {
-        let shared = Shared::default();
-        let with_uid = |version: &str, uid: &str| {
-            let mut object = object("a", version, "x");
-            object["metadata"]["uid"] = uid.into();
-            object
-        };
-        shared.apply(with_uid("1", "first"));
-        let (sender, mut changes) = mpsc::unbounded_channel();
-        shared.0.write().subscribers.push(sender);
-        shared.apply(with_uid("2", "first"));
-        assert!(matches!(changes.try_recv(), Ok(Change::Applied { old: Some(_), .. })));
-        shared.apply(with_uid("4", "second"));
-        assert!(matches!(changes.try_recv(), Ok(Change::Deleted(o)) if o["metadata"]["uid"] == "first"));
-        assert!(
-            matches!(changes.try_recv(), Ok(Change::Applied { old: None, new }) if new["metadata"]["uid"] == "second")
-        );
+        for compact in [false, true] {
+            let shared = copy(compact);
+            let with_uid = |version: &str, uid: &str| {
+                let mut object = object("a", version, "x");
+                object["metadata"]["uid"] = uid.into();
+                Arc::new(object)
+            };
+            shared.apply(with_uid("1", "first"));
+            let mut changes = subscribe(&shared);
+            shared.apply(with_uid("2", "first"));
+            let seen = changes.try_recv();
+            assert!(matches!(seen, Ok(Change::Applied { old: Some(old), .. }) if old == with_uid("1", "first")));
+            shared.apply(with_uid("4", "second"));
+            assert!(matches!(changes.try_recv(), Ok(Change::Deleted(o)) if o["metadata"]["uid"] == "first"));
+            let came = changes.try_recv();
+            assert!(matches!(came, Ok(Change::Applied { old: None, new }) if new["metadata"]["uid"] == "second"));
+            assert_eq!(shared.0.read().by_owner["x"].len(), 1);
+        }
     }
 
     #[test]
     fn deleting_an_unknown_object_says_nothing() {
         let shared = Shared::default();
-        let (sender, mut changes) = mpsc::unbounded_channel();
-        shared.0.write().subscribers.push(sender);
-        shared.remove(object("a", "1", "x"));
+        let mut changes = subscribe(&shared);
+        shared.remove(Arc::new(object("a", "1", "x")));
         assert!(changes.try_recv().is_err());
+    }
+
+    #[test]
+    fn text_is_read_back_as_it_was() {
+        let object =
+            Arc::new(json!({"a": [1, -2, 1.5, 18446744073709551615_u64], "ü": "\u{0}\"\n", "n": null, "o": {}}));
+        assert_eq!(Kept::new(&object, true).object(), object);
     }
 }

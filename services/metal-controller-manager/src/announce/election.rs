@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+/// Addresses, and the machines that can serve each; all can where none are named.
+pub type Addresses = BTreeMap<IpAddr, Option<BTreeSet<String>>>;
+
 /// Renewals of our own that another machine may let pass; with one more it is dead.
 const MISSES_MAX: u32 = 2;
 
@@ -42,12 +45,15 @@ impl Members {
 
     /// Those of the addresses that are for us to announce. `isolated` says that our own renewals fail: then the others,
     /// if there are any, have taken over.
-    pub fn ours(&self, me: &str, addresses: &BTreeSet<IpAddr>, isolated: bool) -> BTreeSet<IpAddr> {
+    pub fn ours(&self, me: &str, addresses: &Addresses, isolated: bool) -> BTreeSet<IpAddr> {
         if isolated && self.living().next().is_some() {
             return BTreeSet::new();
         }
-        let wins = |ip: &IpAddr| self.living().all(|other| weight(ip, me) > weight(ip, other));
-        addresses.iter().copied().filter(wins).collect()
+        let wins = |(ip, able): &(&IpAddr, &Option<BTreeSet<String>>)| {
+            let is_able = |name: &str| able.as_ref().is_none_or(|able| able.contains(name));
+            is_able(me) && self.living().filter(|other| is_able(other)).all(|other| weight(ip, me) > weight(ip, other))
+        };
+        addresses.iter().filter(wins).map(|(ip, _)| *ip).collect()
     }
 }
 
@@ -65,8 +71,12 @@ fn weight<'n>(ip: &IpAddr, name: &'n str) -> (u64, &'n str) {
 mod tests {
     use super::*;
 
-    fn addresses() -> BTreeSet<IpAddr> {
-        (0..100).map(|last| IpAddr::from([192, 0, 2, last])).collect()
+    fn addresses() -> Addresses {
+        (0..100).map(|last| (IpAddr::from([192, 0, 2, last]), None)).collect()
+    }
+
+    fn all_of(addresses: &Addresses) -> BTreeSet<IpAddr> {
+        addresses.keys().copied().collect()
     }
 
     fn members(names: &[&str]) -> Members {
@@ -87,7 +97,7 @@ mod tests {
         assert!(shares.iter().all(|share| share.len() > 20), "{shares:?}");
         let mut union = BTreeSet::new();
         shares.iter().for_each(|share| union.extend(share));
-        assert_eq!(union, all);
+        assert_eq!(union, all_of(&all));
         let without_c = members(&["b"]).ours("a", &all, false);
         assert!(shares[0].is_subset(&without_c), "only the addresses of the dead move");
     }
@@ -103,7 +113,7 @@ mod tests {
         members.seen("b");
         (0..MISSES_MAX).for_each(|_| assert!(!members.renewed()));
         assert!(members.renewed(), "now it is dead");
-        assert_eq!(members.ours("a", &all, false), all);
+        assert_eq!(members.ours("a", &all, false), all_of(&all));
         assert!(!members.renewed(), "said once");
         members.seen("b");
         assert!(members.ours("a", &all, false).len() < 100, "back again");
@@ -113,6 +123,19 @@ mod tests {
     fn who_is_cut_off_steps_back_unless_alone() {
         let all = addresses();
         assert!(members(&["b"]).ours("a", &all, true).is_empty());
-        assert_eq!(Members::default().ours("a", &all, true), all);
+        assert_eq!(Members::default().ours("a", &all, true), all_of(&all));
+    }
+
+    #[test]
+    fn only_machines_that_can_serve_an_address_announce_it() {
+        let able = |names: &[&str]| -> Addresses {
+            addresses().into_keys().map(|ip| (ip, Some(names.iter().map(|n| (*n).to_owned()).collect()))).collect()
+        };
+        assert_eq!(members(&["b", "c"]).ours("a", &able(&["a", "gone"]), false), all_of(&addresses()));
+        assert!(members(&["b"]).ours("a", &able(&["b"]), false).is_empty());
+        assert!(members(&["b"]).ours("a", &able(&[]), false).is_empty(), "nobody can");
+        let both = able(&["a", "b"]);
+        let shares = [members(&["b", "c"]).ours("a", &both, false), members(&["a", "c"]).ours("b", &both, false)];
+        assert_eq!(shares.iter().map(BTreeSet::len).sum::<usize>(), 100);
     }
 }

@@ -11,15 +11,17 @@ mod links;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use apimachinery::meta;
 use client::{Change, Client, Informer, InformerParams, resource};
 use daemon::Shutdown;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use self::election::Members;
+use self::election::{Addresses, Members};
 use self::lease::Own;
 use self::links::Responders;
 use crate::pools::{self, Pool};
@@ -34,6 +36,8 @@ const RENEWAL_MAX: Duration = Duration::from_secs(1);
 const ISOLATED_AFTER: Duration = Duration::from_secs(5);
 /// A new owner says so this often, one [`PACE`] apart: a frame may be lost.
 const REPEATS: u32 = 3;
+/// Names a slice's Service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// After an interface could not be used.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,7 +46,7 @@ struct Announcer {
     own: Own,
     members: Members,
     /// All addresses of the cluster's load balancers.
-    addresses: BTreeSet<IpAddr>,
+    addresses: Addresses,
     ours: BTreeSet<IpAddr>,
     /// New ones of ours, and how often they are still to be announced.
     fresh: (BTreeSet<IpAddr>, u32),
@@ -61,13 +65,16 @@ pub async fn run(client: &Client, node: &str, pools: &[Pool], services: &Informe
         ..InformerParams::default()
     };
     let leases = Informer::start(client.clone(), resource::LEASES, params);
+    let params = InformerParams { trim: Some(trim), compact: true, ..InformerParams::default() };
+    let slices = Informer::start(client.clone(), resource::ENDPOINTSLICES, params);
     let (mut service_changes, mut lease_changes) = (services.subscribe(), leases.subscribe());
+    let mut slice_changes = slices.subscribe();
     let (ended, mut endings) = mpsc::unbounded_channel();
     let mut announcer = Announcer {
         me: node.to_owned(),
         own: Own::new(client.clone(), node),
         members: Members::default(),
-        addresses: BTreeSet::new(),
+        addresses: Addresses::new(),
         ours: BTreeSet::new(),
         fresh: (BTreeSet::new(), 0),
         failing: None,
@@ -83,8 +90,16 @@ pub async fn run(client: &Client, node: &str, pools: &[Pool], services: &Informe
             change = service_changes.recv() => {
                 if change.is_none() { break }
                 while service_changes.try_recv().is_ok() {}
-                announcer.addresses = balanced(&services.list(), pools);
+                announcer.addresses = balanced(&services.list(), &slices, pools);
                 announcer.settle().await;
+            }
+            change = slice_changes.recv() => {
+                if change.is_none() { break }
+                while slice_changes.try_recv().is_ok() {}
+                if announcer.addresses.values().any(Option::is_some) {
+                    announcer.addresses = balanced(&services.list(), &slices, pools);
+                    announcer.settle().await;
+                }
             }
             change = lease_changes.recv() => {
                 let Some(change) = change else { break };
@@ -110,11 +125,35 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
     }
 }
 
-/// The addresses that Services have from the pools.
-fn balanced(services: &[std::sync::Arc<Value>], pools: &[Pool]) -> BTreeSet<IpAddr> {
-    let ours = services.iter().filter(|service| pools::is_ours(service));
-    let addresses = ours.flat_map(|service| pools::addresses(service));
-    addresses.filter(|ip| pools.iter().any(|pool| pool.contains(*ip))).collect()
+/// The addresses that Services have from the pools. One that is to see its clients' addresses is served only where it has
+/// endpoints.
+fn balanced(services: &[Arc<Value>], slices: &Informer, pools: &[Pool]) -> Addresses {
+    let mut found = Addresses::new();
+    for service in services.iter().filter(|service| pools::is_ours(service)) {
+        let local = service["spec"]["externalTrafficPolicy"] == "Local";
+        let able = local.then(|| machines(service, slices.each_in(meta::namespace(service))));
+        let addresses = pools::addresses(service).into_iter();
+        found.extend(addresses.filter(|ip| pools.iter().any(|pool| pool.contains(*ip))).map(|ip| (ip, able.clone())));
+    }
+    found
+}
+
+/// The nodes with ready endpoints of a Service.
+fn machines(service: &Value, slices: impl Iterator<Item = Arc<Value>>) -> BTreeSet<String> {
+    let mut nodes = BTreeSet::new();
+    for slice in slices.filter(|slice| slice["metadata"]["labels"][SERVICE_LABEL] == service["metadata"]["name"]) {
+        let ready = |endpoint: &&Value| endpoint["conditions"]["ready"].as_bool().unwrap_or(true);
+        let endpoints = slice["endpoints"].as_array().into_iter().flatten().filter(ready);
+        nodes.extend(endpoints.filter_map(|endpoint| endpoint["nodeName"].as_str().map(str::to_owned)));
+    }
+    nodes
+}
+
+/// Keeps of an EndpointSlice on which nodes something is ready.
+fn trim(slice: &mut Value) {
+    for endpoint in slice["endpoints"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        endpoint.retain(|field, _| field == "nodeName" || field == "conditions");
+    }
 }
 
 impl Announcer {
@@ -209,5 +248,32 @@ impl Announcer {
             self.fresh = (gained, REPEATS);
         }
         self.ours = ours;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_service_that_sees_its_clients_is_served_where_it_is_ready() {
+        let slice = |service: &str, endpoints: Value| {
+            let mut slice = json!({"metadata": {"labels": {SERVICE_LABEL: service}}, "endpoints": endpoints});
+            trim(&mut slice);
+            assert!(slice["endpoints"][0]["addresses"].is_null());
+            Arc::new(slice)
+        };
+        let slices = [
+            slice(
+                "web",
+                json!([{"addresses": ["10.0.0.1"], "nodeName": "a", "conditions": {"ready": true}},
+                                {"addresses": ["10.0.1.1"], "nodeName": "b", "conditions": {"ready": false}}]),
+            ),
+            slice("web", json!([{"addresses": ["10.0.2.1"], "nodeName": "c"}])),
+            slice("other", json!([{"addresses": ["10.0.3.1"], "nodeName": "d"}])),
+        ];
+        let nodes = machines(&json!({"metadata": {"name": "web"}}), slices.into_iter());
+        assert_eq!(nodes.into_iter().collect::<Vec<_>>(), ["a", "c"]);
     }
 }
