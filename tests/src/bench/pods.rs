@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use client::resource::{NODES, PODS};
-use client::{Changes, Client, DeleteParams, Informer, InformerParams, ListParams};
+use client::{Change, Changes, Client, DeleteParams, Informer, InformerParams, ListParams};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
