@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
@@ -41,6 +42,8 @@ resources:
   - aesgcm: {keys: [{name: two, secret: YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI=}]}
   - identity: {}
 ";
+/// By when a changed file counts.
+const RELOAD: Duration = Duration::from_secs(10);
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -59,17 +62,18 @@ pub async fn run(mut stack: Stack) -> Result<()> {
     ensure!(!holds(&files, b"secret-in-the-clear")?, "the store's files show a secret");
     ensure!(holds(&files, b"k8s:enc:secretbox:v1:one:")?, "no value has the prefix");
 
-    again(&mut stack, SECOND).await?;
-    session = Session::open(stack.api_address(), &tls).await?;
+    stack.write("encryption.yaml", SECOND)?;
     let one = format!("{SECRETS}/s");
     let found = session.get(&one).await?;
     ensure!(found.status == 200 && found.json()["data"]["k"] == "dg==", "{} {}", found.status, found.json());
-    let written = session.ask(Method::PUT, &one, "application/json", found.body.clone()).await?;
     let version = |v: &serde_json::Value| v["metadata"]["resourceVersion"].clone();
-    ensure!(
-        version(&written.json()) != version(&found.json()),
-        "an unchanged object of an old key was not written anew"
-    );
+    // The new file counts as soon as it is there: then an unchanged object of an old key is written anew.
+    let (deadline, mut written) = (Instant::now() + RELOAD, session.get(&one).await?);
+    while version(&written.json()) == version(&found.json()) {
+        ensure!(Instant::now() < deadline, "the file is not read again");
+        written = session.ask(Method::PUT, &one, "application/json", found.body.clone()).await?;
+    }
+    ensure!(holds(&files, b"k8s:enc:aesgcm:v1:two:")?, "no value has the new prefix");
     let still = session.ask(Method::PUT, &one, "application/json", written.body.clone()).await?;
     ensure!(version(&still.json()) == version(&written.json()), "it was written twice");
     let list = session.get(MAPS).await?.json();

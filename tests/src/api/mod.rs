@@ -58,15 +58,22 @@ const CHECKS: &[Check] = &[
     Check {
         name: "encryption",
         store: Store::Corten,
-        arguments: &["--encryption-provider-config={folder}/encryption.yaml"],
+        arguments: &[
+            "--encryption-provider-config={folder}/encryption.yaml",
+            "--encryption-provider-config-automatic-reload=true",
+        ],
         files: &[("encryption.yaml", encryption::FIRST)],
         run: |stack| Box::pin(encryption::run(stack)),
     },
     Check {
         name: "requests",
         store: Store::Corten,
-        arguments: &["--authentication-config={folder}/authentication.yaml"],
-        files: &[("authentication.yaml", requests::AUTHENTICATION)],
+        arguments: &[
+            "--authentication-config={folder}/authentication.yaml",
+            "--audit-policy-file={folder}/audit.yaml",
+            "--audit-log-path={folder}/audit.log",
+        ],
+        files: &[("authentication.yaml", requests::AUTHENTICATION), ("audit.yaml", requests::AUDIT)],
         run: |stack| Box::pin(requests::run(stack)),
     },
 ];

@@ -1,7 +1,8 @@
-//! What requests come to: quotas under contention, owners that speak different versions, YAML as people write it, health check by check, and who may do
-//! without credentials.
+//! What requests come to: quotas under contention, owners that speak different versions, YAML as people write it, health check by check, what is recorded
+//! of it all, and who may do without credentials.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -20,6 +21,17 @@ anonymous:
   enabled: true
   conditions: [{path: /livez}]
 ";
+/// All of what quotas are made of and become, that secrets were touched, and nothing else.
+pub const AUDIT: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: RequestResponse, verbs: [create], resources: [{resources: [resourcequotas]}]}
+- {level: Metadata, resources: [{resources: [secrets]}]}
+- {level: None}
+";
+/// By when a changed file counts.
+const RELOAD: Duration = Duration::from_secs(10);
 /// What the quota allows, how many clients try, and how often each.
 const ALLOWED: usize = 40;
 const CLIENTS: usize = 8;
@@ -33,6 +45,7 @@ pub async fn run(stack: Stack) -> Result<()> {
     let tls = stack.tls_of("root", &["system:masters"])?;
     let mut session = Session::open(stack.api_address(), &tls).await?;
     quota(&stack, &tls, &mut session).await?;
+    audited(&stack, &mut session).await?;
     owners(&mut session).await?;
     yaml(&mut session).await?;
     health(&mut session).await?;
@@ -48,6 +61,50 @@ pub async fn run(stack: Stack) -> Result<()> {
         let answer = nobody.get(path).await?;
         ensure!(answer.status == status, "{path} without credentials: {}", answer.status);
     }
+    admitted(&stack, &mut nobody).await
+}
+
+/// A changed file counts as soon as it is there, and one that is wrong never.
+async fn admitted(stack: &Stack, nobody: &mut Session) -> Result<()> {
+    for (file, path) in [(AUTHENTICATION.replace("/livez", "/version"), "/version"), ("kind: Pod".into(), "/version")] {
+        stack.write("authentication.yaml", &file)?;
+        let deadline = Instant::now() + RELOAD;
+        while nobody.get(path).await?.status != 200 {
+            ensure!(Instant::now() < deadline, "the file is not read again");
+        }
+    }
+    stack.write("authentication.yaml", AUTHENTICATION)?;
+    let deadline = Instant::now() + RELOAD;
+    while nobody.get("/livez").await?.status != 200 {
+        ensure!(Instant::now() < deadline, "the file is not read after one that was wrong");
+    }
+    ensure!(nobody.get("/version").await?.status == 401, "what is no longer in the file");
+    Ok(())
+}
+
+/// The log has what its policy says of what [`quota`] did, and no word more.
+async fn audited(stack: &Stack, session: &mut Session) -> Result<()> {
+    session.create(&format!("{DEFAULT}/secrets"), &json!({"metadata": {"name": "s"}, "data": {"k": "dg=="}})).await?;
+    session.get("/livez").await?;
+    let log = std::fs::read_to_string(stack.path("audit.log")).context("the audit log")?;
+    let lines = log.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    for line in &lines {
+        let said = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let same = said("/apiVersion") == "audit.k8s.io/v1"
+            && (said("/verb"), said("/stage"), said("/user/username")) == ("create", "ResponseComplete", "root")
+            && line["responseStatus"]["code"] == 201
+            && !said("/auditID").is_empty();
+        let bodies = [&line["requestObject"], &line["responseObject"]];
+        let whole = match said("/objectRef/resource") {
+            "resourcequotas" => {
+                said("/level") == "RequestResponse" && bodies.iter().all(|b| b["spec"]["hard"].is_object())
+            }
+            "secrets" => said("/level") == "Metadata" && bodies.iter().all(|b| b.is_null()),
+            _ => false,
+        };
+        ensure!(same && whole, "the audit log says {line}");
+    }
+    ensure!(lines.len() == 3, "the audit log has {} lines", lines.len());
     Ok(())
 }
 

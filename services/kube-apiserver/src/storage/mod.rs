@@ -129,7 +129,11 @@ impl Storage {
     }
 
     /// What the cache, if one is running, last saw of an object. It may be out of date: good to begin with where a lost compare-and-swap tells.
+    /// Nothing once the way objects are encrypted has changed: what the cache holds does not say that it is to be written anew.
     pub fn peek(&self, res: &'static Resource, namespace: &str, name: &str) -> Option<Arc<Stored>> {
+        if self.0.encryption.has_changed(res) {
+            return None;
+        }
         let cache = self.0.caches.lock().get(&(res.group, res.version, res.storage)).cloned()?;
         cache.get(&keys::relative(res, namespace, name))
     }

@@ -124,6 +124,12 @@ pub fn mixed(namespace: &str, objects: usize) -> Job {
     })
 }
 
+/// Whether a list has nothing in it.
+pub fn is_empty(list: &[u8]) -> Result<bool> {
+    let list: Value = serde_json::from_slice(list)?;
+    Ok(list["items"].as_array().context("no list")?.is_empty())
+}
+
 /// Runs `total` requests of a job over so many connections.
 pub async fn run(access: &Arc<Access>, connections: usize, total: usize, job: Arc<Job>) -> Result<Figures> {
     let next = Arc::new(AtomicUsize::new(0));

@@ -1,6 +1,7 @@
 //! Drives any Kubernetes API server, this one or upstream's, by its URL and a token or certificate, and prints rates and latencies.
 //!
 //!     apibench --server https://127.0.0.1:6443 --ca ca.crt --token T --pid $(pidof kube-apiserver)
+//!     apibench … --objects 100000 --watchers 5000
 //!
 //! It makes namespaces of its own and removes what it put in them. Figures of two servers may be compared only if both were taken in the same hour on the same machine.
 
@@ -40,7 +41,7 @@ struct Arguments {
     /// Connections for everything but lists.
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// Objects to create, then to replace and patch; lists are of 100 and of this many.
+    /// Objects to create, then to replace and patch; lists are of this many, and of 100 and 10,000 if those are fewer.
     #[arg(long, default_value_t = 10_000)]
     objects: usize,
     /// Reads of one object.
@@ -58,7 +59,10 @@ struct Arguments {
 }
 
 const LIST_CONNECTIONS: usize = 4;
-const SMALL: usize = 100;
+/// How many objects are removed by one request.
+const PART: usize = 5_000;
+/// How many objects smaller lists have.
+const SMALLER: [usize; 2] = [100, 10_000];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -67,35 +71,51 @@ async fn main() -> Result<()> {
     let identity = arguments.cert.as_deref().zip(arguments.key.as_deref());
     let access = Arc::new(Access::new(&arguments.server, &arguments.ca, identity, &arguments.token)?);
     let mark = std::process::id();
-    let (large, small, watched) =
-        (format!("bench-{mark}-large"), format!("bench-{mark}-small"), format!("bench-{mark}-watch"));
+    let mut sizes: Vec<usize> = SMALLER.into_iter().filter(|size| *size < arguments.objects).collect();
+    sizes.push(arguments.objects);
+    let lists: Vec<(usize, String)> = sizes.into_iter().map(|size| (size, format!("bench-{mark}-{size}"))).collect();
+    let watched = format!("bench-{mark}-watch");
+    let names: Vec<&String> = lists.iter().map(|(_, name)| name).chain([&watched]).collect();
     let mut first = Connection::open(&access).await?;
-    for name in [&large, &small, &watched] {
+    for name in &names {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string();
         first.call(Method::POST, "/api/v1/namespaces", "application/json", body).await.context("namespace")?;
     }
     println!("{:<28}{:>12}{:>12}{:>12}{:>12}", "", "rate/s", "p50 ms", "p99 ms", "MB/s");
-    let outcome = measure(&arguments, &access, &large, &small, &watched).await;
-    // The server has closed the one that waited meanwhile.
-    first = Connection::open(&access).await?;
-    for name in [&large, &small, &watched] {
-        first
-            .call(Method::DELETE, &format!("/api/v1/namespaces/{name}/configmaps"), "application/json", String::new())
-            .await?;
-        first.call(Method::DELETE, &format!("/api/v1/namespaces/{name}"), "application/json", String::new()).await?;
-    }
-    outcome
+    let outcome = measure(&arguments, &access, &lists, &watched).await;
+    // What went wrong first counts.
+    outcome.and(removed(&access, &names).await)
 }
 
-async fn measure(arguments: &Arguments, access: &Arc<Access>, large: &str, small: &str, watched: &str) -> Result<()> {
+/// Removes the namespaces with what is in them, a part at a time: all of it may take longer than a request may.
+async fn removed(access: &Access, names: &[&String]) -> Result<()> {
+    // The server has closed the connection that waited meanwhile.
+    let mut connection = Connection::open(access).await?;
+    for name in names {
+        let collection = format!("/api/v1/namespaces/{name}/configmaps");
+        let mut call =
+            async |method, path: &str| connection.call(method, path, "application/json", String::new()).await;
+        while !load::is_empty(&call(Method::GET, &format!("{collection}?limit=1")).await?)? {
+            call(Method::DELETE, &format!("{collection}?limit={PART}")).await?;
+        }
+        call(Method::DELETE, &format!("/api/v1/namespaces/{name}")).await?;
+    }
+    Ok(())
+}
+
+/// `lists` are sizes and namespaces, the largest last.
+async fn measure(arguments: &Arguments, access: &Arc<Access>, lists: &[(usize, String)], watched: &str) -> Result<()> {
     let (many, objects) = (arguments.connections, arguments.objects);
-    load::run(access, many, SMALL, Arc::new(load::create(small))).await?;
+    let ((_, large), smaller) = lists.split_last().context("nothing to list")?;
+    for (size, namespace) in smaller {
+        load::run(access, many, *size, Arc::new(load::create(namespace))).await?;
+    }
     for (name, job) in [("POST", load::create(large)), ("PUT", load::replace(large)), ("PATCH", load::patch(large))] {
         show(name, &load::run(access, many, objects, Arc::new(job)).await?);
     }
     show("GET", &load::run(access, many, arguments.reads, Arc::new(load::read(large))).await?);
     show("mixed", &load::run(access, many, arguments.reads, Arc::new(load::mixed(large, objects))).await?);
-    for (count, namespace) in [(SMALL, small), (objects, large)] {
+    for (count, namespace) in lists {
         let kinds: [(&str, Job); 3] = [
             ("", load::list(namespace)),
             (" by label", load::by_label(namespace)),

@@ -21,6 +21,7 @@ use config::{Configuration, Provider};
 use kms::Kms;
 use local::Keys;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What all encrypted values begin with.
 const MARK: &[u8] = b"k8s:enc:";
@@ -69,6 +70,8 @@ pub struct Opened {
 #[derive(Default)]
 pub struct Encryption {
     rules: ArcSwap<Vec<Rule>>,
+    /// Whether the rules are not those that the server began with.
+    changed: AtomicBool,
     file: Option<Followed>,
 }
 
@@ -87,7 +90,7 @@ impl Encryption {
     /// Reads the file, if there is one.
     pub fn new(config: &Config) -> Result<Arc<Self>, FileError> {
         let file = config.encryption_provider_config.clone().map(|path| Followed::new(path, "encryption"));
-        let encryption = Arc::new(Self { rules: ArcSwap::default(), file });
+        let encryption = Arc::new(Self { rules: ArcSwap::default(), changed: AtomicBool::new(false), file });
         if let Some(file) = &encryption.file {
             encryption.load(&file.read().map_err(|e| FileError::Read(file.name(), e))?)?;
         }
@@ -97,8 +100,18 @@ impl Encryption {
     /// Follows the file: a new version counts as soon as it is valid; until then the old one does.
     pub async fn follow(self: Arc<Self>, shutdown: daemon::Shutdown) {
         if let Some(file) = self.file.clone() {
-            file.follow(shutdown, |text| self.load(text)).await;
+            let load = |text: &str| {
+                self.load(text)?;
+                self.changed.store(true, Ordering::Relaxed);
+                Ok::<_, FileError>(())
+            };
+            file.follow(shutdown, load).await;
         }
+    }
+
+    /// Whether what was read of a resource before may be stale by now without saying so: [`Opened::stale`] is by the rules of its time.
+    pub fn has_changed(&self, res: &Resource) -> bool {
+        self.changed.load(Ordering::Relaxed) && self.rules.load().iter().any(|rule| rule.covers(res))
     }
 
     fn load(&self, text: &str) -> Result<(), FileError> {
