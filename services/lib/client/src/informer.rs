@@ -296,10 +296,8 @@ impl Cache {
     }
 
     fn keys(&self) -> HashSet<(Box<str>, Box<str>)> {
-        let of = |(namespace, named): (&Box<str>, &Named)| {
-            named.keys().map(|name| (namespace.clone(), name.clone())).collect::<Vec<_>>()
-        };
-        self.objects.iter().flat_map(of).collect()
+        let all = self.objects.iter().flat_map(|(namespace, named)| named.keys().map(move |name| (namespace, name)));
+        all.map(|(namespace, name)| (namespace.clone(), name.clone())).collect()
     }
 
     fn apply(&mut self, new: Arc<Value>) {
