@@ -60,8 +60,8 @@ mod tests {
             |said: &[Value]| json!({"metadata": {"name": "apps.deployments"}, "status": {"storageVersions": said}});
         let (a, b, c) = (entry("a", "v1"), entry("b", "v2"), entry("c", "v1"));
         let lives = |server: &str| server != "b";
-        assert_eq!(plan(&version(&[a.clone()]), lives, NOW), None);
-        assert_eq!(plan(&version(&[b.clone()]), lives, NOW), Some(Step::Delete));
+        assert_eq!(plan(&version(std::slice::from_ref(&a)), lives, NOW), None);
+        assert_eq!(plan(&version(std::slice::from_ref(&b)), lives, NOW), Some(Step::Delete));
         let Some(Step::Status(status)) = plan(&version(&[a.clone(), b.clone(), c.clone()]), lives, NOW) else {
             panic!()
         };
