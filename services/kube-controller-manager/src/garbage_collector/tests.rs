@@ -68,7 +68,7 @@ fn orphaning_starts_once() {
     let mut graph = Graph::default();
     graph.observe(&object("set", &[]));
     let dying = ending(object("set", &[]), "orphan");
-    assert_eq!(graph.observe(&dying), [Work::Orphan("set".to_owned())]);
+    assert_eq!(graph.observe(&dying), [Work::Orphan("set".into())]);
     assert!(graph.observe(&dying).is_empty());
 }
 
