@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 
 /// What a manager's policy keeps in a file.
 pub trait Kept: Serialize + DeserializeOwned {
+    /// What upstream puts before an error about the policy.
+    const PREFIX: &str;
     /// The policy that wrote it.
     fn policy(&self) -> &str;
     /// The data as Go prints it, with a checksum of nothing.
@@ -38,7 +40,8 @@ pub fn decode<F: Kept>(text: &str, policy: &str) -> Result<F, String> {
     }
     if file.policy() != policy {
         let old = file.policy();
-        return Err(format!("configured policy {policy:?} differs from state checkpoint policy {old:?}"));
+        let prefix = F::PREFIX;
+        return Err(format!("{prefix}configured policy {policy:?} differs from state checkpoint policy {old:?}"));
     }
     Ok(file)
 }

@@ -73,6 +73,7 @@ pub fn strike(victim: &str, delay: &str, which: &str) -> Result<(), String> {
     if victim != "shim" {
         return kill(victim);
     }
+    // The kernel tells of new processes only to who may listen on its connector, which a namespace has none of.
     let start = Instant::now();
     let mut shims = shims()?;
     while shims.is_empty() && start.elapsed() < NO_SHIM {

@@ -33,6 +33,8 @@ struct Checkpoint {
 }
 
 impl Kept for Checkpoint {
+    const PREFIX: &str = "";
+
     fn policy(&self) -> &str {
         &self.policy_name
     }

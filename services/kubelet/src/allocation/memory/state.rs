@@ -76,6 +76,8 @@ struct Checkpoint {
 }
 
 impl Kept for Checkpoint {
+    const PREFIX: &str = "[memorymanager] ";
+
     fn policy(&self) -> &str {
         &self.policy_name
     }
@@ -155,7 +157,7 @@ mod tests {
     fn other_files_are_refused() {
         assert_eq!(
             decode(THEIRS, "None").unwrap_err(),
-            "configured policy \"None\" differs from state checkpoint policy \"static\""
+            "[memorymanager] configured policy \"None\" differs from state checkpoint policy \"static\""
         );
         assert_eq!(decode(&THEIRS.replace("1024", "1025"), "static").unwrap_err(), "checkpoint is corrupted");
     }
