@@ -31,6 +31,16 @@ spec:
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: near}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  healthCheckNodePort: 31999
+  selector: {app: web}
+  ports: [{port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
 metadata: {name: impossible}
 spec:
   type: LoadBalancer
@@ -63,19 +73,25 @@ pub fn run(context: &Context) -> Result<()> {
     });
     events?;
     ensure!(address(context, "foreign")?.is_empty(), "another class's Service has an address");
-    for name in ["outside", "any"] {
-        let ip: IpAddr = address(context, name)?.parse()?;
+    for name in ["outside", "any", "near"] {
         context.eventually("an answer from outside", || {
-            let answer = ask(context, ip)?;
+            let ip: IpAddr = address(context, name)?.parse()?;
+            let answer = ask(context, SocketAddr::new(ip, 80))?;
             ensure!(answer.contains("200 OK"), "{ip}: {answer}");
             Ok(())
         })?;
     }
-    // A node's identity is the machine's.
+    // Other load balancers ask the node itself whether it has endpoints.
     let node = context.get(&format!("node {}", context.node().name))?;
+    let ip: IpAddr = node["status"]["addresses"][0]["address"].as_str().unwrap_or_default().parse()?;
+    let check = SocketAddr::new(ip, 31999);
+    let health = ask(context, check)?;
+    ensure!(health.contains("200 OK") && health.contains(r#""localEndpoints":2"#), "{check}: {health}");
+    // A node's identity is the machine's.
     let id = node["spec"]["providerID"].as_str().unwrap_or_default();
     ensure!(id.starts_with("metal://"), "providerID: {id:?}");
-    context.kubectl("delete service/outside service/any service/impossible service/foreign --timeout=60s")?;
+    context
+        .kubectl("delete service/outside service/any service/near service/impossible service/foreign --timeout=60s")?;
     workload::take_down(context)
 }
 
@@ -85,11 +101,11 @@ fn address(context: &Context, name: &str) -> Result<String> {
 }
 
 /// Asks from the segment that the nodes are plugged into, as a machine beside them would.
-fn ask(context: &Context, ip: IpAddr) -> Result<String> {
+fn ask(context: &Context, address: SocketAddr) -> Result<String> {
     let segment = context.cluster.folder.join("segment.ns");
     linux::netns::run_in(&segment, || {
         let patience = Duration::from_secs(3);
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip, 80), patience).context("connect")?;
+        let mut stream = TcpStream::connect_timeout(&address, patience).context("connect")?;
         stream.set_read_timeout(Some(patience))?;
         stream.write_all(b"GET / HTTP/1.0\r\nHost: outside\r\n\r\n")?;
         let mut answer = String::new();
