@@ -35,7 +35,6 @@ metadata: {name: near}
 spec:
   type: LoadBalancer
   externalTrafficPolicy: Local
-  healthCheckNodePort: 31999
   selector: {app: web}
   ports: [{port: 80, targetPort: http}]
 ---
@@ -84,7 +83,9 @@ pub fn run(context: &Context) -> Result<()> {
     // Other load balancers ask the node itself whether it has endpoints.
     let node = context.get(&format!("node {}", context.node().name))?;
     let ip: IpAddr = node["status"]["addresses"][0]["address"].as_str().unwrap_or_default().parse()?;
-    let check = SocketAddr::new(ip, 31999);
+    let near = context.get("service near")?;
+    let port = near["spec"]["healthCheckNodePort"].as_u64().context("near has no healthCheckNodePort")?;
+    let check = SocketAddr::new(ip, u16::try_from(port)?);
     let health = ask(context, check)?;
     ensure!(health.contains("200 OK") && health.contains(r#""localEndpoints":2"#), "{check}: {health}");
     // A node's identity is the machine's.

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::errors::{ApiError, FieldError};
-use crate::registry::strategy::service::{self, family_of, is_headless, wants_cluster_ip, wants_node_ports};
+use crate::registry::strategy::service::{self, family_of, is_headless, wants_cluster_ip};
 use crate::registry::strategy::tree::{int_at, items, set, str_at};
 use crate::registry::{Context, Resource, lookup};
 use crate::server::State;
@@ -83,9 +83,7 @@ pub async fn assign(cx: &Context<'_>, svc: &mut Value, old: Option<&Value>) -> R
     if wants_cluster_ip(svc) && !is_headless(svc) {
         assign_addresses(cx, svc, old).await?;
     }
-    if wants_node_ports(svc)
-        && let Err(error) = ports::assign(cx, svc, old).await
-    {
+    if let Err(error) = ports::assign(cx, svc, old).await {
         let held = old.map(|o| items(o, &["spec", "clusterIPs"]).to_vec()).unwrap_or_default();
         addresses::release(
             cx,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{invalid, node_ports, row};
 use crate::errors::{ApiError, FieldError};
+use crate::registry::strategy::service::{wants_health_port, wants_node_ports};
 use crate::registry::strategy::tree::{each_indexed, int_at, items, set, str_at};
 use crate::registry::{Context, Generic, Resource};
 use crate::server::State;
@@ -84,76 +85,116 @@ impl Bitmap {
     }
 }
 
-/// Gives every port that lacks one its node port and claims those that clients chose.
+/// Which field of a Service asks for a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    /// `spec.ports[i].nodePort`.
+    Port(usize),
+    /// `spec.healthCheckNodePort`.
+    HealthCheck,
+}
+
+impl Field {
+    fn of(self, svc: &Value) -> i64 {
+        let number = match self {
+            Self::Port(i) => items(svc, &["spec", "ports"]).get(i).and_then(|p| int_at(p, &["nodePort"])),
+            Self::HealthCheck => int_at(svc, &["spec", "healthCheckNodePort"]),
+        };
+        number.unwrap_or(0)
+    }
+
+    fn fill(self, svc: &mut Value, port: u16) {
+        match self {
+            Self::Port(at) => each_indexed(&mut svc["spec"], "ports", |i, p| {
+                if i == at {
+                    set(p, "nodePort", port);
+                }
+            }),
+            Self::HealthCheck => set(&mut svc["spec"], "healthCheckNodePort", port),
+        }
+    }
+
+    /// As upstream: a port in the list is the client's mistake, the other one an error of the server.
+    fn refused(self, svc: &Value, port: i64, detail: &str) -> ApiError {
+        match self {
+            Self::Port(i) => {
+                invalid(svc, &[FieldError::invalid(format!("spec.ports[{i}].nodePort"), port, detail.to_owned())])
+            }
+            Self::HealthCheck => {
+                ApiError::internal(format!("failed to allocate requested HealthCheck NodePort {port}: {detail}"))
+            }
+        }
+    }
+}
+
+/// What a Service asks for, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wishes {
+    /// Ports that the client chose and the Service does not hold yet.
+    chosen: Vec<(Field, u16)>,
+    /// Fields that get any free port.
+    any: Vec<Field>,
+}
+
+impl Wishes {
+    /// A number outside the range is an error.
+    fn of(svc: &Value, held: &[u16], (low, high): (u16, u16)) -> Result<Self, ApiError> {
+        let listed = if wants_node_ports(svc) { items(svc, &["spec", "ports"]).len() } else { 0 };
+        let health = wants_health_port(svc).then_some(Field::HealthCheck);
+        let mut wishes = Self::default();
+        for field in (0..listed).map(Field::Port).chain(health) {
+            let number = field.of(svc);
+            match u16::try_from(number).ok().filter(|port| (low..=high).contains(port)) {
+                _ if number == 0 => wishes.any.push(field),
+                Some(port) if held.contains(&port) => {}
+                Some(port) => wishes.chosen.push((field, port)),
+                None => {
+                    let range = format!("The range of valid ports is {low}-{high}");
+                    return Err(field.refused(svc, number, &format!("provided port is not in the valid range. {range}")));
+                }
+            }
+        }
+        Ok(wishes)
+    }
+}
+
+/// Gives every port that lacks one its node port, the Service its health check's, and claims those that clients chose.
 pub async fn assign(cx: &Context<'_>, svc: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
-    let held: Vec<u16> = old.map(node_ports).unwrap_or_default();
-    let (low, high) = cx.state.alloc.ports;
-    let mut wanted = BTreeSet::new();
-    let mut missing = 0;
-    for (i, p) in items(svc, &["spec", "ports"]).iter().enumerate() {
-        let number = int_at(p, &["nodePort"]).unwrap_or(0);
-        match u16::try_from(number).ok().filter(|n| (low..=high).contains(n)) {
-            _ if number == 0 => missing += 1,
-            Some(n) if held.contains(&n) => {}
-            Some(n) => {
-                // TCP and UDP of one Service may share a number.
-                wanted.insert((n, i));
-            }
-            None => {
-                let detail =
-                    format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
-                return Err(invalid(svc, &[FieldError::invalid(format!("spec.ports[{i}].nodePort"), number, detail)]));
-            }
+    let wishes = Wishes::of(svc, &old.map(node_ports).unwrap_or_default(), cx.state.alloc.ports)?;
+    if wishes != Wishes::default() {
+        let fresh = claim(cx, svc, &wishes).await?;
+        for (field, port) in wishes.any.iter().zip(fresh) {
+            field.fill(svc, port);
         }
     }
-    if missing == 0 && wanted.is_empty() {
-        return Ok(());
-    }
-    let fresh = claim(cx, svc, &wanted, missing).await?;
-    let mut fresh = fresh.into_iter();
-    each_indexed(&mut svc["spec"], "ports", |_, p| {
-        if int_at(p, &["nodePort"]).unwrap_or(0) == 0
-            && let Some(n) = fresh.next()
-        {
-            set(p, "nodePort", n);
-        }
-    });
     Ok(())
 }
 
-async fn claim(
-    cx: &Context<'_>,
-    svc: &Value,
-    wanted: &BTreeSet<(u16, usize)>,
-    missing: usize,
-) -> Result<Vec<u16>, ApiError> {
+async fn claim(cx: &Context<'_>, svc: &Value, wishes: &Wishes) -> Result<Vec<u16>, ApiError> {
     let storage = &cx.state.storage;
     let range = cx.state.alloc.ports;
     // Taken by a bit but by no Service: left over from a request that failed later on.
     let used = in_use(storage).await?;
     let pending = pending(cx);
+    let chosen: BTreeSet<u16> = wishes.chosen.iter().map(|(_, port)| *port).collect();
     let mut fresh = Vec::new();
     let mut choose = |mut record: Value| {
         let mut map = Bitmap::read(range, &record);
         // Whatever the bitmap says, a Service's port is taken.
         map.taken.extend(&used);
         fresh.clear();
-        for (port, i) in wanted {
+        for (field, port) in &wishes.chosen {
             let left_over = !used.contains(port) && !pending.contains(port);
-            if map.taken.contains(port) && !left_over {
-                let path = format!("spec.ports[{i}].nodePort");
-                return Err(invalid(svc, &[FieldError::invalid(path, *port, "provided port is already allocated")]));
+            // TCP and UDP of one Service may share a number; a health check shares it with nobody.
+            let shared = *field == Field::HealthCheck && wishes.chosen.iter().any(|(f, p)| f != field && p == port);
+            if shared || (map.taken.contains(port) && !left_over) {
+                return Err(field.refused(svc, i64::from(*port), "provided port is already allocated"));
             }
         }
-        map.taken.extend(wanted.iter().map(|(p, _)| *p));
-        for _ in 0..missing {
+        map.taken.extend(&chosen);
+        for _ in &wishes.any {
             if map.free(0).is_none() {
-                map.taken = used
-                    .union(&pending)
-                    .copied()
-                    .chain(wanted.iter().map(|(p, _)| *p))
-                    .chain(fresh.iter().copied())
-                    .collect();
+                map.taken = used.iter().chain(&pending).chain(&chosen).chain(&fresh).copied().collect();
             }
             let port = map
                 .free(rand::random())
@@ -171,7 +212,7 @@ async fn claim(
         ensure(storage, range).await?;
         storage.guaranteed_update(&RECORD, "", NAME, &Preconditions::default(), choose).await?;
         let now = Instant::now();
-        cx.state.alloc.pending.lock().extend(fresh.iter().chain(wanted.iter().map(|(p, _)| p)).map(|p| (*p, now)));
+        cx.state.alloc.pending.lock().extend(fresh.iter().chain(&chosen).map(|p| (*p, now)));
     }
     Ok(fresh)
 }
@@ -251,6 +292,32 @@ mod tests {
         assert_eq!(record["range"], "30000-32767");
         assert_eq!(Bitmap::read((30000, 32767), &record), map);
         assert_eq!(Bitmap::read((30005, 30010), &record).taken, BTreeSet::from([30007, 30008]));
+    }
+
+    #[test]
+    fn a_service_asks_for_what_it_lacks() {
+        let balancer = |policy: &str, ports: Value| {
+            json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": ports}})
+        };
+        let range = (30000, 32767);
+        let wishes_of = |svc: &Value, held: &[u16]| Wishes::of(svc, held, range).expect("in range");
+        let mut local = balancer("Local", json!([{"port": 80}, {"port": 81, "nodePort": 30001}]));
+        let wishes = wishes_of(&local, &[]);
+        assert_eq!(wishes.any, [Field::Port(0), Field::HealthCheck]);
+        assert_eq!(wishes.chosen, [(Field::Port(1), 30001)]);
+        for field in wishes.any {
+            field.fill(&mut local, if field == Field::HealthCheck { 30005 } else { 30004 });
+        }
+        assert_eq!(node_ports(&local), [30004, 30001, 30005]);
+        assert_eq!(wishes_of(&local, &node_ports(&local)), Wishes::default(), "nothing is asked for twice");
+        local["spec"]["allocateLoadBalancerNodePorts"] = json!(false);
+        assert_eq!(wishes_of(&local, &[]).chosen, [(Field::HealthCheck, 30005)]);
+        assert_eq!(wishes_of(&balancer("Cluster", json!([])), &[]), Wishes::default());
+        for wrong in [80, 70_000, -1] {
+            local["spec"]["healthCheckNodePort"] = json!(wrong);
+            let error = Wishes::of(&local, &[], range).expect_err("out of range").to_string();
+            assert!(error.contains("The range of valid ports is 30000-32767"), "{error}");
+        }
     }
 
     #[test]

@@ -57,6 +57,11 @@ pub fn wants_node_ports(svc: &Value) -> bool {
     }
 }
 
+/// A load balancer asks such a Service's nodes whether they have an endpoint of it (KEP-1669).
+pub fn wants_health_port(svc: &Value) -> bool {
+    kind(svc) == "LoadBalancer" && str_at(svc, &["spec", "externalTrafficPolicy"]) == "Local"
+}
+
 fn defaults(svc: &mut Value) {
     let balancer = object(object(svc, "status"), "loadBalancer");
     each(balancer, "ingress", |point| {
@@ -145,6 +150,11 @@ fn keep_allocated(new: &mut Value, old: &Value) {
             }
         });
     }
+    let unset = int_at(new, &["spec", "healthCheckNodePort"]).unwrap_or(0) == 0;
+    if unset && wants_health_port(new) && wants_health_port(old) {
+        remove(&mut new["spec"], "healthCheckNodePort");
+        super::tree::keep(&mut new["spec"], &old["spec"], "healthCheckNodePort");
+    }
 }
 
 fn drop_by_type(new: &mut Value, old: &Value) {
@@ -160,10 +170,14 @@ fn drop_by_type(new: &mut Value, old: &Value) {
         });
     }
     if kind(old) == "LoadBalancer" && kind(new) != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"] {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
             remove(&mut new["spec"], field);
         }
         set(new, "status", json!({"loadBalancer": {}}));
+    }
+    let dropped = wants_health_port(old) && !wants_health_port(new);
+    if dropped && same(at(new, &["spec", "healthCheckNodePort"]), at(old, &["spec", "healthCheckNodePort"])) {
+        remove(&mut new["spec"], "healthCheckNodePort");
     }
     let reachable =
         matches!(kind(new), "NodePort" | "LoadBalancer") || !items(new, &["spec", "externalIPs"]).is_empty();
@@ -396,9 +410,8 @@ fn check_update(errors: &mut Vec<FieldError>, sub: Option<&str>, new: &Value, ol
     if sub.is_some() {
         return;
     }
-    let needs_health = |svc: &Value| balancer(svc) && str_at(svc, &["spec", "externalTrafficPolicy"]) == "Local";
     let health = |svc: &Value| int_at(svc, &["spec", "healthCheckNodePort"]);
-    if needs_health(new) && needs_health(old) && health(new) != health(old) {
+    if wants_health_port(new) && wants_health_port(old) && health(new) != health(old) {
         errors.push(FieldError::forbidden("spec.healthCheckNodePort", super::checks::IMMUTABLE));
     }
     if wants_cluster_ip(new) && wants_cluster_ip(old) {
