@@ -150,9 +150,14 @@ impl Record {
         }
     }
 
+    /// Whether what is answered is part of it.
+    pub fn holds_answers(&self) -> bool {
+        self.verdict.level >= Level::RequestResponse
+    }
+
     /// What was answered, if it is JSON.
     pub fn received(&self, body: &[u8]) {
-        if self.verdict.level >= Level::RequestResponse
+        if self.holds_answers()
             && let Ok(object) = serde_json::from_slice(body)
         {
             let object = self.shown(object);

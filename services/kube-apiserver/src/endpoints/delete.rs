@@ -254,7 +254,7 @@ pub async fn collection(call: &Call, target: &Target, request: Request) -> Resul
     let deleted: Vec<Option<Arc<Stored>>> =
         futures_util::stream::iter(deletions).buffered(PARALLEL).try_collect().await?;
     let deleted: Vec<Arc<Stored>> = deleted.into_iter().flatten().collect();
-    encode::list(call, target.res, &deleted, &meta)
+    encode::list(call, target.res, deleted, &meta)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Objects and lists as responses, in the form and encoding the client asked for.
 
+use super::pieces::{Packed, Text};
 use crate::errors::ApiError;
 use crate::registry::Resource;
-use crate::server::body::{Response, full};
+use crate::server::body::{Response, StreamError, full, stream};
 use crate::server::handler::Call;
 use crate::server::negotiate::{Accepted, Encoding, Form, WRITTEN};
 use crate::server::respond;
@@ -31,7 +32,8 @@ pub struct ListMeta {
 }
 
 impl ListMeta {
-    fn to_value(&self) -> Value {
+    /// As the list's `metadata`.
+    pub fn to_value(&self) -> Value {
         let mut meta = json!({"resourceVersion": self.revision.to_string()});
         if !self.continue_token.is_empty() {
             meta["continue"] = json!(self.continue_token);
@@ -135,12 +137,16 @@ fn send(call: &Call, status: u16, media_type: &'static str, body: impl Into<Byte
         record.received(&body);
     }
     let packed = (body.len() > COMPRESSED && takes_gzip(call)).then(|| pack(&body)).flatten();
-    let compressed = packed.is_some();
-    let mut response = respond::with_type(status, media_type, full(packed.map_or(body, Bytes::from)));
-    if compressed {
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    match packed {
+        Some(packed) => compressed(respond::with_type(status, media_type, full(packed))),
+        None => respond::with_type(status, media_type, full(body)),
     }
+}
+
+/// Says that the body is.
+fn compressed(mut response: Response) -> Response {
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
     response
 }
 
@@ -171,23 +177,35 @@ pub fn transformed(call: &Call, res: &Resource, form: Form, object: &Value, meta
 }
 
 /// A list.
-pub fn list(call: &Call, res: &Resource, items: &[Arc<Stored>], meta: &ListMeta) -> Result<Response, ApiError> {
+pub fn list(call: &Call, res: &Resource, items: Vec<Arc<Stored>>, meta: &ListMeta) -> Result<Response, ApiError> {
     let accepted = call.accepted()?;
-    let as_tree = || list_tree(call, res, accepted.form, items, meta);
     match (accepted.encoding, accepted.form) {
-        (Encoding::Json, Form::Object) if !is_pretty(call) => Ok(send(call, 200, JSON, joined(res, items, meta))),
-        (Encoding::Protobuf, form) => match list_message(res, form, items, meta) {
+        (Encoding::Json, Form::Object) if !is_pretty(call) => Ok(send_text(call, Text::new(res, items, meta))),
+        (Encoding::Protobuf, form) => match list_message(res, form, &items, meta) {
             Some(body) => Ok(send(call, 200, protobuf::MEDIA_TYPE, body)),
-            None => without_message(call, 200, accepted, as_tree),
+            None => without_message(call, 200, accepted, || list_tree(call, res, accepted.form, items, meta)),
         },
-        (encoding, _) => write(call, 200, encoding, &as_tree()),
+        (encoding, form) => write(call, 200, encoding, &list_tree(call, res, form, items, meta)),
     }
 }
 
-fn list_tree(call: &Call, res: &Resource, form: Form, items: &[Arc<Stored>], meta: &ListMeta) -> Value {
+/// A list as it is kept: a large one is made while it is sent, but for a record that shall hold all of it.
+fn send_text(call: &Call, text: Text) -> Response {
+    if text.size() <= COMPRESSED || call.audit.as_ref().is_some_and(|record| record.holds_answers()) {
+        return send(call, 200, JSON, text.whole());
+    }
+    if takes_gzip(call) {
+        let pieces = Packed::new(text).map(|piece| piece.map_err(StreamError::from));
+        compressed(respond::with_type(200, JSON, stream(futures_util::stream::iter(pieces))))
+    } else {
+        respond::with_type(200, JSON, stream(futures_util::stream::iter(text.map(Ok))))
+    }
+}
+
+fn list_tree(call: &Call, res: &Resource, form: Form, items: Vec<Arc<Stored>>, meta: &ListMeta) -> Value {
     match form {
         // Its own text parses.
-        Form::Object => serde_json::from_slice(&joined(res, items, meta)).unwrap_or_default(),
+        Form::Object => serde_json::from_slice(&Text::new(res, items, meta).whole()).unwrap_or_default(),
         Form::Table => {
             let objects: Vec<Value> = items.iter().map(|i| i.object()).collect();
             table(call, res, &objects, meta)
@@ -214,28 +232,6 @@ fn list_message(res: &Resource, form: Form, items: &[Arc<Stored>], meta: &ListMe
 
 fn partial_message(object: &Stored) -> Option<Vec<u8>> {
     protobuf::metadata(&object.object()).ok()
-}
-
-/// The list as text, from the items' own texts.
-fn joined(res: &Resource, items: &[Arc<Stored>], meta: &ListMeta) -> Vec<u8> {
-    let size: usize = items.iter().map(|i| i.json.len() + 1).sum();
-    let mut out = Vec::with_capacity(size + 256);
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-        res.kind,
-        res.api_version(),
-        meta.to_value()
-    );
-    out.extend_from_slice(head.as_bytes());
-    let first = crate::storage::codec::head(res);
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        item.write_item(&first, &mut out);
-    }
-    out.extend_from_slice(b"]}");
-    out
 }
 
 fn partial(object: &Value) -> Value {

@@ -110,7 +110,7 @@ pub async fn list(call: &Call, target: &Target) -> Result<Response, ApiError> {
     call.accepted()?;
     let options = ListOptions::parse(target.res, &call.query)?;
     let (items, meta) = read(call, target, &options).await?;
-    encode::list(call, target.res, &items, &meta)
+    encode::list(call, target.res, items, &meta)
 }
 
 /// The matching objects.

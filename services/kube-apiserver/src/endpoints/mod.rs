@@ -13,6 +13,7 @@ mod fuzz;
 pub mod list;
 pub mod ownership;
 pub mod pages;
+pub mod pieces;
 pub mod read;
 pub mod sub;
 pub mod update;

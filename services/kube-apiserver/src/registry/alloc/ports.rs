@@ -150,7 +150,11 @@ impl Wishes {
                 Some(port) => wishes.chosen.push((field, port)),
                 None => {
                     let range = format!("The range of valid ports is {low}-{high}");
-                    return Err(field.refused(svc, number, &format!("provided port is not in the valid range. {range}")));
+                    return Err(field.refused(
+                        svc,
+                        number,
+                        &format!("provided port is not in the valid range. {range}"),
+                    ));
                 }
             }
         }
@@ -296,9 +300,7 @@ mod tests {
 
     #[test]
     fn a_service_asks_for_what_it_lacks() {
-        let balancer = |policy: &str, ports: Value| {
-            json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": ports}})
-        };
+        let balancer = |policy: &str, ports: Value| json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": ports}});
         let range = (30000, 32767);
         let wishes_of = |svc: &Value, held: &[u16]| Wishes::of(svc, held, range).expect("in range");
         let mut local = balancer("Local", json!([{"port": 80}, {"port": 81, "nodePort": 30001}]));
