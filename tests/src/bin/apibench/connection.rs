@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -10,6 +10,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use std::path::Path;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -66,6 +67,24 @@ impl Connection {
         }
         self.requests.ready().await?;
         Ok(self.requests.send_request(request.body(Full::new(body.into()))?).await?)
+    }
+
+    /// Begins a watch. A server that has too much to do is asked again when it says so, as clients do.
+    pub async fn watch(&mut self, path: &str) -> Result<Incoming> {
+        loop {
+            let response =
+                self.send(Method::GET, &format!("{path}?watch=1"), "application/json", String::new()).await?;
+            let (head, body) = response.into_parts();
+            if head.status.is_success() {
+                return Ok(body);
+            }
+            let text = body.collect().await?.to_bytes();
+            let later = head.headers.get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+            match later {
+                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+                None => bail!("watch {path}: {}: {}", head.status, String::from_utf8_lossy(&text)),
+            }
+        }
     }
 
     /// Sends a request and reads the answer, which must be a success.

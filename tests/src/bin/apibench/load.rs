@@ -200,8 +200,7 @@ async fn watch(
     ready: mpsc::Sender<()>,
 ) -> Result<(Vec<Duration>, usize)> {
     let mut connection = Connection::open(access).await?;
-    let response = connection.send(Method::GET, &format!("{path}?watch=1"), JSON, String::new()).await?;
-    let mut body = response.into_body();
+    let mut body = connection.watch(path).await?;
     ready.send(()).await?;
     let (mut latencies, mut bytes, mut rest) = (Vec::new(), 0, Vec::new());
     while latencies.len() < expected {
