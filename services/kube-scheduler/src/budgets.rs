@@ -30,9 +30,17 @@ impl Budget {
 
 /// All budgets.
 #[derive(Debug, Default)]
-pub struct Budgets(HashMap<(Box<str>, Box<str>), Budget>);
+pub struct Budgets {
+    known: HashMap<(Box<str>, Box<str>), Budget>,
+    version: u64,
+}
 
 impl Budgets {
+    /// Another after every change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// A budget appeared or changed.
     pub fn set(&mut self, object: &BudgetObject) {
         let selector = LabelSelector::from_object(&object.spec.selector).unwrap_or_else(|_| LabelSelector::nothing());
@@ -42,17 +50,19 @@ impl Budgets {
             allowed: object.status.disruptions_allowed,
             disrupted: object.status.disrupted_pods.keys().map(|name| name.as_str().into()).collect(),
         };
-        self.0.insert((object.metadata.namespace.clone(), object.metadata.name.clone()), budget);
+        self.version += 1;
+        self.known.insert((object.metadata.namespace.clone(), object.metadata.name.clone()), budget);
     }
 
     /// A budget is gone.
     pub fn remove(&mut self, namespace: &str, name: &str) {
-        self.0.remove(&(namespace.into(), name.into()));
+        self.version += 1;
+        self.known.remove(&(namespace.into(), name.into()));
     }
 
     /// For each pod whether removing it, after those before it, would break a budget.
     pub fn broken_by<'p>(&self, pods: impl Iterator<Item = &'p Pod>) -> Vec<bool> {
-        let mut budgets: Vec<(&Budget, i64)> = self.0.values().map(|budget| (budget, budget.allowed)).collect();
+        let mut budgets: Vec<(&Budget, i64)> = self.known.values().map(|budget| (budget, budget.allowed)).collect();
         let mut breaks = |pod: &Pod| {
             let mut broken = false;
             for (_, left) in budgets.iter_mut().filter(|(budget, _)| budget.protects(pod)) {

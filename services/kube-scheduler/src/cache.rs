@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::budgets::Budgets;
 use crate::devices::Devices;
 use crate::index::{Count, Index};
+use crate::memo::Memo;
 use crate::node::{Node, Offer};
 use crate::pod::Pod;
 use crate::terms::Labels;
@@ -29,6 +30,8 @@ pub struct Cache {
     claims: HashMap<(String, String), usize>,
     assumed: HashSet<Arc<str>>,
     nominated: HashMap<Arc<str>, Vec<Arc<Pod>>>,
+    /// The node that was cleared for a pod, by uid.
+    nominations: HashMap<Arc<str>, Arc<str>>,
     namespaces: HashMap<Box<str>, Arc<Labels>>,
     index: Index,
     /// How many nodes have an image.
@@ -39,8 +42,12 @@ pub struct Cache {
     pub devices: Devices,
     /// Disruption budgets.
     pub budgets: Budgets,
+    /// What nodes answered to replicas; decisions borrow it.
+    pub memo: Memo,
     /// Changes with everything that a decision depends on.
     version: u64,
+    /// The last stamp of any node.
+    stamp: u64,
 }
 
 impl Cache {
@@ -67,6 +74,20 @@ impl Cache {
     /// A node by slot.
     pub fn node(&self, slot: usize) -> &Node {
         &self.nodes[slot]
+    }
+
+    /// Lets `f` try something on a node and put everything back as it was: nobody shall think that it has changed.
+    pub fn rehearse<T>(&mut self, slot: usize, f: impl FnOnce(&mut Cache) -> T) -> T {
+        let (stamp, version) = (self.nodes[slot].stamp, self.version);
+        let outcome = f(self);
+        self.nodes[slot].stamp = stamp;
+        self.version = version;
+        outcome
+    }
+
+    fn changed(&mut self, slot: usize) {
+        self.stamp += 1;
+        self.nodes[slot].stamp = self.stamp;
     }
 
     /// The slot of a node that exists.
@@ -148,6 +169,7 @@ impl Cache {
         if moved {
             self.index_node(slot, -1);
         }
+        self.changed(slot);
         let node = &mut self.nodes[slot];
         node.exists = true;
         node.offer = offer;
@@ -166,6 +188,7 @@ impl Cache {
         self.count_images(Some(&offer), None);
         self.index_node(slot, -1);
         self.nodes[slot].exists = false;
+        self.changed(slot);
         self.drop_if_empty(slot);
     }
 
@@ -191,14 +214,16 @@ impl Cache {
     /// The informer shows a pod on a node. Returns what was known of it before.
     pub fn set_pod(&mut self, pod: Arc<Pod>) -> Option<Arc<Pod>> {
         self.assumed.remove(&pod.uid);
-        if let Some(slot) = self.placed.get(&pod.uid)
-            && let Some(known) = self.nodes[*slot].pods.iter_mut().find(|known| known.uid == pod.uid)
+        if let Some(slot) = self.placed.get(&pod.uid).copied()
+            && let Some(known) = self.nodes[slot].pods.iter_mut().find(|known| known.uid == pod.uid)
             && known.node == pod.node
             && Arc::ptr_eq(&known.spec, &pod.spec)
             && known.ending == pod.ending
         {
             // Nothing that is counted has changed: a status report, or the end of a binding.
-            return Some(std::mem::replace(known, pod));
+            let old = std::mem::replace(known, pod);
+            self.changed(slot);
+            return Some(old);
         }
         let old = self.lift(&pod.uid);
         self.put(pod);
@@ -227,6 +252,7 @@ impl Cache {
         let slot = self.placed.remove(uid)?;
         let pod = self.nodes[slot].remove(uid)?;
         self.version += 1;
+        self.changed(slot);
         let namespaces = &self.namespaces;
         self.index.pod(&pod, &self.nodes[slot], -1, &|name| namespaces.get(name).cloned());
         for (claim, _) in pod.claims() {
@@ -253,6 +279,7 @@ impl Cache {
             *self.claims.entry((pod.spec.namespace.clone(), claim)).or_default() += 1;
         }
         self.nodes[slot].add(pod);
+        self.changed(slot);
     }
 
     /// The pods that wait for room on a node that was cleared for them.
@@ -270,27 +297,39 @@ impl Cache {
         self.denominate(&pod.uid);
         if !node.is_empty() {
             self.version += 1;
-            self.nominated.entry(node.into()).or_default().push(Arc::new(pod.placed_on(node)));
+            let node: Arc<str> = node.into();
+            self.nominations.insert(Arc::clone(&pod.uid), Arc::clone(&node));
+            self.nominated.entry(Arc::clone(&node)).or_default().push(Arc::new(pod.placed_on(&node)));
+            self.nomination_changed(&node);
         }
     }
 
     /// A pod no longer waits for a node that was cleared.
     pub fn denominate(&mut self, uid: &str) {
-        let before = self.nominated.len();
-        self.nominated.retain(|_, pods| {
-            let all = pods.len();
+        let Some(node) = self.nominations.remove(uid) else { return };
+        self.version += 1;
+        if let Some(pods) = self.nominated.get_mut(&node) {
             pods.retain(|pod| &*pod.uid != uid);
-            self.version += u64::from(pods.len() != all);
-            !pods.is_empty()
-        });
-        self.version += u64::from(self.nominated.len() != before);
+            if pods.is_empty() {
+                self.nominated.remove(&node);
+            }
+        }
+        self.nomination_changed(&node);
+    }
+
+    fn nomination_changed(&mut self, node: &str) {
+        if let Some(slot) = self.slots.get(node).copied() {
+            self.changed(slot);
+        }
     }
 
     fn slot_for(&mut self, name: &Arc<str>) -> usize {
         if let Some(slot) = self.slots.get(name) {
             return *slot;
         }
-        let node = Node { offer: Arc::new(Offer { name: Arc::clone(name), ..Offer::default() }), ..Node::default() };
+        self.stamp += 1;
+        let offer = Arc::new(Offer { name: Arc::clone(name), ..Offer::default() });
+        let node = Node { offer, stamp: self.stamp, ..Node::default() };
         let slot = self.free.pop().unwrap_or(self.nodes.len());
         if slot == self.nodes.len() {
             self.nodes.push(node);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cache::Cache;
 use crate::framework::{Cycle, Filter, Refusal};
+use crate::memo::{Memo, Verdict};
 use crate::neighbours::Spread;
 use crate::node::Node;
 use crate::pod::Pod;
@@ -55,10 +56,17 @@ impl Unschedulable {
 
     /// Counts a node that refuses.
     pub fn refuse(&mut self, slot: usize, by: &'static str, refusal: Refusal) {
-        self.rejected_by.insert(by);
-        refusal.reasons.into_iter().for_each(|reason| self.add(reason, 1));
         if !refusal.hopeless {
             self.hopeful.push(slot);
+        }
+        self.refused(&(by, refusal), 1);
+    }
+
+    /// Counts nodes that gave the same refusal.
+    fn refused(&mut self, (by, refusal): &(&'static str, Refusal), nodes: usize) {
+        if nodes > 0 {
+            self.rejected_by.insert(by);
+            refusal.reasons.iter().for_each(|reason| self.add(reason.clone(), nodes));
         }
     }
 }
@@ -108,9 +116,16 @@ impl<'t> Task<'t> {
         checking.filter_map(|rule| Some((rule.plugin.name(), rule.plugin.filter(cycle)?))).collect()
     }
 
-    /// Makes sure that what the rules ask for is counted.
+    /// Makes sure that what the rules ask for is counted, and that no answer to another kind of pod is remembered.
     pub fn prepare(&self, cache: &mut Cache) {
         cache.ensure(&self.profile.counts(self.pod, self.defaults));
+        let local = {
+            let cycle = self.cycle(cache);
+            let mut checking = self.profile.rules.iter().filter(|rule| rule.filters);
+            checking.all(|rule| rule.plugin.is_local() || rule.plugin.filter(&cycle).is_none())
+        };
+        let own = cache.slot(self.pod.nominated());
+        cache.memo.begin(local.then_some(self.pod.spec.id), own);
     }
 
     /// Whether one node takes the pod, with the pods it was cleared for in their places as well as without.
@@ -125,9 +140,12 @@ impl<'t> Task<'t> {
         if prior.is_empty() {
             return check(cache);
         }
-        prior.iter().for_each(|pod| cache.put(pod.clone()));
-        let verdict = check(cache);
-        prior.iter().for_each(|pod| drop(cache.lift(&pod.uid)));
+        let verdict = cache.rehearse(slot, |cache| {
+            prior.iter().for_each(|pod| cache.put(pod.clone()));
+            let verdict = check(cache);
+            prior.iter().for_each(|pod| drop(cache.lift(&pod.uid)));
+            verdict
+        });
         verdict.and_then(|()| check(cache))
     }
 
@@ -162,36 +180,86 @@ pub fn feasible(task: &Task<'_>, cache: &mut Cache, turn: &mut Turn) -> Result<V
     }
     let slots = candidates(task, cache, &mut rejected);
     let enough = enough(slots.len(), task.profile.percentage_of_nodes_to_score);
-    let (mut found, mut looked_at) = (Vec::new(), 0);
-    // Nodes that were cleared for others need a closer look, which needs the cache for itself.
-    while looked_at < slots.len() && found.len() < enough {
-        let mut crowded = Vec::new();
-        {
-            let cycle = task.cycle(cache);
-            let filters = task.filters(&cycle);
-            while looked_at < slots.len() && found.len() + crowded.len() < enough {
-                let slot = slots[(turn.start + looked_at) % slots.len()];
-                looked_at += 1;
-                let node = cache.node(slot);
-                // The first plugin that rejects a node speaks for it.
-                match filters.iter().find_map(|(name, filter)| Some((*name, filter(node)?))) {
-                    Some((name, refusal)) => rejected.refuse(slot, name, refusal),
-                    None if cache.nominated(&node.offer.name).iter().any(|o| task.yields_to(o)) => crowded.push(slot),
-                    None => found.push(slot),
-                }
-            }
-        }
-        for slot in crowded {
-            match task.fits(cache, slot) {
-                Ok(()) => found.push(slot),
-                Err((name, refusal)) => rejected.refuse(slot, name, refusal),
-            }
-        }
-    }
+    let mut memo = std::mem::take(&mut cache.memo);
+    let mut search = Search { task, memo: &mut memo, refused: Vec::new(), hopeful: Vec::new(), found: Vec::new() };
+    let looked_at = search.run(cache, &slots, turn.start, enough);
+    let Search { refused, hopeful, found, .. } = search;
     if slots.len() == total {
         turn.start = (turn.start + looked_at) % slots.len();
     }
+    if found.is_empty() {
+        refused.iter().enumerate().for_each(|(number, nodes)| rejected.refused(memo.refusal(number), *nodes));
+        rejected.hopeful = hopeful;
+    }
+    cache.memo = memo;
     if found.is_empty() { Err(rejected) } else { Ok(found) }
+}
+
+/// Asks nodes until enough have been found.
+struct Search<'s, 't> {
+    task: &'s Task<'t>,
+    memo: &'s mut Memo,
+    /// How many nodes gave which refusal, by its number.
+    refused: Vec<usize>,
+    /// Those that might change their answer if other pods went, by slot.
+    hopeful: Vec<usize>,
+    found: Vec<usize>,
+}
+
+impl Search<'_, '_> {
+    /// Returns how many nodes were looked at.
+    fn run(&mut self, cache: &mut Cache, slots: &[usize], start: usize, enough: usize) -> usize {
+        let (task, mut looked_at) = (self.task, 0);
+        // Nodes that were cleared for others need a closer look, which needs the cache for itself.
+        while looked_at < slots.len() && self.found.len() < enough {
+            let mut crowded = Vec::new();
+            {
+                let cycle = task.cycle(cache);
+                let filters = task.filters(&cycle);
+                while looked_at < slots.len() && self.found.len() + crowded.len() < enough {
+                    let slot = slots[(start + looked_at) % slots.len()];
+                    looked_at += 1;
+                    let node = cache.node(slot);
+                    if let Some(verdict) = self.memo.verdict(slot, node) {
+                        self.count(slot, verdict);
+                        continue;
+                    }
+                    // The first plugin that rejects a node speaks for it.
+                    match filters.iter().find_map(|(name, filter)| Some((*name, filter(node)?))) {
+                        None if cache.nominated(&node.offer.name).iter().any(|o| task.yields_to(o)) => {
+                            crowded.push(slot);
+                        }
+                        refusal => self.answered(slot, node, refusal.map_or(Ok(()), Err)),
+                    }
+                }
+            }
+            for slot in crowded {
+                let answer = task.fits(cache, slot);
+                self.answered(slot, cache.node(slot), answer);
+            }
+        }
+        looked_at
+    }
+
+    fn answered(&mut self, slot: usize, node: &Node, answer: Result<(), (&'static str, Refusal)>) {
+        let verdict = self.memo.learn(slot, node, answer);
+        self.count(slot, verdict);
+    }
+
+    fn count(&mut self, slot: usize, verdict: Verdict) {
+        match verdict {
+            Verdict::Fits => self.found.push(slot),
+            Verdict::Refused(number) => {
+                if self.refused.len() <= number {
+                    self.refused.resize(number + 1, 0);
+                }
+                self.refused[number] += 1;
+                if !self.memo.refusal(number).1.hopeless {
+                    self.hopeful.push(slot);
+                }
+            }
+        }
+    }
 }
 
 /// The slots worth a look: all nodes, unless rules know the only possible ones.

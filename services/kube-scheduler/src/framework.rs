@@ -165,6 +165,11 @@ pub trait Plugin: Send + Sync {
         None
     }
 
+    /// Whether the check looks at nothing but the pod's kind, the node and the pods on it.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// The preference for this pod among feasible nodes, if the rule has one.
     fn score<'a>(&'a self, _cycle: &Cycle<'a>, _feasible: &[&'a Node]) -> Option<Score<'a>> {
         None

@@ -14,6 +14,7 @@ mod devices;
 mod extender;
 mod framework;
 mod index;
+mod memo;
 mod metrics;
 mod neighbours;
 mod node;

@@ -70,6 +70,8 @@ pub struct Node {
     pub assumed: Amounts,
     /// Host ports in use.
     pub ports: Vec<HostPort>,
+    /// Another with every change of the node, of the pods on it and of those it was cleared for; never 0 and never used twice.
+    pub stamp: u64,
 }
 
 impl Node {

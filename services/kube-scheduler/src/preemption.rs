@@ -1,6 +1,7 @@
 //! DefaultPreemption: which less important pods have to go so that a pod finds a node. Pure: it takes pods out of the cache,
 //! looks, and puts them back, so the rules that decide here are the very rules that decide elsewhere.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -51,21 +52,23 @@ pub fn plan(task: &Task<'_>, cache: &mut Cache, why: &Unschedulable, turn: &mut 
     let mut unanswered = nodes;
     for offset in 0..hopeful.len() {
         let slot = hopeful[(start + offset) % hopeful.len()];
-        match victims_on(task, cache, slot) {
+        let rehearsal = rehearsal(task, cache, slot);
+        match &*rehearsal {
             Ok(plan) => {
                 sound += usize::from(plan.violations == 0);
-                plans.push(plan);
+                plans.push(rehearsal);
                 if sound > 0 && plans.len() >= wanted {
                     break;
                 }
             }
             Err(reasons) => {
                 unanswered -= 1;
-                reasons.into_iter().for_each(|reason| failed.add(reason, 1));
+                reasons.iter().for_each(|reason| failed.add(reason.clone(), 1));
             }
         }
     }
-    let Some(mut plan) = gentlest(plans) else {
+    let Some(mut plan) = gentlest(plans.iter().filter_map(|rehearsal| rehearsal.as_ref().as_ref().ok())).cloned()
+    else {
         failed.add("Preemption is not helpful for scheduling", unanswered);
         return Err(NoPlan { why: failed.message(), stale: true });
     };
@@ -91,11 +94,28 @@ fn wanted(task: &Task<'_>, nodes: usize) -> usize {
     (nodes * task.profile.candidates_percent / 100).max(task.profile.candidates_min).min(nodes)
 }
 
-type Reasons = Vec<std::borrow::Cow<'static, str>>;
+/// Why no removal helps.
+type Reasons = Vec<Cow<'static, str>>;
+
+/// What would happen on one node.
+pub type Rehearsal = Result<Plan, Reasons>;
+
+/// The same as [`victims_on`], remembered while the node stays as it is.
+fn rehearsal(task: &Task<'_>, cache: &mut Cache, slot: usize) -> Arc<Rehearsal> {
+    let budgets = cache.budgets.version();
+    if let Some(known) = cache.memo.rehearsal(slot, cache.node(slot), budgets) {
+        return known;
+    }
+    let rehearsal = Arc::new(cache.rehearse(slot, |cache| victims_on(task, cache, slot)));
+    let mut memo = std::mem::take(&mut cache.memo);
+    memo.rehearsed(slot, cache.node(slot), budgets, &rehearsal);
+    cache.memo = memo;
+    rehearsal
+}
 
 /// The fewest victims on one node: all less important pods leave, then each that the pod can do without returning to comes
 /// back, first those that a budget protects, the more important ones first.
-fn victims_on(task: &Task<'_>, cache: &mut Cache, slot: usize) -> Result<Plan, Reasons> {
+fn victims_on(task: &Task<'_>, cache: &mut Cache, slot: usize) -> Rehearsal {
     let priority = task.pod.spec.priority;
     let node = Arc::clone(&cache.node(slot).offer.name);
     let mut lower: Vec<Arc<Pod>> =
@@ -128,10 +148,10 @@ fn victims_on(task: &Task<'_>, cache: &mut Cache, slot: usize) -> Result<Plan, R
 
 /// The plan that does the least harm: fewest broken budgets, then the least important highest victim, the smallest sum of
 /// priorities, the fewest victims, and the highest victims that started latest.
-fn gentlest(plans: Vec<Plan>) -> Option<Plan> {
+fn gentlest<'p>(plans: impl Iterator<Item = &'p Plan>) -> Option<&'p Plan> {
     // Sums count victims as well as their priorities: many unimportant ones outweigh few with negative priorities.
     let weight = |pod: &Arc<Pod>| i128::from(pod.spec.priority) + i128::from(i32::MAX) + 1;
-    plans.into_iter().min_by_key(|plan| {
+    plans.min_by_key(|plan| {
         let highest = plan.victims.first().map_or(i64::MIN, |pod| pod.spec.priority);
         let sum: i128 = plan.victims.iter().map(weight).sum();
         let top = plan.victims.iter().filter(|pod| pod.spec.priority == highest);

@@ -161,6 +161,10 @@ impl Plugin for Fit {
         Some(Score { of: Box::new(move |node| self.score_of(pod, node)), normalize: Normalize::No })
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn helps(&self, pod: &Pod, event: &Event, _: &Cache) -> bool {
         match event {
             Event::Node { old: None, new } => self.could_ever_fit(&pod.spec.requests, new),

@@ -79,6 +79,10 @@ impl Plugin for NodeAffinity {
         Some(Score { of: Box::new(of), normalize: Normalize::Largest })
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn helps(&self, pod: &Pod, event: &Event, _: &Cache) -> bool {
         matches!(event, Event::Node { new, .. } if self.allows(pod, new))
     }

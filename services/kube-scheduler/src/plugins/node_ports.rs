@@ -22,6 +22,10 @@ impl Plugin for NodePorts {
         }))
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn helps(&self, pod: &Pod, event: &Event, _: &Cache) -> bool {
         match event {
             Event::Node { old, .. } => old.is_none(),

@@ -19,6 +19,10 @@ impl Plugin for NodeUnschedulable {
         Some(Box::new(|node| node.offer.cordoned.then(|| Refusal::hopeless("node(s) were unschedulable"))))
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn helps(&self, _: &Pod, event: &Event, _: &Cache) -> bool {
         matches!(event, Event::Node { new, .. } if !new.cordoned)
     }

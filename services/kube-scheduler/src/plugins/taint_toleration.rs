@@ -34,6 +34,10 @@ impl Plugin for TaintToleration {
         })
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn helps(&self, pod: &Pod, event: &Event, _: &Cache) -> bool {
         matches!(event, Event::Node { new, .. } if pod.spec.bears(&new.taints))
     }

@@ -110,8 +110,12 @@ impl Actor {
     }
 
     async fn event(&self, pod: &Pod, kind: &str, reason: &str, message: &str) {
+        self.event_by(&pod.spec.scheduler, pod, kind, reason, message).await;
+    }
+
+    async fn event_by(&self, scheduler: &str, pod: &Pod, kind: &str, reason: &str, message: &str) {
         let _permit = self.events.acquire().await;
-        if let Some(recorder) = self.recorders.get(&pod.spec.scheduler) {
+        if let Some(recorder) = self.recorders.get(scheduler) {
             recorder.event(&pod.reference(), kind, reason, message).await;
         }
     }
@@ -145,12 +149,17 @@ impl Actor {
                 this.patch_status(displaced, &Patch::Merge(patch)).await;
             }
             let removals = plan.victims.iter().map(|victim| this.remove(&pod, victim));
-            futures_util::future::join_all(removals).await;
+            let removed = futures_util::future::join_all(removals).await;
             this.tell(Done::Preempted { uid: Arc::clone(&pod.uid), rejected_by });
+            for (victim, _) in plan.victims.iter().zip(removed).filter(|(_, removed)| *removed) {
+                let message = format!("Preempted by pod {} on node {}", pod.uid, victim.node);
+                this.event_by(&pod.spec.scheduler, victim, "Normal", "Preempted", &message).await;
+            }
         });
     }
 
-    async fn remove(&self, pod: &Pod, victim: &Pod) {
+    /// Whether it was removed: someone else may have been faster.
+    async fn remove(&self, pod: &Pod, victim: &Pod) -> bool {
         let _permit = self.requests.acquire().await;
         let namespace = Some(victim.spec.namespace.as_str());
         if !victim.ending {
@@ -164,15 +173,11 @@ impl Actor {
         }
         let params = DeleteParams { uid: Some(victim.uid.to_string()), ..DeleteParams::default() };
         match self.client.delete(PODS, namespace, &victim.name, &params).await {
-            Ok(_) => {
-                let message = format!("Preempted by pod {} on node {}", pod.uid, victim.node);
-                if let Some(recorder) = self.recorders.get(&pod.spec.scheduler) {
-                    recorder.event(&victim.reference(), "Normal", "Preempted", &message).await;
-                }
-            }
+            Ok(_) => return true,
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => warn!("preempting {}: {error}", victim.key()),
         }
+        false
     }
 
     /// Writes which volumes a pod's claims shall have.
