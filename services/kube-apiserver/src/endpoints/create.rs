@@ -63,6 +63,7 @@ async fn attempt(
     let cx = call.context(dry_run);
     let uid = uuid::Uuid::new_v4().to_string();
     generic::prepare_for_create(&mut object, namespace, &uid, &call.now)?;
+    generic::dedup_owners(&cx, &mut object);
     decode::default(res.group, res.version, res.kind, &mut object);
     res.strategy.default(&mut object);
     tracking.follow(call, res, None, &json!({}), &mut object);

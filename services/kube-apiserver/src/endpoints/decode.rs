@@ -21,7 +21,7 @@ pub struct Decoded {
     pub warnings: Vec<String>,
 }
 
-/// Reads a request's body as an object of that kind. An empty body is an empty object.
+/// Reads a request's body as an object of that kind.
 pub async fn object(
     call: &Call,
     request: Request,
@@ -33,7 +33,13 @@ pub async fn object(
     let validation = validation(call)?;
     let text = body::read(request.into_body()).await?;
     let ty = builtin().kind(group, version, kind);
-    let decoded = decode(&text, content, ty).map_err(|e| unfit(version, kind, &e.to_string()))?;
+    let decoded = match decode(&text, content, ty) {
+        Ok(decoded) if content != Content::Json || !is_blank(&text) => decoded,
+        Err(error) if content != Content::Json || !is_cut_off(&text) => {
+            return Err(unfit(version, kind, &error.to_string()));
+        }
+        _ => return Err(cut_off(kind, &text)),
+    };
     if let Some(record) = &call.audit {
         record.sent(&decoded.object);
     }
@@ -84,7 +90,7 @@ pub fn validation(call: &Call) -> Result<FieldValidation, ApiError> {
 }
 
 fn decode(text: &[u8], content: Content, ty: Option<TypeRef<'_>>) -> Result<strict::Decoded, DecodeError> {
-    if content != Content::Protobuf && text.iter().all(u8::is_ascii_whitespace) {
+    if content != Content::Protobuf && is_blank(text) {
         return Ok(strict::Decoded { object: json!({}), complaints: Vec::new() });
     }
     if content == Content::Protobuf {
@@ -106,6 +112,30 @@ fn decode(text: &[u8], content: Content, ty: Option<TypeRef<'_>>) -> Result<stri
     };
     complaints.extend(decoded.complaints);
     Ok(strict::Decoded { complaints, ..decoded })
+}
+
+fn is_blank(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_whitespace)
+}
+
+/// Whether there is nothing, or not all of a JSON value.
+fn is_cut_off(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err_and(|error| error.is_eof())
+}
+
+/// Upstream reads what an object is before the object itself, and shows how a body begins in which it does not find that.
+fn cut_off(kind: &str, text: &[u8]) -> ApiError {
+    const SHOWN: usize = 30;
+    let hex: String = text.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+    let summary = match text.len() {
+        0 => "<empty>".to_owned(),
+        1..=SHOWN => hex,
+        _ => format!("{hex} ..."),
+    };
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
+         unexpected end of JSON input ({summary})"
+    ))
 }
 
 fn unfit(version: &str, kind: &str, why: &str) -> ApiError {
@@ -163,6 +193,23 @@ mod tests {
         assert_eq!(run(FieldValidation::Warn), Ok(vec!["unknown field \"dat\"".to_string()]));
         let refused = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"dat\"";
         assert_eq!(run(FieldValidation::Strict), Err(refused.to_string()));
+    }
+
+    #[test]
+    fn a_body_that_ends_too_soon_is_shown() {
+        for (text, shown) in [
+            ("", "<empty>"),
+            ("{", "7b"),
+            (
+                "{\"a\":\"0123456789012345678901234567890",
+                &format!("{} ...", "7b2261223a22303132333435363738393031323334353637383930313233"),
+            ),
+        ] {
+            assert!(is_cut_off(text.as_bytes()), "{text}");
+            let said = cut_off("ConfigMap", text.as_bytes()).to_string();
+            assert!(said.ends_with(&format!("unexpected end of JSON input ({shown})")), "{said}");
+        }
+        assert!(!is_cut_off(b"{} x") && !is_cut_off(b"{}"));
     }
 
     #[test]

@@ -44,14 +44,11 @@ impl ListOptions {
     /// Reads the query.
     pub fn parse(res: &Resource, query: &Query) -> Result<Self, ApiError> {
         let selection = Self::parse_selection(res, query)?;
-        let limit = match query.get("limit") {
-            "" => 0,
-            text => text
-                .parse::<i64>()
-                .ok()
-                .and_then(|n| usize::try_from(n.max(0)).ok())
-                .ok_or_else(|| invalid_version(text))?,
-        };
+        if query.has("sendInitialEvents") {
+            let error = FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error]));
+        }
+        let limit = query.number("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let token = match query.get("continue") {
             "" => None,
             text => Some(Token::decode(text)?),

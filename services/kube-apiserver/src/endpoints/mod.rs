@@ -49,7 +49,14 @@ pub async fn dispatch(call: Call, request: Request) -> Result<Response, ApiError
     let verb = call.attributes().verb.as_str();
     let verb = verb_of(verb).ok_or_else(|| ApiError::method_not_allowed(target.res.group, target.res.plural))?;
     let supported = target.sub.map_or(target.res.verbs, |s| s.verbs);
-    if !supported.contains(&verb) {
+    // An object is made in its collection, and changed by its own path.
+    let misplaced = target.sub.is_none()
+        && match verb {
+            Verb::Create => !target.name.is_empty(),
+            Verb::Update | Verb::Patch => target.name.is_empty(),
+            _ => false,
+        };
+    if misplaced || !supported.contains(&verb) {
         return Err(ApiError::method_not_allowed(target.res.group, target.res.plural));
     }
     if let Some(subresource) = target.sub

@@ -34,7 +34,7 @@ impl Token {
 
     /// Reads what a client sent.
     pub fn decode(text: &str) -> Result<Self, ApiError> {
-        let bad = || ApiError::bad_request("continue key is not valid");
+        let bad = || ApiError::bad_request("invalid continue token: continue key is not valid");
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| bad())?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|_| bad())?;
         if token.v != VERSION || token.start.is_empty() || token.start.starts_with('/') || token.rv < NEWEST {

@@ -243,8 +243,14 @@ impl<'a> Change<'a> {
     fn check_version(&self, new: &Value, old: &Value) -> Result<bool, ApiError> {
         let (version, uid) = (meta::resource_version(new), meta::uid(new));
         if !uid.is_empty() && uid != meta::uid(old) {
-            let why =
-                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
+            let prefix = self.call.state.storage.store().prefix(self.res);
+            let place = if self.namespace.is_empty() { String::new() } else { format!("{}/", self.namespace) };
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {prefix}{place}{}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                self.name,
+                meta::uid(old)
+            );
             return Err(ApiError::conflict(self.res.group, self.res.plural, self.name, &why));
         }
         let unversioned = matches!(version, "" | "0");
@@ -253,9 +259,7 @@ impl<'a> Change<'a> {
         }
         let put = self.call.method == http::Method::PUT;
         if unversioned && put && VERSIONED.contains(&self.res.group_resource().as_str()) {
-            // Upstream shows the version as Go shows an unsigned zero.
-            let why = "0x0: must be specified for an update";
-            let error = FieldError { value: None, ..FieldError::invalid("metadata.resourceVersion", "", why) };
+            let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
             return Err(ApiError::invalid(self.res.group, self.res.kind, self.name, &[error]));
         }
         // A patch carries the current version along without having asked for it.
@@ -265,6 +269,7 @@ impl<'a> Change<'a> {
     async fn prepare(&self, mut new: Value, old: &Value) -> Result<Value, ApiError> {
         let cx = self.call.context(self.dry_run);
         generic::keep_metadata(&mut new, old);
+        generic::dedup_owners(&cx, &mut new);
         decode::default(self.res.group, self.res.version, self.res.kind, &mut new);
         self.res.strategy.default(&mut new);
         self.tracking.follow(self.call, self.res, self.sub, old, &mut new);

@@ -87,8 +87,8 @@ impl Options {
             (Some(false), _) => From::After(0),
             (None, revision) => From::State(revision),
         };
-        let limit = match query.get("timeoutSeconds").parse::<u64>() {
-            Ok(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        let limit = match query.number("timeoutSeconds")? {
+            Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
             // Watches end at different times, so that they do not all come back at once.
             _ => Duration::from_secs(call.state.config.min_request_timeout).mul_f64(1.0 + rand::rng().random::<f64>()),
         };
@@ -96,7 +96,8 @@ impl Options {
             from,
             selection,
             bookmarks: query.flag("allowWatchBookmarks"),
-            announce_end: initial == Some(true),
+            // Without bookmarks nothing can say where the initial events end.
+            announce_end: initial == Some(true) && query.flag("allowWatchBookmarks"),
             limit,
         })
     }
@@ -121,7 +122,12 @@ pub async fn watch(call: Call, target: Target, request: Request) -> Result<Respo
     let cacher = call.state.storage.cache(target.res);
     let changed = cacher.subscribe();
     let prefix = if target.namespace.is_empty() { String::new() } else { format!("{}/", target.namespace) };
-    let (initial, reached, start) = begin(&cacher, &prefix, options.from).await?;
+    let (initial, reached, start, failure) = match begin(&cacher, &prefix, options.from).await {
+        Ok((initial, reached, start)) => (initial, reached, start, None),
+        // The request itself was right: clients look for this in the stream.
+        Err(error) if matches!(error.code(), 410 | 504) => (Vec::new(), 0, 0, Some(error)),
+        Err(error) => return Err(error),
+    };
     call.state.metrics.watches.fetch_add(1, Ordering::Relaxed);
     let now = Instant::now();
     // Kubelets look at the pods of their own node: as upstream counts, no write is charged for them.
@@ -140,6 +146,7 @@ pub async fn watch(call: Call, target: Target, request: Request) -> Result<Respo
         selection: options.selection,
         after: reached,
         ended: false,
+        failure,
         call,
         target,
         cacher,
@@ -182,7 +189,7 @@ async fn begin(cacher: &Cacher, prefix: &str, from: From) -> Result<(Vec<Arc<Sto
 }
 
 fn too_old(revision: i64, cacher: &Cacher) -> ApiError {
-    ApiError::expired(format!("too old resource version: {revision} ({})", cacher.revision()))
+    ApiError::expired(format!("too old resource version: {revision} ({})", cacher.begin()))
 }
 
 fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
@@ -210,6 +217,8 @@ struct Watcher {
     bookmark_at: Option<Instant>,
     deadline: Instant,
     ended: bool,
+    /// Why the watch ends at once.
+    failure: Option<ApiError>,
 }
 
 impl Drop for Watcher {
@@ -234,6 +243,10 @@ impl Watcher {
 
     /// The next piece of the stream; `None` ends it.
     async fn next(&mut self) -> Option<Bytes> {
+        if let Some(error) = self.failure.take() {
+            self.ended = true;
+            return Some(self.line("ERROR", &error.to_value()));
+        }
         if let Some(piece) = self.initial_piece() {
             return Some(piece);
         }

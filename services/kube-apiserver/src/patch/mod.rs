@@ -80,6 +80,7 @@ fn refused(error: &PatchError) -> ApiError {
     match error {
         PatchError::Malformed(why) => ApiError::bad_request(why.clone()),
         PatchError::Unprocessable(_) => ApiError::unprocessable(),
+        PatchError::Meaningless(why) => ApiError::new(500, "", why.clone()),
         PatchError::TooLarge(why) => ApiError::too_large(why.clone()),
     }
 }

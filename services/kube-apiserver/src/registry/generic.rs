@@ -1,5 +1,6 @@
 //! What happens to every object whatever its kind, before its strategy has its say. Pure.
 
+use super::Context;
 use crate::errors::ApiError;
 use apimachinery::{meta, names};
 use serde_json::{Map, Value, json};
@@ -48,6 +49,28 @@ pub fn prepare_for_create(object: &mut Value, namespace: &str, uid: &str, now: &
     metadata.insert("creationTimestamp".into(), now.into());
     drop_empty(metadata);
     Ok(())
+}
+
+/// An owner that is named twice is named once, and the client is told.
+pub fn dedup_owners(cx: &Context<'_>, object: &mut Value) {
+    let Some(owners) = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) else { return };
+    let mut twice = Vec::new();
+    let mut once: Vec<Value> = Vec::new();
+    for owner in std::mem::take(owners) {
+        if once.contains(&owner) {
+            twice.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+        } else {
+            once.push(owner);
+        }
+    }
+    *owners = once;
+    if !twice.is_empty() {
+        cx.warn(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+             reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+    }
 }
 
 /// Keeps what only the server may change about an existing object's metadata.

@@ -14,6 +14,7 @@ use crate::authn::{self, UserInfo, front_proxy, impersonate};
 use crate::authz::{self, Attributes, Decision};
 use crate::endpoints;
 use crate::errors::ApiError;
+use crate::errors::FieldError;
 use crate::flowcontrol::{self, Class, Seat, Work};
 use crate::registry::{Context, lookup};
 use futures_util::FutureExt;
@@ -73,7 +74,16 @@ impl Call {
         match self.query.get("dryRun") {
             "" => Ok(false),
             "All" => Ok(true),
-            other => Err(ApiError::bad_request(format!("invalid dryRun value {other:?}: supported values: \"All\""))),
+            other => {
+                let options = match self.method {
+                    http::Method::POST => "CreateOptions",
+                    http::Method::PUT => "UpdateOptions",
+                    http::Method::PATCH => "PatchOptions",
+                    _ => "DeleteOptions",
+                };
+                let error = FieldError::not_supported("dryRun", serde_json::json!([other]), &["All"]);
+                Err(ApiError::invalid("meta.k8s.io", options, "", &[error]))
+            }
         }
     }
 

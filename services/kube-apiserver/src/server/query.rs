@@ -1,5 +1,7 @@
 //! Query strings.
 
+use crate::errors::ApiError;
+
 /// The parameters of a query string, in order; a parameter may repeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
@@ -26,6 +28,16 @@ impl Query {
     /// Whether the parameter is there at all.
     pub fn has(&self, key: &str) -> bool {
         self.0.iter().any(|(k, _)| k == key)
+    }
+
+    /// A whole number, if the parameter has a value.
+    ///
+    /// # Errors
+    /// 400 in the words of Go's strconv, which are upstream's.
+    pub fn number(&self, key: &str) -> Result<Option<i64>, ApiError> {
+        let text = self.get(key);
+        let wrong = |_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
     }
 
     /// Every value of a parameter.

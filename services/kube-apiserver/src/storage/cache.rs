@@ -224,6 +224,11 @@ impl Cache {
         self.first + self.ring.len() as u64
     }
 
+    /// Every event after this revision is still there.
+    pub fn begin(&self) -> i64 {
+        self.floor
+    }
+
     /// The place from which every event after `revision` follows.
     pub fn place_after(&self, revision: i64) -> Result<u64, TooOld> {
         if revision < self.floor {

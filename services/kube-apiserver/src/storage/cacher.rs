@@ -88,6 +88,11 @@ impl Cacher {
         self.cache.read().revision()
     }
 
+    /// A watch may begin after this revision or a later one.
+    pub fn begin(&self) -> i64 {
+        self.cache.read().begin()
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.cache.read().len()

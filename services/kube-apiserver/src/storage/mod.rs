@@ -43,17 +43,21 @@ impl Preconditions {
         if let Some(want) = &self.uid
             && *want != uid
         {
-            let why = format!("Precondition failed: UID in precondition: {want}, UID in object meta: {uid}");
-            return Err(ApiError::conflict(res.group, res.plural, &object.name, &why));
+            let why = format!(
+                "the UID in the precondition ({want}) does not match the UID in record ({uid}). \
+                 The object might have been deleted and then recreated"
+            );
+            return Err(ApiError::conflict(res.group, res.kind, &object.name, &why));
         }
         if let Some(want) = &self.resource_version
             && *want != object.revision.to_string()
         {
             let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {want}, ResourceVersion in object meta: {}",
+                "the ResourceVersion in the precondition ({want}) does not match the ResourceVersion in record ({}). \
+                 The object might have been modified",
                 object.revision
             );
-            return Err(ApiError::conflict(res.group, res.plural, &object.name, &why));
+            return Err(ApiError::conflict(res.group, res.kind, &object.name, &why));
         }
         Ok(())
     }

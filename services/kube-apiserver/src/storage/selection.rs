@@ -28,7 +28,7 @@ impl Selection {
             let name = requirement.field.as_str();
             let general = name == "metadata.name" || (name == "metadata.namespace" && res.namespaced);
             if !general && !known.iter().any(|(k, _)| *k == name) {
-                return Err(ApiError::bad_request(format!("field label not supported: {name}")));
+                return Err(ApiError::bad_request(unknown_field(res, name, known.is_empty())));
             }
         }
         Ok(Self { labels, fields, name: None })
@@ -59,6 +59,17 @@ impl Selection {
     /// Nothing but the object of that name.
     pub fn restrict_to_name(&mut self, name: &str) {
         self.name = Some(name.to_string());
+    }
+}
+
+/// Kinds with fields of their own say it in their own words.
+fn unknown_field(res: &Resource, name: &str, plain: bool) -> String {
+    match res.kind {
+        _ if plain => {
+            format!(r#"{name:?} is not a known field selector: only "metadata.name", "metadata.namespace""#)
+        }
+        "Job" => format!("field label {name:?} not supported for batchv1.Job"),
+        _ => format!("field label not supported: {name}"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::autoscaling_notes::{self, List};
 use super::checks::{dns_label, named, non_negative, one_of, optional_one_of, path_segment, required_named};
 use super::kind::Kind;
 use super::tree::{at, default, has, int_at, items, object, remove, set, str_at, within};
@@ -103,9 +104,13 @@ pub fn to_v1(h: &mut Value) {
         remove(s, "conditions");
         default(s, "currentReplicas", 0);
     });
+    let noted = |metrics: &[Value], list| -> Option<Value> {
+        let written = metrics.iter().map(|m| autoscaling_notes::to_v1(m, list)).collect();
+        (!metrics.is_empty()).then_some(Value::Array(written))
+    };
     let notes = [
-        (METRICS, (!others.is_empty()).then(|| Value::from(others))),
-        (CURRENT_METRICS, (!current.is_empty()).then(|| Value::from(current))),
+        (METRICS, noted(&others, List::Wanted)),
+        (CURRENT_METRICS, noted(&current, List::Current)),
         (CONDITIONS, conditions),
         (BEHAVIOR, behavior.filter(|b| !b.is_null())),
     ];
@@ -131,7 +136,10 @@ pub fn to_v2(h: &mut Value) {
     let spec = object(h, "spec");
     let percent = remove(spec, "targetCPUUtilizationPercentage").and_then(|v| v.as_i64());
     let mut list: Vec<Value> = percent.map(cpu).into_iter().collect();
-    list.extend(metrics.as_ref().and_then(Value::as_array).into_iter().flatten().cloned());
+    let newer = |noted: &Value, list| -> Vec<Value> {
+        noted.as_array().into_iter().flatten().map(|m| autoscaling_notes::to_v2(m, list)).collect()
+    };
+    list.extend(metrics.iter().flat_map(|noted| newer(noted, List::Wanted)));
     if !list.is_empty() {
         set(spec, "metrics", list);
     }
@@ -141,7 +149,7 @@ pub fn to_v2(h: &mut Value) {
     let status = object(h, "status");
     let percent = remove(status, "currentCPUUtilizationPercentage").and_then(|v| v.as_i64());
     match (current, percent) {
-        (Some(list), _) => set(status, "currentMetrics", list),
+        (Some(noted), _) => set(status, "currentMetrics", newer(&noted, List::Current)),
         (None, Some(n)) => set(
             status,
             "currentMetrics",

@@ -44,7 +44,7 @@ fn check_config_map(errors: &mut Vec<FieldError>, cm: &Value) {
         size += decoded(errors, &format!("binaryData[{k}]"), v);
     }
     if size > MAX_BYTES {
-        errors.push(FieldError::too_long("", MAX_BYTES));
+        errors.push(FieldError::too_long("[]", MAX_BYTES));
     }
 }
 

@@ -149,6 +149,7 @@ pub static CSI_STORAGE_CAPACITY: Kind = Kind {
 
 /// VolumeAttachment.
 pub static VOLUME_ATTACHMENT: Kind = Kind {
+    status_leaves: Kind::CLIENTS_METADATA,
     generation: false,
     defaults: |a| {
         default(object(a, "status"), "attached", false);

@@ -16,6 +16,7 @@ pub static DEVICE_CLASS: Kind = Kind { generation: true, check: check_class, ..K
 
 /// ResourceClaim.
 pub static RESOURCE_CLAIM: Kind = Kind {
+    status_leaves: Kind::CLIENTS_METADATA,
     generation: false,
     defaults: |c| claim_defaults(object(c, "spec")),
     check: |errors, c| claim(errors, "spec.devices", at(c, &["spec", "devices"]).unwrap_or(&Value::Null)),

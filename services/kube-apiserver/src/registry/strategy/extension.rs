@@ -614,6 +614,7 @@ fn versions(errors: &mut Vec<FieldError>, spec: &Value) {
 
 /// APIService. One without a service is this server's own and always available.
 pub static API_SERVICE: Kind = Kind {
+    status_leaves: &["ownerReferences", "labels"],
     names: path_segment,
     generation: false,
     defaults: |a| within(object(a, "spec"), "service", |s| default(s, "port", 443)),

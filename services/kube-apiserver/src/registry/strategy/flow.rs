@@ -13,6 +13,7 @@ const MAX_QUEUES: i64 = 10_000_000;
 
 /// FlowSchema.
 pub static FLOW_SCHEMA: Kind = Kind {
+    status_leaves: Kind::CLIENTS_METADATA,
     defaults: |f| {
         super::tree::default_int(object(f, "spec"), "matchingPrecedence", 1000);
     },
@@ -22,6 +23,7 @@ pub static FLOW_SCHEMA: Kind = Kind {
 
 /// PriorityLevelConfiguration.
 pub static PRIORITY_LEVEL: Kind = Kind {
+    status_leaves: Kind::CLIENTS_METADATA,
     defaults: |p| {
         let spec = object(p, "spec");
         if str_at(spec, &["type"]) == "Exempt" {

@@ -17,6 +17,8 @@ pub struct Kind {
     pub names: Rule,
     /// It has a status that only its subresource writes.
     pub status: bool,
+    /// Parts of the metadata that a write of the status leaves alone.
+    pub status_leaves: &'static [&'static str],
     /// metadata.generation counts changes of the desired state.
     pub generation: bool,
     /// What an unset field means. Must change nothing the second time.
@@ -52,6 +54,7 @@ impl Kind {
     pub const BASE: Kind = Kind {
         names: dns_subdomain,
         status: false,
+        status_leaves: &["ownerReferences"],
         generation: false,
         defaults: |_| {},
         create: |_, _| Ok(()),
@@ -70,6 +73,9 @@ impl Kind {
 
     /// A desired state and an observed one, written by different people.
     pub const SPEC_STATUS: Kind = Kind { status: true, generation: true, ..Kind::BASE };
+
+    /// All metadata that a client may set.
+    pub const CLIENTS_METADATA: &'static [&'static str] = &["labels", "annotations", "finalizers", "ownerReferences"];
 }
 
 impl Strategy for Kind {
@@ -100,7 +106,7 @@ impl Strategy for Kind {
     ) -> Result<(), ApiError> {
         match sub {
             None if self.status => keep(new, old, "status"),
-            Some("status") => isolate_status(new, old),
+            Some("status") => isolate_status(new, old, self.status_leaves),
             _ => {}
         }
         (self.defaults)(new);
@@ -163,7 +169,7 @@ impl Strategy for Kind {
 }
 
 /// A status write keeps everything but status and the free parts of metadata.
-fn isolate_status(new: &mut Value, old: &Value) {
+fn isolate_status(new: &mut Value, old: &Value, metadata: &[&str]) {
     let fields: Vec<String> =
         old.as_object().into_iter().chain(new.as_object()).flatten().map(|(k, _)| k.clone()).collect();
     for field in fields {
@@ -171,7 +177,9 @@ fn isolate_status(new: &mut Value, old: &Value) {
             keep(new, old, &field);
         }
     }
-    keep(&mut new["metadata"], &old["metadata"], "ownerReferences");
+    for field in metadata {
+        keep(&mut new["metadata"], &old["metadata"], field);
+    }
 }
 
 /// Anything outside metadata and status, or the request to delete.

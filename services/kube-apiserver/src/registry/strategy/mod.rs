@@ -4,6 +4,7 @@
 //! everything that carries a pod template.
 
 pub mod autoscaling;
+pub mod autoscaling_notes;
 pub mod batch;
 pub mod certificate;
 pub mod checks;

@@ -18,6 +18,7 @@ pub static DEPLOYMENT: Kind = Kind {
     defaults: deployment_defaults,
     check: check_deployment,
     check_update: selector_and_counters,
+    status_leaves: &["ownerReferences", "labels"],
     ..Kind::SPEC_STATUS
 };
 
@@ -51,6 +52,16 @@ pub static DAEMON_SET: Kind = Kind {
         }
         default(spec, "revisionHistoryLimit", 10);
         zero_status(ds, &["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"]);
+    },
+    create: |_, ds| {
+        let wanted = template_generation(ds).filter(|n| *n > 0).unwrap_or(1);
+        set_template_generation(ds, wanted);
+        Ok(())
+    },
+    update: |_, _, new, old| {
+        let step = i64::from(!same(at(new, &["spec", "template"]), at(old, &["spec", "template"])));
+        set_template_generation(new, template_generation(old).unwrap_or(1) + step);
+        Ok(())
     },
     check: |errors, ds| {
         let spec = spec(ds);
@@ -313,6 +324,18 @@ fn daemon_rolling(errors: &mut Vec<FieldError>, r: &Value) {
 fn scale(errors: &mut Vec<FieldError>, spec: &Value) {
     non_negative(errors, "spec.replicas", spec.get("replicas"));
     non_negative(errors, "spec.minReadySeconds", spec.get("minReadySeconds"));
+}
+
+/// Counts the changes of a DaemonSet's template; apps/v1 keeps in an annotation what was once a field.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(ds: &Value) -> Option<i64> {
+    str_at(ds, &["metadata", "annotations", TEMPLATE_GENERATION]).parse().ok()
+}
+
+fn set_template_generation(ds: &mut Value, generation: i64) {
+    let annotations = object(object(ds, "metadata"), "annotations");
+    set(annotations, TEMPLATE_GENERATION, generation.to_string());
 }
 
 /// A DaemonSet's selector; one that is missing only matches nothing.

@@ -17,6 +17,9 @@ pub enum PatchError {
     /// A patch that does not fit the object: 422.
     #[error("{0}")]
     Unprocessable(String),
+    /// A strategic patch that the schema has no meaning for: 500, as upstream does.
+    #[error("{0}")]
+    Meaningless(String),
     /// More than the server is willing to do: 413.
     #[error("{0}")]
     TooLarge(String),

@@ -3,7 +3,7 @@
 //! The order is upstream's: elements the patch names stand in the patch's order (or that of `$setElementOrder`), the others keep theirs. Between the
 //! two, an element the patch names comes first unless the object had both and the other came before it.
 
-use super::{PATCH, Rules, clean, merge_map, text};
+use super::{PATCH, Rules, clean, go_text, merge_map, unknown_directive};
 use crate::patch::PatchError;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub(super) fn merge(rules: Rules<'_>, old: Vec<Value>, new: Vec<Value>) -> Resul
     let Some(_) = check_elements(old.iter().chain(&new))? else { return Ok(old) };
     if old.iter().chain(&new).all(Value::is_object) {
         let Some(key) = rules.merge_key else {
-            return Err(PatchError::Unprocessable("cannot merge lists without merge key".into()));
+            return Err(PatchError::Meaningless("cannot merge lists without merge key".into()));
         };
         let (old, new) = apply_directives(old, new, key)?;
         let merged = merge_by_key(rules, old.clone(), &new, key)?;
@@ -60,7 +60,7 @@ fn check_elements<'a>(elements: impl Iterator<Item = &'a Value>) -> Result<Optio
             return Err(PatchError::Unprocessable("lists of lists are not supported".into()));
         }
         if seen.is_some_and(|object| object != element.is_object()) {
-            return Err(PatchError::Unprocessable("list element types are not identical".into()));
+            return Err(PatchError::Meaningless("list element types are not identical".into()));
         }
         seen = Some(element.is_object());
     }
@@ -68,7 +68,7 @@ fn check_elements<'a>(elements: impl Iterator<Item = &'a Value>) -> Result<Optio
 }
 
 fn no_merge_key(element: &Value, key: &str) -> PatchError {
-    PatchError::Unprocessable(format!("map: {element} does not contain declared merge key: {key}"))
+    PatchError::Meaningless(format!("map: {} does not contain declared merge key: {key}", go_text(element)))
 }
 
 /// Carries out `$patch` in elements; what remains of the patch has none.
@@ -84,9 +84,9 @@ fn apply_directives(mut old: Vec<Value>, new: Vec<Value>, key: &str) -> Result<(
             }
             Some(directive) if directive == "replace" => replace = true,
             Some(directive) if directive == "merge" => {
-                return Err(PatchError::Unprocessable("merging lists cannot yet be specified in the patch".into()));
+                return Err(PatchError::Meaningless("merging lists cannot yet be specified in the patch".into()));
             }
-            Some(other) => return Err(PatchError::Unprocessable(format!("unknown patch type: {}", text(other)))),
+            Some(other) => return Err(unknown_directive(other, &element)),
         }
     }
     if replace { Ok((plain.into_iter().filter_map(clean).collect(), Vec::new())) } else { Ok((old, plain)) }
@@ -114,7 +114,7 @@ fn check_order(new: &[Value], order: &[Value], key: Option<&str>) -> Result<(), 
     for element in new.iter().filter(|e| e.get(PATCH).is_none()) {
         if !rest.any(|o| same_element(o, element, key)) {
             let list = Value::from(order);
-            return Err(PatchError::Unprocessable(format!(
+            return Err(PatchError::Meaningless(format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{list}\n",
                 Value::from(new)
             )));

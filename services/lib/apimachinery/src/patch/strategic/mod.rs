@@ -63,11 +63,15 @@ impl<'a> Rules<'a> {
 }
 
 fn merge_map(shape: Shape<'_>, mut object: Map, mut patch: Map) -> Result<Map, PatchError> {
-    match patch.remove(PATCH) {
+    let directive = patch.get(PATCH).cloned();
+    match directive {
         None => {}
-        Some(directive) if directive == "replace" => return Ok(clean_map(patch)),
+        Some(directive) if directive == "replace" => {
+            patch.remove(PATCH);
+            return Ok(clean_map(patch));
+        }
         Some(directive) if directive == "delete" => return Ok(Map::new()),
-        Some(other) => return Err(PatchError::Unprocessable(format!("unknown patch type: {}", text(&other)))),
+        Some(other) => return Err(unknown_directive(&other, &Value::Object(patch))),
     }
     retain_keys(&mut object, &mut patch)?;
     merge_ordered_lists(shape, &mut object, &mut patch)?;
@@ -99,6 +103,25 @@ fn merge_map(shape: Shape<'_>, mut object: Map, mut patch: Map) -> Result<Map, P
 
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), String::from)
+}
+
+/// What `$patch` says means nothing here; `holder` is the map that says it.
+fn unknown_directive(directive: &Value, holder: &Value) -> PatchError {
+    PatchError::Meaningless(format!("unknown patch type: {} in map: {}", text(directive), go_text(holder)))
+}
+
+/// A value as Go's `%v` prints it: upstream shows maps so.
+fn go_text(value: &Value) -> String {
+    let joined = |items: Vec<String>| items.join(" ");
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_text).collect())),
+        Value::Object(map) => {
+            format!("map[{}]", joined(map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect()))
+        }
+    }
 }
 
 fn retain_keys(object: &mut Map, patch: &mut Map) -> Result<(), PatchError> {

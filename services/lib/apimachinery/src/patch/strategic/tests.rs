@@ -141,7 +141,7 @@ fn refused() {
         json!({"$patch": "merge"}),
         json!({"containers": ["a"]}),
     ] {
-        assert!(matches!(on_pod_spec(one.clone(), patch.clone()), Err(PatchError::Unprocessable(_))), "{patch}");
+        assert!(matches!(on_pod_spec(one.clone(), patch.clone()), Err(PatchError::Meaningless(_))), "{patch}");
     }
     let node = builtin().of("v1", "Node").unwrap();
     // extended resources, as tests patch them into a node's status
