@@ -1,6 +1,7 @@
 //! Checks of the API server alone: a real one with a real store, as processes of this host, reached over TLS like any client reaches it.
 //! Floods, thousands of connections and broken input are no good company for a cluster that other scenarios use.
 
+mod answers;
 mod connections;
 mod encryption;
 mod flood;
@@ -49,6 +50,7 @@ const CHECKS: &[Check] = &[
         run: |stack| Box::pin(connections::run(stack)),
     },
     plain("surface", Store::Corten, |stack| Box::pin(surface::run(stack))),
+    plain("answers", Store::Corten, |stack| Box::pin(answers::run(stack))),
     plain("golden", Store::Corten, |stack| Box::pin(golden::run(stack))),
     plain("golden-etcd", Store::Etcd, |stack| Box::pin(golden::run(stack))),
     plain("kubectl", Store::Corten, |stack| Box::pin(kubectl::run(stack))),

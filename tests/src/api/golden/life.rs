@@ -165,7 +165,7 @@ impl Life<'_> {
         let labels = json!({"metadata": {"labels": {"golden": "yes", "part": "golden"}, "annotations": {"a": null}}});
         let merged = self.patch(&own, MERGE, &labels).await?;
         is(&merged, 200, "a merge patch")?;
-        ensure!(merged.json()["metadata"].get("annotations").is_none(), "the annotation is still there");
+        ensure!(merged.json().pointer("/metadata/annotations/a").is_none(), "the annotation is still there");
         let ops = json!([
             {"op": "test", "path": "/metadata/labels/golden", "value": "yes"},
             {"op": "add", "path": "/metadata/labels/json", "value": "patch"},
@@ -295,7 +295,8 @@ impl Life<'_> {
             &pinned,
             409,
             &format!(
-                "Precondition failed: UID in precondition: other, UID in object meta: {}",
+                "the UID in the precondition (other) does not match the UID in record ({}). \
+                 The object might have been deleted and then recreated",
                 uid.as_str().unwrap_or_default()
             ),
         )?;
