@@ -59,6 +59,7 @@ enum State {
     },
     /// `kill_at` is `None` once SIGKILL is sent.
     Stopping {
+        pid: i32,
         kill_at: Option<u64>,
     },
     Backoff {
@@ -127,7 +128,7 @@ impl Supervisor {
     pub fn deadline(&self) -> Option<u64> {
         let of = |entry: &Entry| match entry.state {
             State::Backoff { until } => Some(until),
-            State::Stopping { kill_at } => kill_at,
+            State::Stopping { kill_at, .. } => kill_at,
             _ => None,
         };
         self.entries.iter().filter_map(of).min()
@@ -147,7 +148,7 @@ impl Supervisor {
                 State::Waiting => Public::Waiting,
                 State::Starting => Public::Starting,
                 State::Running { pid, since } => Public::Running { pid: pid.cast_unsigned(), since_ms: *since },
-                State::Stopping { .. } => Public::Stopping,
+                State::Stopping { pid, .. } => Public::Stopping { pid: pid.cast_unsigned() },
                 State::Backoff { until } => Public::Backoff { until_ms: *until },
                 State::Failed(why) => Public::Failed(why.clone()),
             },
@@ -173,8 +174,8 @@ impl Supervisor {
                 }
                 State::Backoff { .. } if !wanted => self.entries[row].state = State::Waiting,
                 State::Running { .. } if !wanted && !self.has_live_dependents(row) => self.stop(row, now, actions),
-                State::Stopping { kill_at: Some(at) } if at <= now => {
-                    self.entries[row].state = State::Stopping { kill_at: None };
+                State::Stopping { pid, kill_at: Some(at) } if at <= now => {
+                    self.entries[row].state = State::Stopping { pid, kill_at: None };
                     actions.push(Action::Say(row, "does not end by itself: killed".to_owned()));
                     actions.push(Action::Kill(row));
                 }
@@ -220,8 +221,8 @@ impl Supervisor {
         let kill_at = Some(now + self.specs[row].grace_ms);
         let entry = &mut self.entries[row];
         match entry.state {
-            State::Running { .. } => {
-                entry.state = State::Stopping { kill_at };
+            State::Running { pid, .. } => {
+                entry.state = State::Stopping { pid, kill_at };
                 actions.push(Action::Terminate(row));
             }
             State::Backoff { .. } | State::Failed(_) => entry.state = State::Waiting,

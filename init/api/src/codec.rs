@@ -133,7 +133,10 @@ impl Writer {
                 self.u64(u64::from(*pid));
                 self.u64(*since_ms);
             }
-            State::Stopping => self.u8(3),
+            State::Stopping { pid } => {
+                self.u8(3);
+                self.u64(u64::from(*pid));
+            }
             State::Backoff { until_ms } => {
                 self.u8(4);
                 self.u64(*until_ms);
@@ -210,7 +213,7 @@ impl<'a> Reader<'a> {
             0 => State::Waiting,
             1 => State::Starting,
             2 => State::Running { pid: self.narrow()?, since_ms: self.u64()? },
-            3 => State::Stopping,
+            3 => State::Stopping { pid: self.narrow()? },
             4 => State::Backoff { until_ms: self.u64()? },
             5 => State::Stopped,
             6 => State::Failed(self.text()?),
@@ -261,7 +264,7 @@ mod tests {
                 service(State::Running { pid: 17, since_ms: 1 << 40 }),
                 service(State::Failed("gone".into())),
                 service(State::Backoff { until_ms: 9 }),
-                service(State::Stopping),
+                service(State::Stopping { pid: 17 }),
             ]),
             Reply::Boot(vec![Stage { name: "modules".into(), done_ms: 812, detail: "14".into(), ok: true }]),
         ];

@@ -88,7 +88,10 @@ pub enum State {
         since_ms: u64,
     },
     /// It was told to stop and has not ended yet.
-    Stopping,
+    Stopping {
+        /// Process id.
+        pid: u32,
+    },
     /// It ended by itself and is started again at this time.
     Backoff {
         /// Milliseconds after the kernel's start.
@@ -107,7 +110,7 @@ impl State {
             State::Waiting => "Waiting",
             State::Starting => "Starting",
             State::Running { .. } => "Running",
-            State::Stopping => "Stopping",
+            State::Stopping { .. } => "Stopping",
             State::Backoff { .. } => "Backoff",
             State::Stopped => "Stopped",
             State::Failed(_) => "Failed",

@@ -140,6 +140,12 @@ fn plugin_table(shared: &Arc<Shared>) -> plugins::Table {
     ])
 }
 
+fn cgroups(config: &KubeletConfiguration, machine: &Machine) -> Result<Cgroups, daemon::Failure> {
+    let tasks = node_status::machine::process_ids().map(|(_, all)| all);
+    let made = Cgroups::new(Path::new(CGROUP_ROOT), config, &machine.capacity(config), tasks);
+    Ok(made.map_err(|e| format!("{CGROUP_ROOT}: {e}"))?)
+}
+
 fn build(
     flags: &Flags,
     config: KubeletConfiguration,
@@ -156,12 +162,7 @@ fn build(
     if config.fail_swap_on && machine.swap > 0 {
         return Err("running with swap on is not supported, please disable swap or set failSwapOn to false".into());
     }
-    let cgroups = if config.cgroups_per_qos && machine.cgroup2 {
-        let capacity = machine.capacity(&config);
-        Some(Cgroups::new(Path::new(CGROUP_ROOT), &config, &capacity).map_err(|e| format!("{CGROUP_ROOT}: {e}"))?)
-    } else {
-        None
-    };
+    let cgroups = if config.cgroups_per_qos { Some(cgroups(&config, &machine)?) } else { None };
     let client = Client::from_kubeconfig(&flags.kubeconfig)?;
     let endpoint = if config.container_runtime_endpoint.is_empty() {
         &flags.container_runtime_endpoint
@@ -178,7 +179,12 @@ fn build(
         claims: Arc::new(allocation::claims::Claims::restore(&flags.root_dir, client.clone(), wake.clone())?),
         trust_bundles: volumes::trust_bundle::TrustBundles::new(client.clone(), wake.clone()),
         admitted: admitted::Admitted::new(wake),
-        allocation: allocation::Allocation::restore(&flags.root_dir, &config, machine.kept_memory(&config))?,
+        allocation: allocation::Allocation::restore(
+            &flags.root_dir,
+            &config,
+            Path::new(allocation::SYSTEM),
+            machine.kept_memory(&config),
+        )?,
         tokens: tokens::Tokens::new(client.clone()),
         images: images::Images::new(config.parallel_pulls()),
         services: Informer::start(client.clone(), resource::SERVICES, InformerParams::default()),

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 
+use crate::actions::Target;
 use crate::admission;
 use crate::admitted::Admitted;
 use crate::allocation::Allocation;
@@ -104,6 +105,12 @@ impl Shared {
         let (shared, reason, message) = (Arc::clone(self), reason.into(), message.into());
         let kind = if warning { "Warning" } else { "Normal" };
         tokio::spawn(async move { shared.recorder.event(&object, kind, &reason, &message).await });
+    }
+
+    /// Where hooks of a pod's container go.
+    pub fn target(&self, pod: &Pod, id: &str, sandbox_ips: &[String]) -> Target {
+        let ip = if pod.spec.host_network { self.host_ips.first() } else { sandbox_ips.first() };
+        Target { id: id.to_owned(), ip: ip.cloned().unwrap_or_default() }
     }
 
     /// What the pod's fields can refer to.

@@ -5,11 +5,13 @@ use machine_config::{Config, Role};
 use crate::credentials::Node;
 use crate::files::Entry;
 
+/// Tasks of one pod. Upstream has no limit by default; then a pod that forks without end takes the whole machine with it.
+const POD_PIDS_LIMIT: u32 = 4096;
 const PKI: &str = "/etc/kubernetes/pki";
 
 /// The files with each service's arguments, one per line, and the kubelet's configuration.
 ///
-/// `cgroup_v2` says whether the kernel offers version 2 alone; with version 1 (in the namespace driver) pods have no groups of their own.
+/// `cgroup_v2` says whether the kernel offers version 2 alone, as machines do; nodes of the namespace driver may have version 1.
 pub(crate) fn files(config: &Config, node: &Node, cgroup_v2: bool) -> Vec<Entry> {
     let mut files = vec![
         arguments("kubelet", kubelet(config, node)),
@@ -151,11 +153,13 @@ fn cluster_dns(config: &Config) -> Vec<String> {
 }
 
 fn kubelet_configuration(config: &Config, cgroup_v2: bool) -> String {
-    let cgroups =
-        if cgroup_v2 { "" } else { "failCgroupV1: false\ncgroupsPerQOS: false\nenforceNodeAllocatable: []\n" };
+    let cgroups = if cgroup_v2 { "" } else { "failCgroupV1: false\nenforceNodeAllocatable: []\n" };
     // JSON is YAML, and one line for each field.
     let extra = config.machine.kubelet.extra_config.iter().map(|(name, value)| format!("{name}: {value}\n"));
-    let extra: String = extra.collect();
+    let mut extra: String = extra.collect();
+    if !config.machine.kubelet.extra_config.contains_key("podPidsLimit") {
+        extra.push_str(&format!("podPidsLimit: {POD_PIDS_LIMIT}\n"));
+    }
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
          authentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: {PKI}/ca.crt\n\

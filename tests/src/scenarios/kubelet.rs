@@ -48,6 +48,22 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
+metadata: {name: leaving}
+spec:
+  os: {name: linux}
+  terminationGracePeriodSeconds: 10
+  containers:
+  - name: gate
+    image: corten.local/test-web:v1
+    args: [serve, --port, "8081"]
+    lifecycle: {stopSignal: SIGKILL}
+  - name: main
+    image: corten.local/test-web:v1
+    lifecycle: {preStop: {sleep: {seconds: 8}}}
+    readinessProbe: {httpGet: {port: 8081}, periodSeconds: 1, failureThreshold: 1}
+---
+apiVersion: v1
+kind: Pod
 metadata: {name: sick}
 spec:
   terminationGracePeriodSeconds: 0
@@ -66,6 +82,7 @@ pub fn run(context: &Context) -> Result<()> {
     ensure!(colour.trim() == "deep blue", "the file's variable is {colour:?}");
     resize(context)?;
     own_signal(context)?;
+    leaving(context)?;
     context.eventually("a failed liveness probe restarts the container", || {
         let status = context.get("pod sick")?["status"]["containerStatuses"][0].clone();
         ensure!(status["restartCount"].as_u64() > Some(0), "status: {status}");
@@ -119,6 +136,21 @@ fn own_signal(context: &Context) -> Result<()> {
     })?;
     let free = r#"{"metadata":{"finalizers":null}}"#;
     context.kubectl_args(&["patch", "pod", "polite", "--type=merge", "-p", free]).map(drop)
+}
+
+/// While a container still ends, its readiness is asked and told: what it answered with ends before it does.
+fn leaving(context: &Context) -> Result<()> {
+    context.kubectl("wait --for=condition=Ready pod/leaving --timeout=60s")?;
+    context.kubectl("delete pod/leaving --wait=false")?;
+    context.eventually("the pod that ends is not ready", || {
+        let pod = context.get("pod leaving")?;
+        let main = &pod["status"]["containerStatuses"][1];
+        let ready = condition(&pod, "Ready").context("no condition Ready")?;
+        ensure!(main["state"]["running"].is_object() && main["ready"] == false, "status: {main}");
+        ensure!(ready["status"] == "False", "condition: {ready}");
+        Ok(())
+    })?;
+    Ok(())
 }
 
 fn resize(context: &Context) -> Result<()> {

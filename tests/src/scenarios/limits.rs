@@ -1,5 +1,5 @@
 //! What a pod may be at most, and pods that want more than they may: fifty volumes, hundreds of updates, a full node, a log
-//! without end and a full scratch volume.
+//! without end, a full scratch volume and tasks without end.
 //!
 //! `NODE_PODS` is the number of small pods that are started at once (few by default; a node takes 110).
 
@@ -13,6 +13,9 @@ use crate::context::Context;
 const VOLUMES: usize = 50;
 const UPDATES: usize = 500;
 const FEW: usize = 20;
+/// Tasks of a pod (podPidsLimit), and how many of them a runtime may need for itself.
+const TASKS: usize = 4096;
+const RUNTIMES_OWN: usize = 64;
 /// Whole files of a log before the oldest goes, and bytes of each (containerLogMaxFiles and containerLogMaxSize).
 const LOG_FILES: usize = 5;
 
@@ -35,18 +38,26 @@ spec:
     args: [hoard, /scratch/file, "4"]
     volumeMounts: [{name: scratch, mountPath: /scratch}]
   volumes: [{name: scratch, emptyDir: {sizeLimit: 1Mi}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: crowd}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: main, image: "corten.local/test-web:v1", args: [crowd]}]
 "#;
 
 /// The scenario.
 pub fn run(context: &Context) -> Result<()> {
     // First: it takes the kubelet's rounds to be noticed.
     context.apply(GREEDY)?;
+    crowd(context)?;
     volumes(context)?;
     updates(context)?;
     many(context)?;
     full(context)?;
     loud(context)?;
-    context.kubectl("delete pod/loud pod/full pod/volumes --timeout=60s").map(drop)
+    context.kubectl("delete pod/loud pod/full pod/crowd pod/volumes --timeout=60s").map(drop)
 }
 
 fn volumes(context: &Context) -> Result<()> {
@@ -127,6 +138,19 @@ fn many(context: &Context) -> Result<()> {
         ensure!(left == 0, "{left} are left");
         Ok(())
     })?;
+    Ok(())
+}
+
+/// A pod's tasks come to an end, and those of the others do not.
+fn crowd(context: &Context) -> Result<()> {
+    context.eventually("the pod has all the tasks it may have", || {
+        let said = context.kubectl("logs crowd")?;
+        let tasks: usize = said.trim().parse().with_context(|| format!("the pod says {said:?}"))?;
+        ensure!(tasks < TASKS && tasks > TASKS - RUNTIMES_OWN, "{tasks} tasks");
+        Ok(())
+    })?;
+    let status = context.get("pod crowd")?["status"]["containerStatuses"][0].clone();
+    ensure!(status["ready"] == true && status["restartCount"] == 0, "status: {status}");
     Ok(())
 }
 

@@ -69,15 +69,13 @@ pub fn run(context: &Context) -> Result<()> {
             ensure!(same, "it changes");
             Ok(())
         })?;
-        // Without cgroup v2 the kubelet has no groups of its own, and what runc made and did not live to remove is nobody's.
-        let grouped = before.iter().any(|line| is_group(line) && line.ends_with("/kubepods"));
         let identities = steady(context)?;
         for round in 0..pods.div_ceil(BATCH) {
             blow(context, &mut random, round).with_context(|| format!("round {round} of seed {seed}"))?;
         }
         context.eventually("a node without what the pods had", || {
             let now = inspector::content(context)?;
-            let left: Vec<&String> = now.difference(&before).filter(|line| grouped || !is_group(line)).collect();
+            let left: Vec<&String> = now.difference(&before).collect();
             ensure!(left.is_empty(), "left behind (seed {seed}): {left:?}");
             Ok(())
         })?;
@@ -85,10 +83,6 @@ pub fn run(context: &Context) -> Result<()> {
         ensure!(identities == after, "restarted (seed {seed}): before {identities:?}, after {after:?}");
         context.kubectl("delete pod/steady --timeout=60s").map(drop)
     })
-}
-
-fn is_group(line: &str) -> bool {
-    line.starts_with("cgroup ")
 }
 
 fn steady(context: &Context) -> Result<Vec<String>> {

@@ -10,6 +10,8 @@ pub mod devices;
 pub mod memory;
 mod numa;
 pub mod pod_resources;
+#[cfg(test)]
+mod tests;
 pub mod topology;
 
 use std::path::Path;
@@ -26,7 +28,8 @@ use devices::{Devices, Reusable};
 use memory::Memory;
 use topology::{Hint, Hints, Numa, Policy};
 
-const SYSTEM: &str = "/sys/devices/system";
+/// Where the kernel tells of CPUs and NUMA nodes.
+pub const SYSTEM: &str = "/sys/devices/system";
 /// The number of combinations doubles with each node.
 pub const NUMA_NODES_MAX: u32 = 8;
 
@@ -63,13 +66,14 @@ fn misplaced() -> Failure {
 }
 
 impl Allocation {
-    /// Takes up what the checkpoints under `root` say. `reserved` are the bytes of memory that node allocatable keeps.
+    /// Takes up what the checkpoints under `root` say. `reserved` are the bytes of memory that node allocatable keeps;
+    /// `system` is where the kernel tells of the machine.
     ///
     /// # Errors
     /// The machine has more NUMA nodes than hints can be computed for, or a checkpoint does not fit the configuration.
-    pub fn restore(root: &Path, config: &KubeletConfiguration, reserved: i128) -> Result<Self, String> {
+    pub fn restore(root: &Path, config: &KubeletConfiguration, system: &Path, reserved: i128) -> Result<Self, String> {
         let option = |name: &str| config.options.topology_manager_policy_options.get(name).map(String::as_str);
-        let numa = numa::read(&Path::new(SYSTEM).join("node"), option("prefer-closest-numa-nodes") == Some("true"));
+        let numa = numa::read(&system.join("node"), option("prefer-closest-numa-nodes") == Some("true"));
         let policy = Policy::parse(&config.topology_manager_policy).unwrap_or_default();
         let most = option("max-allowable-numa-nodes").and_then(|n| n.parse().ok()).unwrap_or(NUMA_NODES_MAX);
         if policy != Policy::None && numa.all.count() > most {
@@ -77,8 +81,8 @@ impl Allocation {
         }
         Ok(Allocation {
             devices: Arc::new(Devices::restore(&root.join("device-plugins"))),
-            cpus: Cpus::restore(root, config, Path::new(SYSTEM))?,
-            memory: Memory::restore(root, config, Path::new(SYSTEM), reserved)?,
+            cpus: Cpus::restore(root, config, system)?,
+            memory: Memory::restore(root, config, system, reserved)?,
             policy,
             whole_pod: policy != Policy::None && config.topology_manager_scope == "pod",
             numa,

@@ -5,6 +5,8 @@
 //! container runs ─▶ startup probe (if any) ──ok──▶ started ─▶ readiness and liveness side by side
 //!                         └──failed──▶ condemned                    └──liveness failed──▶ condemned
 //! ```
+//!
+//! A pod that ends is asked for its readiness until its containers have ended, and for nothing else.
 
 pub mod tally;
 mod threshold;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -36,6 +39,8 @@ pub struct Probes {
     health: Arc<Mutex<Health>>,
     tasks: HashMap<String, Task>,
     wake: Wake,
+    news: Arc<Notify>,
+    ending: watch::Sender<bool>,
 }
 
 struct Task(Option<AbortHandle>);
@@ -58,12 +63,24 @@ struct Subject {
     started_at: i64,
     health: Arc<Mutex<Health>>,
     wake: Wake,
+    ending: watch::Receiver<bool>,
 }
 
 impl Probes {
     /// None yet.
     pub fn new(shared: Arc<Shared>, wake: Wake) -> Self {
-        Probes { shared, health: Arc::default(), tasks: HashMap::new(), wake }
+        let news = Arc::new(Notify::new());
+        let told = Arc::clone(&news);
+        let wake: Wake = Arc::new(move || {
+            told.notify_one();
+            wake();
+        });
+        Probes { shared, health: Arc::default(), tasks: HashMap::new(), wake, news, ending: watch::Sender::new(false) }
+    }
+
+    /// Tells whenever a verdict changed, to who ends the pod and is not woken.
+    pub fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
     }
 
     /// What the probes say now.
@@ -96,10 +113,15 @@ impl Probes {
         }
     }
 
-    /// A pod that ends is no longer restarted, whatever its probes say.
+    /// A pod that ends is no longer restarted, whatever its probes say; it may still say that it is not ready.
+    pub fn end(&mut self) {
+        self.ending.send_replace(true);
+        self.health.lock().failed.clear();
+    }
+
+    /// Nothing is left to ask.
     pub fn stop_all(&mut self) {
         self.tasks.clear();
-        self.health.lock().failed.clear();
     }
 
     fn start(&self, pod: &Arc<Pod>, container: &Container, instance: &Instance, ip: &str) -> Task {
@@ -128,6 +150,7 @@ impl Probes {
             started_at: instance.started_at,
             health: Arc::clone(&self.health),
             wake: Arc::clone(&self.wake),
+            ending: self.ending.subscribe(),
         };
         Task(Some(tokio::spawn(subject.run()).abort_handle()))
     }
@@ -143,11 +166,16 @@ fn published<'a>(pod: &'a Pod, id: &str) -> Option<&'a serde_json::Value> {
 
 impl Subject {
     async fn run(self) {
+        let ended = || async { self.ending.clone().wait_for(|ending| *ending).await.map(drop) };
         let started = self.health.lock().started.contains(&self.target.id);
-        if let Some(probe) = self.container.startup_probe.as_ref().filter(|_| !started)
-            && !self.startup(probe).await
-        {
-            return;
+        if let Some(probe) = self.container.startup_probe.as_ref().filter(|_| !started) {
+            let started = tokio::select! {
+                started = self.startup(probe) => started,
+                _ = ended() => false,
+            };
+            if !started {
+                return;
+            }
         }
         let readiness = async {
             if let Some(probe) = &self.container.readiness_probe {
@@ -156,7 +184,10 @@ impl Subject {
         };
         let liveness = async {
             if let Some(probe) = &self.container.liveness_probe {
-                self.liveness(probe).await;
+                tokio::select! {
+                    () = self.liveness(probe) => {}
+                    _ = ended() => {}
+                }
             }
         };
         tokio::join!(readiness, liveness);

@@ -162,6 +162,9 @@ pub fn hold_end(status: &mut Value, input: &Input<'_>) {
     }
 }
 
+/// Bytes of the termination messages of a pod's containers together.
+const MESSAGES: usize = 12 * 1024;
+
 // ---- containers -----------------------------------------------------------------------------------------------------
 
 /// Ephemeral containers are never ready and never started in the sense of probes.
@@ -295,6 +298,7 @@ fn terminated(input: &Input<'_>, c: &Instance) -> Value {
         value["startedAt"] = time(c.started_at);
     }
     let message = input.messages.get(&c.id).map_or(c.message.as_str(), String::as_str);
+    let message = &message[..message.floor_char_boundary(MESSAGES / input.pod.every_container().count().max(1))];
     if !message.is_empty() {
         value["message"] = message.into();
     }

@@ -117,6 +117,16 @@ fn a_running_healthy_pod_is_ready() {
 }
 
 #[test]
+fn the_containers_of_a_pod_share_the_room_for_messages() {
+    let containers: Vec<Value> = (0..4).map(|n| json!({"name": format!("c{n}")})).collect();
+    let mut case = Case::new(json!({"containers": containers})).container("c0", 0, State::Exited, 1);
+    // A letter of two bytes stands where the room ends.
+    case.observed.containers[0].message = format!("{}é", "x".repeat(3071));
+    let message = case.status()["containerStatuses"][0]["state"]["terminated"]["message"].clone();
+    assert_eq!(message.as_str().map(str::len), Some(3071));
+}
+
+#[test]
 fn the_stop_signal_is_the_runtimes_word_or_the_pods() {
     let spec = |signal: Value| json!({"containers": [{"name": "a", "lifecycle": {"stopSignal": signal}}]});
     let mut case = Case::new(spec("SIGUSR1".into())).sandbox().container("a", 0, State::Running, 0);

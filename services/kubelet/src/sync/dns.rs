@@ -69,6 +69,35 @@ pub fn resolver(pod: &Pod, node: &Resolver, cluster_dns: &[String], domain: &str
     result
 }
 
+/// What the C library of every container understands at least: name servers, search domains, and letters of these together.
+const SERVERS_MAX: usize = 3;
+const SEARCHES_MAX: usize = 32;
+const SEARCH_LETTERS_MAX: usize = 2048;
+
+/// Cuts a resolver configuration to what can be used; tells what was left out, in upstream's words.
+pub fn fit(resolver: &mut Resolver) -> Vec<String> {
+    let mut told = Vec::new();
+    if resolver.servers.len() > SERVERS_MAX {
+        resolver.servers.truncate(SERVERS_MAX);
+        let line = resolver.servers.join(" ");
+        told.push(format!(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {line}"
+        ));
+    }
+    let all = resolver.searches.len();
+    resolver.searches.truncate(SEARCHES_MAX);
+    while resolver.searches.join(" ").len() > SEARCH_LETTERS_MAX {
+        resolver.searches.pop();
+    }
+    if resolver.searches.len() < all {
+        let line = resolver.searches.join(" ");
+        told.push(format!(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {line}"
+        ));
+    }
+    told
+}
+
 fn dedup(list: &mut Vec<String>) {
     let mut seen = std::collections::HashSet::new();
     list.retain(|item| seen.insert(item.clone()));
@@ -132,6 +161,27 @@ mod tests {
 
     fn pod(spec: serde_json::Value) -> Pod {
         Pod::from_value(&json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn what_no_container_could_use_is_left_out_and_told() {
+        let list = |count: usize, text: &str| -> Vec<String> { (0..count).map(|n| format!("{text}{n}")).collect() };
+        let table = [
+            (3, 32, 1, vec![]),
+            (4, 1, 1, vec!["Nameserver limits were exceeded"]),
+            (1, 33, 1, vec!["Search Line limits were exceeded"]),
+            (4, 21, 100, vec!["Nameserver limits were exceeded", "Search Line limits were exceeded"]),
+        ];
+        for (servers, searches, length, expected) in table {
+            let mut resolver = Resolver {
+                servers: list(servers, "192.0.2."),
+                searches: list(searches, &"s".repeat(length)),
+                options: vec![],
+            };
+            let told = fit(&mut resolver);
+            assert_eq!(told.iter().filter_map(|t| t.split(',').next()).collect::<Vec<_>>(), expected);
+            assert!(resolver.servers.len() <= 3 && resolver.searches.join(" ").len() <= 2048);
+        }
     }
 
     #[test]

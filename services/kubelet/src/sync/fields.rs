@@ -60,7 +60,29 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// One `key="value"` line for each entry, in order of keys.
 fn format_map(map: &Map) -> String {
-    map.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join("\n")
+    map.iter().map(|(key, value)| format!("{key}={}", quoted(value))).collect::<Vec<_>>().join("\n")
+}
+
+/// Quotes as Go's strconv does, which whoever reads such files expects.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// Evaluates a `resourceFieldRef`.
@@ -117,6 +139,19 @@ mod tests {
         assert_eq!(get("status.podIP").unwrap(), "1.2.3.4");
         assert_eq!(get("status.podIPs").unwrap(), "1.2.3.4,::1");
         assert!(get("spec.nope").is_err());
+    }
+
+    #[test]
+    fn values_are_quoted_as_go_does() {
+        for (text, expected) in [
+            ("plain 'é'", "\"plain 'é'\""),
+            ("\"\\", "\"\\\"\\\\\""),
+            ("a\n\t\u{7}", "\"a\\n\\t\\a\""),
+            ("\u{0}\u{1b}\u{85}", "\"\\x00\\x1b\\u0085\""),
+            ("\u{301}", "\"\u{301}\""),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
     }
 
     #[test]

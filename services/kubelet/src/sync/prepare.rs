@@ -133,9 +133,13 @@ impl PodSync {
                 host_name.len()
             ));
         }
+        let mut resolver = dns::resolver(pod, &dns::parse(&text), &config.cluster_dns, &config.cluster_domain);
+        for told in dns::fit(&mut resolver) {
+            self.shared.event(pod, true, "DNSConfigForming", told);
+        }
         let around = sandbox::Surroundings {
             host_name,
-            resolver: dns::resolver(pod, &dns::parse(&text), &config.cluster_dns, &config.cluster_domain),
+            resolver,
             cgroup_parent: self.shared.cgroups.as_ref().map(|c| c.parent(pod)).unwrap_or_default(),
         };
         Ok(sandbox::config(pod, attempt, &around))

@@ -10,7 +10,7 @@ use cri_api::v1;
 
 use super::plan::Start;
 use super::{PodSync, container, env, security};
-use crate::actions::{self, Target};
+use crate::actions;
 use crate::backoff::now;
 use crate::images;
 use crate::observed::{Observed, State};
@@ -248,7 +248,7 @@ impl PodSync {
         ips: &[String],
     ) -> Result<(), NotStarted> {
         let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
-        let target = self.target(pod, id, ips);
+        let target = self.shared.target(pod, id, ips);
         let outcome = actions::run(&self.shared.cri, container, hook, &target, POST_START_LIMIT, HOOK_AGENT).await;
         let Err(error) = outcome else { return Ok(()) };
         self.shared.event(pod, true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
@@ -258,11 +258,6 @@ impl PodSync {
             tracing::warn!(pod = %pod.full_name(), %error, "container with a failed hook not stopped");
         }
         Err(NotStarted::new("PostStartHookError", error.to_string()))
-    }
-
-    pub(super) fn target(&self, pod: &Pod, id: &str, ips: &[String]) -> Target {
-        let ip = if pod.spec.host_network { self.shared.host_ips.first() } else { ips.first() };
-        Target { id: id.to_owned(), ip: ip.cloned().unwrap_or_default() }
     }
 }
 

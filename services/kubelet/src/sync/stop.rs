@@ -1,18 +1,17 @@
 //! Ends containers and pods, and removes what is left of them.
 
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use linux::process::PidFd;
-use tokio::io::unix::AsyncFd;
 
 use super::PodSync;
 use super::start::{HOOK_AGENT, anything_left};
 use crate::actions;
 use crate::observed::{Instance, State};
 use crate::pod::{Container, Pod};
+use crate::shared::Shared;
 use crate::signal;
 use crate::volumes;
 
@@ -34,7 +33,7 @@ impl PodSync {
             self.shared.event(pod, false, "Killing", message);
         }
         let ips = self.sandbox_ips(pod).await;
-        self.end(pod, id, name, grace, hook_due, &ips).await
+        Ender { shared: Arc::clone(&self.shared), pod: Arc::clone(pod), ips }.end(id, name, grace, hook_due).await
     }
 
     async fn sandbox_ips(&self, pod: &Pod) -> Vec<String> {
@@ -42,60 +41,10 @@ impl PodSync {
         observed.sandboxes.first().map(|s| s.ips.clone()).unwrap_or_default()
     }
 
-    async fn end(
-        &self,
-        pod: &Arc<Pod>,
-        id: &str,
-        name: &str,
-        grace: i64,
-        hook_due: bool,
-        ips: &[String],
-    ) -> Result<(), String> {
-        let clock = Instant::now();
-        let hook = pod.container(name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|h| (c, h)));
-        if let Some((container, hook)) = hook.filter(|_| hook_due && grace > 0) {
-            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-            let target = self.target(pod, id, ips);
-            if let Err(error) = actions::run(&self.shared.cri, container, hook, &target, limit, HOOK_AGENT).await {
-                self.shared.event(pod, true, "FailedPreStopHook", format!("PreStopHook failed: {error}"));
-            }
-        }
-        let used = i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
-        let left = if hook_due { (grace - used).max(MINIMUM_GRACE.min(grace)) } else { grace };
-        let wanted = pod.container(name).and_then(Container::stop_signal).filter(|_| left > 0);
-        match wanted {
-            Some(signal) => self.end_by(id, signal, left).await,
-            None => self.shared.cri.stop(id, left).await,
-        }
-    }
-
-    /// Ends a container by its own signal. A runtime that says that it knows the signal sends it (containerd from 2.2); an
-    /// older one would send the image's, so the kubelet sends this one itself and leaves only the killing to the runtime.
-    async fn end_by(&self, id: &str, signal: &str, grace: i64) -> Result<(), String> {
-        let cri = &self.shared.cri;
-        let Some((pid, known)) = cri.process(id).await? else { return cri.stop(id, grace).await };
-        let number = signal::of_kernel(signal).filter(|_| known.as_deref() != Some(signal));
-        let (Some(number), Ok(process)) = (number, PidFd::open(pid)) else { return cri.stop(id, grace).await };
-        // The number may have gone to another process before the descriptor was opened, but not after.
-        if cri.process(id).await?.is_some_and(|(now, _)| now == pid) {
-            process.signal_number(number).map_err(|e| e.to_string())?;
-            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-            let descriptor = process.as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
-            #[expect(
-                deprecated,
-                reason = "its successor is unsafe to call; an OwnedFd keeps the promise that one asks for"
-            )]
-            let ended = AsyncFd::new(descriptor).map_err(|e| e.to_string())?;
-            // The process has ended, or its time has.
-            let _ = tokio::time::timeout(limit, ended.readable()).await;
-        }
-        cri.stop(id, 0).await
-    }
-
     /// Ends everything of a pod within `grace` seconds: the containers side by side, then the sidecars from the last to
     /// the first, then the sandbox with its network.
     pub async fn stop(&mut self, pod: &Arc<Pod>, grace: i64) -> Result<(), String> {
-        self.probes.stop_all();
+        self.probes.end();
         self.waiting.clear();
         let observed = self.shared.cri.observe(&pod.metadata.uid).await?;
         self.publish(pod, &observed, false);
@@ -113,9 +62,9 @@ impl PodSync {
             }
             due.push((instance, hook_due));
         }
-        let this = &*self;
-        let ended = join_all(due.iter().map(|(c, hook)| this.end(pod, &c.id, &c.name, grace, *hook, &ips))).await;
-        ended.into_iter().collect::<Result<Vec<()>, String>>()?;
+        let ender = Ender { shared: Arc::clone(&self.shared), pod: Arc::clone(pod), ips };
+        let work = join_all(due.iter().map(|(c, hook)| ender.end(&c.id, &c.name, grace, *hook)));
+        self.tell_meanwhile(pod, work).await?.into_iter().collect::<Result<Vec<()>, String>>()?;
         for sidecar in sidecars {
             let used = i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
             let left = (grace - used).max(MINIMUM_GRACE.min(grace));
@@ -129,9 +78,25 @@ impl PodSync {
         if anything_left(&after) {
             return Err("containers are still running".into());
         }
+        self.probes.stop_all();
         self.read_messages(&after);
         // Before the pod is said to have ended: then its claims may go to another node.
         self.shared.claims.release(&pod.metadata.uid).await
+    }
+
+    /// Publishes what the readiness probes say while `work` goes on: traffic is to leave a pod before its end does.
+    async fn tell_meanwhile<T>(&mut self, pod: &Pod, work: impl Future<Output = T>) -> Result<T, String> {
+        let news = self.probes.news();
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = news.notified() => {
+                    let observed = self.shared.cri.observe(&pod.metadata.uid).await?;
+                    self.publish(pod, &observed, false);
+                }
+            }
+        }
     }
 
     /// Gives back what a pod no longer needs once nothing of it runs; its records and logs stay.
@@ -175,5 +140,51 @@ impl PodSync {
     pub fn report(&self, pod: &Pod) {
         let status = self.published.clone().unwrap_or_default();
         self.shared.publisher.finish(pod, status);
+    }
+}
+
+/// Ends the containers of a pod.
+struct Ender {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    ips: Vec<String>,
+}
+
+impl Ender {
+    /// Runs the hook, if it is due, and ends one container.
+    async fn end(&self, id: &str, name: &str, grace: i64, hook_due: bool) -> Result<(), String> {
+        let (pod, clock) = (&self.pod, Instant::now());
+        let hook = pod.container(name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref().map(|h| (c, h)));
+        if let Some((container, hook)) = hook.filter(|_| hook_due && grace > 0) {
+            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+            let target = self.shared.target(pod, id, &self.ips);
+            if let Err(error) = actions::run(&self.shared.cri, container, hook, &target, limit, HOOK_AGENT).await {
+                self.shared.event(pod, true, "FailedPreStopHook", format!("PreStopHook failed: {error}"));
+            }
+        }
+        let used = i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
+        let left = if hook_due { (grace - used).max(MINIMUM_GRACE.min(grace)) } else { grace };
+        let wanted = pod.container(name).and_then(Container::stop_signal).filter(|_| left > 0);
+        match wanted {
+            Some(signal) => self.end_by(id, signal, left).await,
+            None => self.shared.cri.stop(id, left).await,
+        }
+    }
+
+    /// Ends a container by its own signal. A runtime that says that it knows the signal sends it (containerd from 2.2); an
+    /// older one would send the image's, so the kubelet sends this one itself and leaves only the killing to the runtime.
+    async fn end_by(&self, id: &str, signal: &str, grace: i64) -> Result<(), String> {
+        let cri = &self.shared.cri;
+        let Some((pid, known)) = cri.process(id).await? else { return cri.stop(id, grace).await };
+        let number = signal::of_kernel(signal).filter(|_| known.as_deref() != Some(signal));
+        let (Some(number), Ok(process)) = (number, PidFd::open(pid)) else { return cri.stop(id, grace).await };
+        // The number may have gone to another process before the descriptor was opened, but not after.
+        if cri.process(id).await?.is_some_and(|(now, _)| now == pid) {
+            process.signal_number(number).map_err(|e| e.to_string())?;
+            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+            // The process has ended, or its time has.
+            let _ = tokio::time::timeout(limit, daemon::process::ended(&process)).await;
+        }
+        cri.stop(id, 0).await
     }
 }

@@ -76,7 +76,7 @@ pub fn setup(pod: &Pod, pv: &Value, group: Option<u32>) -> Result<Source, String
         return local(pod, Path::new(path), block, group);
     }
     let kind = spec.as_object().into_iter().flat_map(|fields| fields.keys()).find(|k| KINDS.contains(&k.as_str()));
-    Err(format!("persistent volumes of kind {} are not supported by this kubelet", kind.map_or("unknown", |k| k)))
+    Err(super::unsupported(kind.map_or("unknown", |k| k)))
 }
 
 /// Kinds of persistent volumes that others know.
@@ -145,6 +145,8 @@ mod tests {
         let pod = pod(json!({"name": "v"}));
         let error = setup(&pod, &json!({"spec": {"capacity": {}, "csi": {"driver": "d"}}}), None).unwrap_err();
         assert!(error.contains("kind csi"), "{error}");
+        let error = setup(&pod, &json!({"spec": {"nfs": {"server": "s", "path": "/"}}}), None).unwrap_err();
+        assert_eq!(error, "volume kind nfs: this node has no NFS client");
         let here = std::env::temp_dir();
         let local = setup(&pod, &json!({"spec": {"local": {"path": here}}}), None).unwrap();
         assert_eq!(local, Source::Path(here));

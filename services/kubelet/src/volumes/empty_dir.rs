@@ -15,25 +15,35 @@ use crate::pod::{EmptyDir, Pod, amount};
 /// The kernel's, or a medium that does not exist.
 pub fn setup(path: &Path, pod: &Pod, volume: &EmptyDir, group: Option<u32>) -> Result<(), String> {
     let text = |e: io::Error| e.to_string();
-    let mut fresh = !path.exists();
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    // Whoever dies half-way: a volume is there with its owner and mode, or not at all. Later they are the pod's business.
+    let options = |own: String| {
+        let group = group.map(|id| format!(",gid={id}")).unwrap_or_default();
+        format!("mode={mode:o}{group}{own}")
+    };
     match volume.medium.as_str() {
-        "" => fs::create_dir_all(path).map_err(text)?,
-        // After a reboot the folder is still there, but what is mounted on it is new.
-        "Memory" => fresh |= mounts::ensure_tmpfs(path, memory_size(pod, volume)).map_err(text)?,
+        "" => folder(path, mode, group).map_err(text),
+        "Memory" => {
+            let size = memory_size(pod, volume).map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+            mounts::ensure(path, "tmpfs", Some(&options(size))).map_err(text)
+        }
         medium => {
-            let options = huge_page_options(medium, volume)?;
-            fresh |= mounts::ensure(path, "hugetlbfs", Some(&options)).map_err(text)?;
+            let size = huge_page_options(medium, volume)?;
+            mounts::ensure(path, "hugetlbfs", Some(&options(size))).map_err(text)
         }
     }
-    if fresh {
-        // The pod decides about owners and modes after its first start.
-        let mode = if group.is_some() { 0o2777 } else { 0o777 };
-        if group.is_some() {
-            chown(path, None, group).map_err(text)?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(text)?;
+}
+
+fn folder(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
     }
-    Ok(())
+    // No volume has a dot in its name.
+    let making = path.with_extension("new");
+    fs::create_dir_all(&making)?;
+    chown(&making, None, group)?;
+    fs::set_permissions(&making, fs::Permissions::from_mode(mode))?;
+    fs::rename(making, path)
 }
 
 /// The smaller of the volume's limit and what the pod's containers may use of memory, if either is known.
@@ -58,7 +68,7 @@ fn huge_page_options(medium: &str, volume: &EmptyDir) -> Result<String, String> 
     };
     let bytes = apimachinery::quantity::Quantity::parse(size).map_err(|_| unknown())?.value();
     let limit = size_limit(volume.size_limit.as_ref()).map(|limit| format!(",size={limit}")).unwrap_or_default();
-    Ok(format!("pagesize={bytes}{limit}"))
+    Ok(format!(",pagesize={bytes}{limit}"))
 }
 
 #[cfg(test)]
@@ -83,10 +93,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_appears_with_its_mode_and_keeps_what_the_pod_made_of_it() {
+        let base = std::env::temp_dir().join(format!("kubelet-emptydir-{}", std::process::id()));
+        let (path, pod) = (base.join("scratch"), Pod::default());
+        // What a kubelet left that was killed before.
+        fs::create_dir_all(base.join("scratch.new")).unwrap();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        setup(&path, &pod, &EmptyDir::default(), None).unwrap();
+        assert_eq!(mode(), 0o777);
+        assert!(!base.join("scratch.new").exists());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        setup(&path, &pod, &EmptyDir::default(), None).unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
     fn huge_pages_are_mounted_by_size() {
         let volume = EmptyDir { size_limit: Some("4Mi".into()), ..EmptyDir::default() };
-        assert_eq!(huge_page_options("HugePages", &EmptyDir::default()).unwrap(), "pagesize=2097152");
-        assert_eq!(huge_page_options("HugePages-1Gi", &volume).unwrap(), "pagesize=1073741824,size=4194304");
+        assert_eq!(huge_page_options("HugePages", &EmptyDir::default()).unwrap(), ",pagesize=2097152");
+        assert_eq!(huge_page_options("HugePages-1Gi", &volume).unwrap(), ",pagesize=1073741824,size=4194304");
         assert!(huge_page_options("Disk", &volume).is_err() && huge_page_options("HugePagesX", &volume).is_err());
     }
 }

@@ -80,7 +80,7 @@ fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>
         return claim::setup(sources.pod, pv, group);
     }
     let Some(files) = payload::payload(volume, sources)? else {
-        return Err(unsupported(volume));
+        return Err(unsupported(volume.other.keys().next().map_or("unknown", String::as_str)));
     };
     let kind = match volume {
         v if v.config_map.is_some() => "configmap",
@@ -91,15 +91,14 @@ fn one(folder: &Path, volume: &Volume, group: Option<u32>, sources: &Sources<'_>
     let path = path(kind);
     // Secrets and tokens never reach the disk.
     if matches!(kind, "secret" | "projected") {
-        mounts::ensure_tmpfs(&path, None).map_err(text)?;
+        mounts::ensure(&path, "tmpfs", None).map_err(text)?;
     }
     atomic::write(&path, &files, group, &atomic::stamp()).map_err(text)?;
     Ok(Source::Path(path))
 }
 
 /// What is told about a kind of volume that is not built.
-fn unsupported(volume: &Volume) -> String {
-    let kind = volume.other.keys().next().map_or("unknown", String::as_str);
+fn unsupported(kind: &str) -> String {
     let why = match kind {
         "nfs" => "this node has no NFS client",
         "iscsi" => "this node has no iSCSI initiator",
@@ -135,13 +134,23 @@ mod tests {
     #[test]
     fn kinds_that_are_not_built_are_named() {
         let of = |volume: serde_json::Value| {
-            let pod = Pod::from_value(&json!({"spec": {"volumes": [volume]}})).unwrap();
-            unsupported(&pod.spec.volumes[0])
+            let pod = Pod::from_value(&json!({"metadata": {"uid": "u"}, "spec": {"volumes": [volume]}})).unwrap();
+            let none = (HashMap::new(), Mounted::new(), HashMap::new());
+            let sources = Sources {
+                pod: &pod,
+                around: &Default::default(),
+                lookup: &|_, _| None,
+                volumes: &none.0,
+                prepared: &none.1,
+                anchors: &|_| Err("none".into()),
+                tokens: &none.2,
+            };
+            setup(Path::new("/nonexistent"), &pod, &sources).unwrap_err()
         };
         assert_eq!(
             of(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})),
-            "volume kind nfs: this node has no NFS client"
+            "MountVolume.SetUp failed for volume \"v\" : volume kind nfs: this node has no NFS client"
         );
-        assert_eq!(of(json!({"name": "v", "fc": {}})), "volume kind fc: not supported by this kubelet");
+        assert!(of(json!({"name": "v", "fc": {}})).ends_with("volume kind fc: not supported by this kubelet"));
     }
 }

@@ -6,20 +6,13 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Mounts a tmpfs on `path` unless something is mounted there; says whether it did.
-pub fn ensure_tmpfs(path: &Path, size: Option<i64>) -> io::Result<bool> {
-    let options = size.map(|bytes| format!("size={bytes}"));
-    ensure(path, "tmpfs", options.as_deref())
-}
-
-/// As above, for any file system without a device.
-pub fn ensure(path: &Path, kind: &str, options: Option<&str>) -> io::Result<bool> {
+/// Mounts a file system that needs no device on `path` unless something is mounted there.
+pub fn ensure(path: &Path, kind: &str, options: Option<&str>) -> io::Result<()> {
     std::fs::create_dir_all(path)?;
     if mount_points()?.iter().any(|p| p == path) {
-        return Ok(false);
+        return Ok(());
     }
-    mount(Some(kind), path, Some(kind), MsFlags::empty(), options).map_err(io::Error::from)?;
-    Ok(true)
+    mount(Some(kind), path, Some(kind), MsFlags::empty(), options).map_err(io::Error::from)
 }
 
 /// Mounts an open file or folder on `target`, in place of what an earlier container was given there.

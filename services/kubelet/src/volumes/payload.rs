@@ -149,18 +149,15 @@ fn projected(files: &mut Payload, volume: &ProjectedVolume, sources: &Sources<'_
     Ok(())
 }
 
-/// A token is readable by its pod's user alone where all containers share one; by the group with an fsGroup; else by all.
+/// A token is readable by its pod's user alone where all containers share one, and by the fsGroup if there is one (which
+/// [`super::atomic`] adds); else by all.
 fn token_owner(pod: &Pod, default_mode: u32) -> (u32, Option<u32>) {
-    if pod.spec.security_context.fs_group.is_some() {
-        return (0o600, None);
-    }
     let user = |c: &Container| c.security_context.run_as_user.or(pod.spec.security_context.run_as_user);
     let mut users = pod.all_containers().map(user);
     let first = users.next().flatten();
-    match first.filter(|first| users.all(|u| u == Some(*first))).and_then(|u| u32::try_from(u).ok()) {
-        Some(uid) => (0o600, Some(uid)),
-        None => (default_mode, None),
-    }
+    let owner = first.filter(|first| users.all(|u| u == Some(*first))).and_then(|u| u32::try_from(u).ok());
+    let private = owner.is_some() || pod.spec.security_context.fs_group.is_some();
+    (if private { 0o600 } else { default_mode }, owner)
 }
 
 /// Reads the sizes and modes that tests compare.
@@ -246,6 +243,25 @@ mod tests {
             file("token", "TOKEN", 0o600),
         ];
         assert_eq!(files(volume).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_token_belongs_to_the_pods_user_and_group() {
+        let owner = |group: Value, users: &[Value]| {
+            let containers: Vec<Value> = users.iter().map(|u| json!({"securityContext": {"runAsUser": u}})).collect();
+            let spec = json!({"securityContext": {"fsGroup": group}, "containers": containers});
+            token_owner(&Pod::from_value(&json!({"spec": spec})).unwrap(), 0o644)
+        };
+        let table = [
+            (json!(null), vec![json!(1000), json!(1000)], (0o600, Some(1000))),
+            (json!(2000), vec![json!(null)], (0o600, None)),
+            (json!(2000), vec![json!(1000)], (0o600, Some(1000))),
+            (json!(null), vec![json!(1000), json!(1)], (0o644, None)),
+            (json!(null), vec![json!(null)], (0o644, None)),
+        ];
+        for (group, users, expected) in table {
+            assert_eq!(owner(group.clone(), &users), expected, "{group} {users:?}");
+        }
     }
 
     #[test]

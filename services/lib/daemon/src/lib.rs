@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod backoff;
+pub mod process;
 mod shutdown;
 pub mod tls;
 

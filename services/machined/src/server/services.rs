@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use init_api::{Reply, Request, State};
+use linux::process::PidFd;
 use machine_api::v1::{Service, ServiceListResponse, ServiceResponse};
-use tokio::time::Instant;
+use tokio::time::timeout;
 use tonic::{Response, Status};
 
 use super::init_status;
@@ -12,8 +13,6 @@ use crate::machine::Machine;
 
 /// How long a service may take to end; init kills it before that.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// The pause between two looks at whether it has.
-const STOP_LOOK: Duration = Duration::from_millis(50);
 
 pub(super) async fn list(machine: &Machine) -> Result<ServiceListResponse, Status> {
     match machine.init.call(Request::ServiceList).await.map_err(init_status)? {
@@ -33,22 +32,32 @@ pub(super) async fn change(machine: &Machine, request: Request) -> Result<Respon
 /// init refuses, or the service does not end in time; then it is started again.
 pub(super) async fn stop(machine: &Machine, name: &str) -> Result<(), Status> {
     machine.init.call(Request::ServiceStop(name.to_owned())).await.map_err(init_status)?;
-    let deadline = Instant::now() + STOP_LIMIT;
-    while !has_ended(&machine.init.call(Request::ServiceList).await.map_err(init_status)?, name) {
-        if Instant::now() >= deadline {
-            machine.init.call(Request::ServiceStart(name.to_owned())).await.map_err(init_status)?;
-            return Err(Status::deadline_exceeded(format!("service {name} does not end")));
-        }
-        // init tells nobody when a service has ended.
-        tokio::time::sleep(STOP_LOOK).await;
+    let Some(pid) = process(machine, name).await? else { return Ok(()) };
+    // A number without a process means that it has ended, and so does one that is another process's by now.
+    let Ok(running) = PidFd::open(pid) else { return Ok(()) };
+    if process(machine, name).await? != Some(pid) {
+        return Ok(());
     }
-    Ok(())
+    match timeout(STOP_LIMIT, daemon::process::ended(&running)).await {
+        Ok(ended) => ended.map_err(|e| Status::internal(format!("process {pid} of service {name}: {e}"))),
+        Err(_) => {
+            machine.init.call(Request::ServiceStart(name.to_owned())).await.map_err(init_status)?;
+            Err(Status::deadline_exceeded(format!("service {name} does not end")))
+        }
+    }
 }
 
-fn has_ended(reply: &Reply, name: &str) -> bool {
-    let Reply::Services(services) = reply else { return false };
-    let of_name = services.iter().find(|service| service.name == name);
-    of_name.is_none_or(|s| matches!(s.state, State::Stopped | State::Failed(_) | State::Waiting))
+async fn process(machine: &Machine, name: &str) -> Result<Option<i32>, Status> {
+    Ok(process_of(&machine.init.call(Request::ServiceList).await.map_err(init_status)?, name))
+}
+
+/// The process that a service still has.
+fn process_of(reply: &Reply, name: &str) -> Option<i32> {
+    let Reply::Services(services) = reply else { return None };
+    match services.iter().find(|service| service.name == name)?.state {
+        State::Running { pid, .. } | State::Stopping { pid } => i32::try_from(pid).ok(),
+        _ => None,
+    }
 }
 
 fn service(service: init_api::Service) -> Service {
@@ -66,21 +75,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_has_ended_when_no_process_of_it_is_left() {
+    fn a_service_that_is_being_stopped_still_has_its_process() {
         let reply = |state| {
             let service = init_api::Service { name: "store".into(), state, restarts: 0, last_exit: String::new() };
             Reply::Services(vec![service])
         };
-        for (state, ended) in [
-            (State::Running { pid: 1, since_ms: 0 }, false),
-            (State::Starting, false),
-            (State::Stopping, false),
-            (State::Backoff { until_ms: 1 }, false),
-            (State::Stopped, true),
-            (State::Failed("no file".into()), true),
+        for (state, pid) in [
+            (State::Running { pid: 7, since_ms: 0 }, Some(7)),
+            (State::Stopping { pid: 7 }, Some(7)),
+            (State::Backoff { until_ms: 1 }, None),
+            (State::Stopped, None),
+            (State::Failed("no file".into()), None),
         ] {
-            assert_eq!(has_ended(&reply(state.clone()), "store"), ended, "{state:?}");
+            assert_eq!(process_of(&reply(state.clone()), "store"), pid, "{state:?}");
+            assert_eq!(process_of(&reply(state), "kubelet"), None);
         }
-        assert!(!has_ended(&Reply::Done, "store"));
     }
 }

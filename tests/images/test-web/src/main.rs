@@ -16,6 +16,7 @@ const USAGE: &str = "usage: test-web serve [--port N] [--text TEXT]   answer GET
        test-web caught                           wait for a signal and leave its name as the termination message
        test-web shout                            write lines without end, a megabyte a second
        test-web hoard PATH MIB                   write a file of that size, and wait
+       test-web crowd                            start threads until there may be no more, say how many, and wait
        test-web env [NAME]                       print one or all environment variables
        test-web cat PATH                         print a file
        test-web write PATH TEXT                  write a file
@@ -70,6 +71,12 @@ fn run(words: &[&str]) -> Result<ExitCode, String> {
         ["hoard", path, size] => {
             let size: usize = size.parse().map_err(|e| format!("{size}: {e}"))?;
             std::fs::write(path, vec![b'x'; size << 20]).map_err(|e| format!("{path}: {e}"))?;
+            run(&["sleep"])
+        }
+        ["crowd"] => {
+            let waits = || std::thread::Builder::new().stack_size(1 << 14).spawn(|| run(&["sleep"]));
+            let crowd: Vec<_> = std::iter::from_fn(|| waits().ok()).collect();
+            println!("{}", crowd.len());
             run(&["sleep"])
         }
         ["caught"] => {
