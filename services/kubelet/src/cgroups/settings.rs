@@ -120,12 +120,15 @@ mod tests {
         assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));
     }
 
+    /// The version, a pod's limits of the three kinds, and what is written.
+    type Row<'a> = (Version, &'a PodLimits, Option<i64>, &'a [(String, i128)], &'a [&'a str]);
+
     #[test]
     fn a_pods_limits_become_files() {
         let none = PodLimits { shares: 2, quota: None, memory: None };
         let all = PodLimits { shares: 1024, quota: Some(50_000), memory: Some(1 << 20) };
         let huge = [("2MB".to_owned(), 4 << 20)];
-        let table: [(Version, &PodLimits, Option<i64>, &[(String, i128)], &[&str]); 4] = [
+        let table: [Row<'_>; 4] = [
             (Version::Two, &none, None, &[], &["cpu.weight=1", "cpu.max=max 100000", "memory.max=max"]),
             (
                 Version::Two,
