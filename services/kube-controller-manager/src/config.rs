@@ -79,6 +79,9 @@ pub struct Config {
     /// How long a signed certificate lives at most, such as 8760h0m0s
     #[arg(long, default_value = "8760h0m0s")]
     pub cluster_signing_duration: String,
+    /// How long a legacy service account token must be unused to be marked invalid, and then marked to be deleted
+    #[arg(long, default_value = "8760h0m0s")]
+    pub legacy_service_account_token_clean_up_period: String,
     /// Controllers to run: `*` for all, a name to add, `-name` to leave out
     #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
     pub controllers: Vec<String>,
@@ -173,6 +176,12 @@ impl Config {
         let cert = read("--cluster-signing-cert-file", cert)?;
         let key = read("--cluster-signing-key-file", key)?;
         Ok(Some(Signing { ca: Ca::from_pem(&cert, &key)?, longest }))
+    }
+
+    /// When legacy tokens go, in seconds.
+    pub fn legacy_token_period(&self) -> Result<i64, ConfigError> {
+        let value = &self.legacy_service_account_token_clean_up_period;
+        seconds("--legacy-service-account-token-clean-up-period", value)
     }
 
     /// The times of the election.

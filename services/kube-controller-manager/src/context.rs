@@ -30,6 +30,8 @@ pub struct Context {
     pub signing: Option<Arc<Signing>>,
     /// Where nodes' pod ranges come from.
     pub cluster_cidrs: Arc<[Cidr]>,
+    /// Seconds after which a legacy token that nobody used is marked, and once more after which it goes.
+    pub legacy_token_period: i64,
     /// Each controller acts as a service account of its own.
     pub own_identities: bool,
     /// The end of the process.

@@ -10,10 +10,11 @@ use crate::context::Context;
 use crate::{
     attach_detach, bootstrap_signer, clusterrole_aggregation, credentials, cronjob, csr_approving, csr_cleaner,
     csr_signing, daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring,
-    ephemeral_volume, garbage_collector, horizontal_pod_autoscaler, job, namespace, node_ipam, node_lifecycle,
-    node_ttl, pod_gc, policy_status, pv_binder, pv_protection, pvc_protection, replicaset, replicationcontroller,
-    resource_claim, resource_quota, root_ca, service_account, service_account_token, service_cidrs, statefulset,
-    storage_version_gc, taint_eviction, token_cleaner, ttl_after_finished, vac_protection, volume_expand,
+    ephemeral_volume, garbage_collector, horizontal_pod_autoscaler, job, legacy_token_cleaner, namespace, node_ipam,
+    node_lifecycle, node_ttl, pod_gc, policy_status, pv_binder, pv_protection, pvc_protection, replicaset,
+    replicationcontroller, resource_claim, resource_quota, root_ca, service_account, service_account_token,
+    service_cidrs, statefulset, storage_version_gc, taint_eviction, token_cleaner, ttl_after_finished, vac_protection,
+    volume_expand,
 };
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -40,6 +41,11 @@ pub const TABLE: &[Controller] = &[
     controller!("namespace-controller", "namespace-controller", namespace),
     controller!("serviceaccount-controller", "service-account-controller", service_account),
     controller!("serviceaccount-token-controller", "", service_account_token),
+    controller!(
+        "legacy-serviceaccount-token-cleaner-controller",
+        "legacy-service-account-token-cleaner",
+        legacy_token_cleaner
+    ),
     controller!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca),
     controller!("garbage-collector-controller", "generic-garbage-collector", garbage_collector),
     controller!("replicaset-controller", "replicaset-controller", replicaset),

@@ -32,6 +32,7 @@ mod garbage_collector;
 mod hash;
 mod horizontal_pod_autoscaler;
 mod job;
+mod legacy_token_cleaner;
 mod metrics;
 mod namespace;
 mod node_ipam;
@@ -91,6 +92,7 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
     let config = Config::try_parse_from(args)?;
     let enabled = controllers::enabled(&config.controllers)?;
     let root_ca = config.read_root_ca()?;
+    let legacy_token_period = config.legacy_token_period()?;
     let cluster_cidrs = config.parse_cluster_cidrs()?;
     let election = config.election()?;
     worker::set_concurrency(config.concurrent.by_queue());
@@ -118,6 +120,7 @@ pub async fn run(args: Vec<String>, shutdown: Shutdown) -> daemon::Outcome {
         root_ca: root_ca.into(),
         signing,
         cluster_cidrs: cluster_cidrs.into(),
+        legacy_token_period,
         own_identities: config.use_service_account_credentials,
         shutdown: shutdown.clone(),
     };

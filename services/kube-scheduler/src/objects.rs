@@ -355,8 +355,8 @@ part! {
 
 impl SliceObject {
     /// Driver and name of its pool.
-    pub fn pool(&self) -> (&str, &str) {
-        (&self.spec.driver, &self.spec.pool.name)
+    pub fn pool_id(&self) -> (Box<str>, Box<str>) {
+        (self.spec.driver.clone(), self.spec.pool.name.clone())
     }
 }
 
@@ -387,7 +387,8 @@ pub struct Pool {
 #[serde(default, rename_all = "camelCase")]
 pub struct Device {
     pub name: Box<str>,
-    pub attributes: Map<String, Value>,
+    pub attributes: Value,
+    pub capacity: Value,
     pub node_name: Box<str>,
     pub node_selector: Value,
     pub all_nodes: bool,

@@ -2,10 +2,14 @@
 
 use super::{UserInfo, bootstrap_token};
 use crate::proxy::websocket;
+use crate::registry::Resource;
 use crate::server::State;
+use crate::storage::{Preconditions, Stored};
 use crate::tokens::VerifiedToken;
+use apimachinery::meta;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
 
 /// The token of an Authorization header, or of the WebSocket subprotocol that browsers use instead.
 pub fn from_headers(headers: &http::HeaderMap) -> Option<String> {
@@ -65,6 +69,7 @@ async fn still_bound(state: &State, token: &VerifiedToken) -> Result<(), String>
             None => state.storage.get(res, namespace, name).await.map_err(|e| e.to_string())?,
         };
         match found {
+            Some(object) if object.uid() == uid && plural == "secrets" => legacy(state, res, token, &object).await?,
             Some(object) if object.uid() == uid => {}
             _ => return Err(format!("{plural} \"{}/{name}\" has been deleted or recreated", token.namespace)),
         }
@@ -72,9 +77,63 @@ async fn still_bound(state: &State, token: &VerifiedToken) -> Result<(), String>
     Ok(())
 }
 
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+
+/// A token that lies in a Secret (KEP-2799): refused once it was marked, and the day of its use is noted.
+async fn legacy(state: &State, res: &'static Resource, token: &VerifiedToken, secret: &Stored) -> Result<(), String> {
+    let object = secret.object();
+    let account = format!("{}/{}", token.namespace, token.service_account);
+    if let Some(refusal) = marked(&object, &account) {
+        return Err(refusal);
+    }
+    let now = apimachinery::time::now_rfc3339();
+    let today = now.get(..10).unwrap_or_default();
+    if !is_legacy(&object) || object["metadata"]["labels"][LAST_USED] == *today {
+        return Ok(());
+    }
+    let (namespace, name) = (meta::namespace(&object), meta::name(&object));
+    let note = |mut secret: Value| {
+        secret["metadata"]["labels"][LAST_USED] = today.into();
+        Ok(secret)
+    };
+    // The token is good whether or not this is noted.
+    if let Err(error) = state.storage.guaranteed_update(res, namespace, name, &Preconditions::default(), note).await {
+        tracing::warn!("noting the use of the token in secret {namespace}/{name}: {error}");
+    }
+    Ok(())
+}
+
+fn is_legacy(secret: &Value) -> bool {
+    secret["type"] == "kubernetes.io/service-account-token"
+}
+
+/// Why a token that was marked is not good any more.
+fn marked(secret: &Value, account: &str) -> Option<String> {
+    let is_marked = is_legacy(secret) && secret["metadata"]["labels"][INVALID_SINCE].is_string();
+    is_marked.then(|| {
+        format!(
+            "the token in secret {}/{} for service account {account} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
+            meta::namespace(secret),
+            meta::name(secret)
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn marked_tokens_are_refused() {
+        let secret = |kind: &str, labels: Value| json!({"type": kind, "metadata": {"namespace": "n", "name": "s", "labels": labels}});
+        let token = "kubernetes.io/service-account-token";
+        let refusal = marked(&secret(token, json!({INVALID_SINCE: "2026-01-01"})), "n/a").unwrap();
+        assert!(refusal.starts_with("the token in secret n/s for service account n/a has been marked invalid."));
+        assert_eq!(marked(&secret(token, json!({})), "n/a"), None);
+        assert_eq!(marked(&secret("Opaque", json!({INVALID_SINCE: "2026-01-01"})), "n/a"), None);
+    }
 
     #[test]
     fn headers() {

@@ -43,7 +43,15 @@ pub async fn run(writer: &Writer<'_>) -> Result<(), ApiError> {
     let classes = SYSTEM_PRIORITIES.map(|(name, value, description)| priority_class(name, value, description));
     each(classes, |class| writer.ensure("scheduling.k8s.io", "priorityclasses", class).map_ok(drop)).await?;
     each(api_services(), |service| writer.ensure(AGGREGATOR, "apiservices", service).map_ok(drop)).await?;
+    writer.ensure("", "configmaps", legacy_tokens(writer.now())).await?;
     service_cidr(writer).await
+}
+
+/// Since when the use of legacy tokens is noted, a day: who cleans them up has to know how long nobody looked.
+fn legacy_tokens(now: &str) -> Value {
+    let name = "kube-apiserver-legacy-service-account-token-tracking";
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "kube-system"},
+        "data": {"since": now.get(..10)}})
 }
 
 fn priority_class(name: &str, value: i64, description: &str) -> Value {

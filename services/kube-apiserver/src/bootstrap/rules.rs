@@ -699,6 +699,10 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "legacy-service-account-token-cleaner",
+        &[r(&["list"], CORE, &["pods"]), r(&["delete", "patch"], CORE, &["secrets"])],
+    ),
+    (
         "storage-version-garbage-collector",
         &[
             r(READ, LEASES, &["leases"]),

@@ -1,8 +1,9 @@
-//! validatingadmissionpolicy-status-controller: says which generation of a policy it has seen. Upstream's also checks the types
-//! of the policy's CEL expressions; nothing here reads CEL, so `typeChecking`, whose presence says that it was done, stays
-//! absent, and a condition says why.
+//! validatingadmissionpolicy-status-controller: says which generation of a policy it has seen, and whether its CEL expressions
+//! compile. Upstream's also checks them against the schemas of the resources that the policy matches. Nothing here knows
+//! those types, so `typeChecking`, whose presence says that it was done, stays absent, and a condition says why.
 
 use apimachinery::{meta, time};
+use cel::{Env, Type};
 use client::{Change, Resource, WorkQueue};
 use serde_json::{Value, json};
 
@@ -42,6 +43,9 @@ pub async fn run(context: Context) {
     worker::run("validatingadmissionpolicy-status", queue, 5, sync).await;
 }
 
+/// What a policy's expressions may name. All are of types that are known only when there is an object.
+const VARIABLES: [&str; 7] = ["object", "oldObject", "request", "params", "namespaceObject", "authorizer", "variables"];
+
 /// The status to write, if it differs.
 fn status(policy: &Value, now: &str) -> Option<Value> {
     let generation = &policy["metadata"]["generation"];
@@ -49,12 +53,56 @@ fn status(policy: &Value, now: &str) -> Option<Value> {
         return None;
     }
     let mut conditions = object::list(policy, "/status/conditions").to_vec();
-    let condition = json!({
+    let unchecked = json!({
         "type": "TypeChecked", "status": "Unknown", "reason": "NotSupported",
         "message": "this controller does not check the types of CEL expressions",
     });
-    object::set_condition(&mut conditions, condition, now);
+    for condition in [unchecked, compiled(policy)] {
+        object::set_condition(&mut conditions, condition, now);
+    }
     Some(json!({"observedGeneration": generation, "conditions": conditions}))
+}
+
+/// Whether all expressions are read without an error. One that only names functions of libraries that are missing here is
+/// given the benefit of the doubt, and named.
+fn compiled(policy: &Value) -> Value {
+    let env = Env::new(VARIABLES.map(|name| (name, Type::Dyn)));
+    let (mut wrong, mut unknown) = (Vec::new(), Vec::new());
+    for (path, text) in expressions(policy) {
+        match env.compile(text) {
+            Err(error) if error.is_ignorance() => unknown.push(format!("{path}: {error}")),
+            Err(error) => wrong.push(format!("{path}: compilation failed: {error}")),
+            Ok(_) => {}
+        }
+    }
+    let (status, reason, message) = if !wrong.is_empty() {
+        ("False", "CompilationFailed", wrong.join("\n"))
+    } else if !unknown.is_empty() {
+        ("Unknown", "UnknownFunctions", unknown.join("\n"))
+    } else {
+        ("True", "Compiled", String::new())
+    };
+    json!({"type": "ExpressionsCompiled", "status": status, "reason": reason, "message": message})
+}
+
+/// Where a policy has expressions: lists, and the fields of their members.
+const EXPRESSIONS: [(&str, &str); 5] = [
+    ("matchConditions", "expression"),
+    ("variables", "expression"),
+    ("validations", "expression"),
+    ("validations", "messageExpression"),
+    ("auditAnnotations", "valueExpression"),
+];
+
+/// A policy's expressions with their paths.
+fn expressions(policy: &Value) -> Vec<(String, &str)> {
+    let of = |(list, field): (&str, &str)| {
+        let members = object::list(policy, &format!("/spec/{list}")).iter().enumerate();
+        let found =
+            members.filter_map(|(i, member)| Some((format!("spec.{list}[{i}].{field}"), member[field].as_str()?)));
+        found.collect::<Vec<_>>()
+    };
+    EXPRESSIONS.into_iter().flat_map(of).collect()
 }
 
 #[cfg(test)]
@@ -72,5 +120,39 @@ mod tests {
         assert!(status(&policy, "2026-01-01T00:00:01Z").is_none());
         policy["metadata"]["generation"] = 3.into();
         assert_eq!(status(&policy, "2026-01-01T00:00:02Z").unwrap()["observedGeneration"], 3);
+    }
+
+    #[test]
+    fn expressions_that_do_not_compile_are_named() {
+        let validation = |text: &str| json!({"spec": {"validations": [{"expression": text}]}});
+        let cases = [
+            (
+                json!({"spec": {"variables": [{"name": "a", "expression": "object.spec.a"}],
+                "validations": [{"expression": "variables.a > 1", "messageExpression": "'a is ' + string(variables.a)"}]}}),
+                "True",
+                "",
+            ),
+            (
+                validation("object.spec.a >"),
+                "False",
+                "spec.validations[0].expression: compilation failed: ERROR: <input>:1:16: Syntax error",
+            ),
+            (validation("subject.a > 1"), "False", "undeclared reference to 'subject'"),
+            (
+                json!({"spec": {"matchConditions": [{"name": "m", "expression": "1 == 'a'"}]}}),
+                "False",
+                "spec.matchConditions[0].expression",
+            ),
+            (
+                validation("authorizer.group('').resource('pods').check('get').allowed()"),
+                "Unknown",
+                "undeclared reference to 'group'",
+            ),
+        ];
+        for (policy, expected, part) in cases {
+            let condition = compiled(&policy);
+            assert_eq!(condition["status"], expected, "{condition}");
+            assert!(condition["message"].as_str().unwrap().contains(part), "{condition}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::cache::Cache;
-use crate::devices::{RESERVED_MAX, ResourceClaim};
+use crate::devices::{RESERVED_MAX, ResourceClaim, Short};
 use crate::framework::{Cycle, Event, Filter, Plugin, Refusal};
 use crate::plugins::resources::no_fields_but;
 use crate::pod::{Pod, PodClaim};
@@ -55,15 +55,15 @@ impl Plugin for DynamicResources {
         let claims = devices.claims_of(cycle.pod);
         let allocated: Vec<_> = claims.iter().filter_map(|claim| devices.allocation(claim)).collect();
         let open: Vec<_> = claims.into_iter().filter(|claim| devices.allocation(claim).is_none()).collect();
-        let in_use = devices.in_use();
         Some(Box::new(move |node| {
             if !allocated.iter().all(|allocation| allocation.allows(&node.offer)) {
                 return Some(Refusal::of("resourceclaim not available on the node"));
             }
-            if devices.allocate(&open, &node.offer, &in_use).is_none() {
-                return Some(Refusal::of("cannot allocate all claims"));
+            match devices.allocate(&open, &node.offer) {
+                Ok(_) => None,
+                Err(Short::Few) => Some(Refusal::of("cannot allocate all claims")),
+                Err(Short::Broken(error)) => Some(Refusal::of(error)),
             }
-            None
         }))
     }
 

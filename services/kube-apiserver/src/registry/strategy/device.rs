@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use cel::device::{Refusal, Selector};
 use serde_json::Value;
 
-use super::checks::{dns_label, dns_subdomain, driver_name, immutable, label_value, named, qualified_name, required};
+use super::checks::{dns_label, dns_subdomain, driver_name, immutable, label_value, named, qualified_name};
 use super::device_claims::{claim, status};
 use super::kind::Kind;
 use super::scheduling_checks::node_selector;
@@ -131,8 +132,12 @@ pub fn selectors(errors: &mut Vec<FieldError>, path: &str, list: &[Value]) {
         let (path, text) = (format!("{path}[{i}].cel.expression"), str_at(cel, &["expression"]));
         if text.len() > EXPRESSION_MAX {
             errors.push(FieldError::too_long(path, EXPRESSION_MAX));
-        } else {
-            required(errors, &path, text);
+            continue;
+        }
+        match Selector::compile(text) {
+            Ok(_) => {}
+            Err(Refusal::Invalid(detail)) => errors.push(FieldError::invalid(path, text, detail)),
+            Err(Refusal::TooComplex) => errors.push(FieldError::forbidden(path, Refusal::TooComplex.to_string())),
         }
     }
 }

@@ -226,7 +226,7 @@ fn refusals_name_what_is_wrong() {
         pod["spec"]["resourceClaims"] = json!([{"name": "g", "resourceClaimTemplateName": "t"}]);
         pod["status"]["resourceClaimStatuses"] = json!([{"name": "g"}]);
     });
-    let selected = exactly(json!({"selectors": [{"cel": {"expression": "device.driver == \"x\""}}]}));
+    let partial = exactly(json!({"capacity": {"requests": {"memory": "1Gi"}}}));
     let others: Vec<Value> = (0..RESERVED_MAX).map(|n| json!({"resource": "pods", "uid": n.to_string()})).collect();
     let plain = || exactly(json!({}));
     let cases = [
@@ -245,8 +245,8 @@ fn refusals_name_what_is_wrong() {
         ),
         (
             user(&["c"]),
-            Some(claim("c", selected, json!({}))),
-            "request r: device class gpu or the request selects devices by CEL expressions, which are not supported",
+            Some(claim("c", partial, json!({}))),
+            "request r: asks for a part of a device's capacity, which is not supported",
         ),
         (
             user(&["c"]),
@@ -264,4 +264,54 @@ fn refusals_name_what_is_wrong() {
             Err(refused) => assert_eq!(refused.message(), format!("0/2 nodes are available: {expected}.")),
         }
     }
+}
+
+#[test]
+fn expressions_select_devices() {
+    let by = |expression: &str| exactly(json!({"selectors": [{"cel": {"expression": expression}}]}));
+    let attribute = |what: &str| format!("device.attributes[\"gpu.example.com\"].{what}");
+    let cases: [(&str, String, &str, Result<&[&str], &str>); 8] = [
+        ("a value", attribute("model == \"b\""), "true", Ok(&["gpu-2"])),
+        ("by its full name", attribute("numa == 1"), "true", Ok(&["gpu-1"])),
+        ("the class's too", attribute("numa == 1"), &attribute("model == \"b\""), Ok(&["gpu-2"])),
+        ("nothing", attribute("numa == 7"), "true", Err("1 cannot allocate all claims")),
+        ("the class's alone", "true".into(), "device.driver == \"x\"", Err("1 cannot allocate all claims")),
+        (
+            "no answer",
+            attribute("size > 1"),
+            "true",
+            Err("1 claim n/c: selector #0: CEL runtime error: no such key: size"),
+        ),
+        (
+            "no answer of the class",
+            "true".into(),
+            &attribute("size > 1"),
+            Err("1 class gpu: selector #0: CEL runtime error: no such key: size"),
+        ),
+        ("an answer without the attribute", attribute("?size.orValue(2) > 1"), "true", Ok(&["gpu-0"])),
+    ];
+    for (what, of_claim, of_class, expected) in cases {
+        let mut cache = devices();
+        let class = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": of_class}}]}});
+        cache.devices.set_class("gpu", Some(serde_json::from_value(class).unwrap()));
+        cache.devices.set_claim(claim("c", by(&of_claim), json!({})));
+        match expected {
+            Ok(names) => {
+                let names = names.iter().map(|name| (*name).to_owned()).collect();
+                assert_eq!(on_a(&cache, &["c"]), Some(vec![names]), "{what}");
+            }
+            Err(reason) => {
+                let refused = run(&mut cache, &user(&["c"]), &[]).unwrap_err().message();
+                assert!(refused.contains(reason), "{what}: {refused}");
+            }
+        }
+    }
+    // All that suit, and a device that changed is judged anew.
+    let mut cache = devices();
+    let mut all = by(&attribute("numa == 1"));
+    all["requests"][0]["exactly"]["allocationMode"] = "All".into();
+    cache.devices.set_claim(claim("c", all, json!({})));
+    assert_eq!(on_a(&cache, &["c"]).unwrap()[0], ["gpu-1", "gpu-2"]);
+    set(&mut cache, slice("a", |s| s["spec"]["devices"][0]["attributes"]["numa"]["int"] = 1.into()));
+    assert_eq!(on_a(&cache, &["c"]).unwrap()[0], ["gpu-0", "gpu-1", "gpu-2"]);
 }
