@@ -268,9 +268,11 @@ fn refusals_name_what_is_wrong() {
 
 #[test]
 fn expressions_select_devices() {
+    /// The devices, or why there are none.
+    type Picked<'a> = Result<&'a [&'a str], &'a str>;
     let by = |expression: &str| exactly(json!({"selectors": [{"cel": {"expression": expression}}]}));
     let attribute = |what: &str| format!("device.attributes[\"gpu.example.com\"].{what}");
-    let cases: [(&str, String, &str, Result<&[&str], &str>); 8] = [
+    let cases: [(&str, String, &str, Picked<'_>); 8] = [
         ("a value", attribute("model == \"b\""), "true", Ok(&["gpu-2"])),
         ("by its full name", attribute("numa == 1"), "true", Ok(&["gpu-1"])),
         ("the class's too", attribute("numa == 1"), &attribute("model == \"b\""), Ok(&["gpu-2"])),
