@@ -1,11 +1,14 @@
 //! Checks of the API server alone: a real one with a real store, as processes of this host, reached over TLS like any client reaches it.
 //! Floods, thousands of connections and broken input are no good company for a cluster that other scenarios use.
 
+mod audit;
 mod connections;
 mod encryption;
 mod flood;
 mod golden;
 mod hostile;
+mod identity;
+mod kms;
 mod kube_rs;
 mod kubectl;
 mod python;
@@ -56,6 +59,13 @@ const CHECKS: &[Check] = &[
     plain("python", Store::Corten, |stack| Box::pin(python::run(stack))),
     plain("hostile", Store::Corten, |stack| Box::pin(hostile::run(stack))),
     Check {
+        name: "identity",
+        store: Store::Corten,
+        arguments: identity::ARGUMENTS,
+        files: &[("authentication.yaml", requests::AUTHENTICATION)],
+        run: |stack| Box::pin(identity::run(stack)),
+    },
+    Check {
         name: "encryption",
         store: Store::Corten,
         arguments: &[
@@ -64,6 +74,23 @@ const CHECKS: &[Check] = &[
         ],
         files: &[("encryption.yaml", encryption::FIRST)],
         run: |stack| Box::pin(encryption::run(stack)),
+    },
+    Check {
+        name: "audit",
+        store: Store::Corten,
+        arguments: audit::ARGUMENTS,
+        files: &[("audit.yaml", audit::POLICY)],
+        run: |stack| Box::pin(audit::run(stack)),
+    },
+    Check {
+        name: "kms",
+        store: Store::Corten,
+        arguments: &[
+            "--encryption-provider-config={folder}/encryption.yaml",
+            "--encryption-provider-config-automatic-reload=true",
+        ],
+        files: &[("encryption.yaml", kms::PLAIN)],
+        run: |stack| Box::pin(kms::run(stack)),
     },
     Check {
         name: "requests",
