@@ -198,11 +198,8 @@ mod tests {
     fn mistakes_are_told_by_line_and_field() {
         for (text, wanted) in [
             ("parts:\n- name: a\n  size: 1\n", Ok("a")),
-            (
-                "parts:\n- name: a\n  siz: 1\n",
-                Err("line 3: parts[0].siz: unknown field `siz`, expected `name` or `size`"),
-            ),
-            ("\nparts: []\nparst: []\n", Err("line 3: parst: unknown field `parst`, expected `parts`")),
+            ("parts:\n- name: a\n  siz: 1\n", Err("line 3: parts[0].siz: unknown field `siz`")),
+            ("\nparts: []\nparst: []\n", Err("line 3: parst: unknown field `parst`")),
             ("parts:\n- size: 1\n", Err("line 2: parts[0]: missing field `name`")),
             ("parts:\n- name: a\n- {name: b,\n   size: 300}\n", Err("line 4: parts[1].size: ")),
             ("parts:\n- name: [a]\n", Err("line 2: parts[0].name: ")),
