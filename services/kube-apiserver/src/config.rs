@@ -95,9 +95,12 @@ pub struct Config {
     /// How many old audit logs are kept; 0 all.
     #[arg(long, default_value_t = 0)]
     pub audit_log_maxbackup: usize,
-    /// Megabytes after which an audit log is set aside.
+    /// Megabytes after which an audit log is set aside; 0 means 100.
     #[arg(long, default_value_t = 100)]
     pub audit_log_maxsize: u64,
+    /// How a line of the audit log looks.
+    #[arg(long, value_enum, default_value = "json")]
+    pub audit_log_format: AuditFormat,
     /// What admission plugins are told: an AdmissionConfiguration.
     #[arg(long)]
     pub admission_control_config_file: Option<PathBuf>,
@@ -129,6 +132,15 @@ pub struct Config {
     /// Shortest life of a watch that sets no timeout, in seconds.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,
+}
+
+/// How a line of the audit log looks.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditFormat {
+    /// An audit.k8s.io/v1 Event.
+    Json,
+    /// Words in quotes.
+    Legacy,
 }
 
 /// A proxy in front of this server that says who its clients are.
@@ -191,23 +203,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Go's duration syntax as far as flags use it: hours, minutes, seconds, milliseconds in that order.
+/// A duration as Go writes it.
+///
+/// # Errors
+/// It is not one.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let mut total = 0f64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..digits].parse().map_err(|_| format!("{text:?} is not a duration such as 5m0s"))?;
-        rest = &rest[digits..];
-        let (unit, scale) = [("ms", 0.001), ("h", 3600.0), ("m", 60.0), ("s", 1.0)]
-            .into_iter()
-            .find(|(unit, _)| rest.starts_with(unit))
-            .or(if number == 0.0 && rest.is_empty() { Some(("", 0.0)) } else { None })
-            .ok_or_else(|| format!("{text:?}: a number lacks its unit (h, m, s or ms)"))?;
-        total += number * scale;
-        rest = &rest[unit.len()..];
-    }
-    std::time::Duration::try_from_secs_f64(total).map_err(|e| e.to_string())
+    apimachinery::duration::parse(text).map_err(|e| e.to_string())
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {

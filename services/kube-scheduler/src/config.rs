@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use apimachinery::{config_file, duration};
 use client::Client;
 use serde::Deserialize;
 use serde_json::Value;
@@ -180,11 +181,16 @@ pub fn read(path: Option<&Path>) -> Result<File, ConfigError> {
     let Some(path) = path else { return Ok(File::default()) };
     let content = |reason: String| ConfigError::Content { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let file: File = serde_saphyr::from_str(&text).map_err(|e| content(e.to_string()))?;
-    check(&file).map_err(content)?;
+    parse(&text).map_err(content)
+}
+
+fn parse(text: &str) -> Result<File, String> {
+    let (file, lines): (File, _) = config_file::parse(text)?;
+    let place = |why: String| lines.place(&why);
+    check(&file).map_err(place)?;
     // Settings are made from it later; what would fail then fails now.
-    profiles(&file).map_err(content)?;
-    extenders(&file).map_err(content)?;
+    profiles(&file).map_err(place)?;
+    extenders(&file).map_err(place)?;
     Ok(file)
 }
 
@@ -206,7 +212,7 @@ impl File {
 
 fn check(file: &File) -> Result<(), String> {
     if file.api_version != API_VERSION || file.kind != KIND {
-        return Err(format!("apiVersion and kind: {:?} {:?} is not {API_VERSION} {KIND}", file.api_version, file.kind));
+        return Err(format!("kind: {:?} {:?} is not {API_VERSION} {KIND}", file.api_version, file.kind));
     }
     let (first, limit) = (file.pod_initial_backoff_seconds.unwrap_or(1), file.pod_max_backoff_seconds.unwrap_or(10));
     if first == 0 {
@@ -365,8 +371,10 @@ fn extenders(file: &File) -> Result<Vec<extender::Settings>, String> {
         if !given.prioritize_verb.is_empty() && given.weight.is_none_or(|weight| weight <= 0) {
             return Err(at("weight: Invalid value: must have a positive weight applied to it"));
         }
-        let timeout =
-            given.http_timeout.as_deref().map(|text| duration(text).ok_or_else(|| at("httpTimeout: not a duration")));
+        let timeout = given
+            .http_timeout
+            .as_deref()
+            .map(|text| duration::parse(text).map_err(|e| at(&format!("httpTimeout: {e}"))));
         Ok(extender::Settings {
             url_prefix: given.url_prefix.clone(),
             filter_verb: given.filter_verb.clone(),
@@ -378,14 +386,6 @@ fn extenders(file: &File) -> Result<Vec<extender::Settings>, String> {
         })
     };
     file.extenders.iter().enumerate().map(read).collect()
-}
-
-/// `5s` or `200ms`.
-fn duration(text: &str) -> Option<Duration> {
-    match text.strip_suffix("ms") {
-        Some(millis) => Some(Duration::from_millis(millis.parse().ok()?)),
-        None => Some(Duration::from_secs(text.strip_suffix('s')?.parse().ok()?)),
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
 use super::*;
 
 fn parse(text: &str) -> Result<Vec<Profile>, String> {
-    let text = format!("apiVersion: {API_VERSION}\nkind: {KIND}\n{text}");
-    let file: File = serde_saphyr::from_str(&text).map_err(|e| e.to_string())?;
-    check(&file)?;
-    extenders(&file)?;
+    let file = super::parse(&format!("apiVersion: {API_VERSION}\nkind: {KIND}\n{text}"))?;
     profiles(&file)
 }
 
@@ -15,12 +12,15 @@ fn rule<'p>(profile: &'p Profile, name: &str) -> &'p Enabled {
 #[test]
 fn wrong_fields_are_named() {
     let cases = [
-        ("profile: []", "profile"),
+        ("profile: []", "line 3: profile: unknown field"),
         ("podInitialBackoffSeconds: 0", "podInitialBackoffSeconds"),
-        ("podInitialBackoffSeconds: 5\npodMaxBackoffSeconds: 1", "podMaxBackoffSeconds"),
+        ("podInitialBackoffSeconds: 5\npodMaxBackoffSeconds: 1", "line 4: podMaxBackoffSeconds"),
         ("percentageOfNodesToScore: 101", "percentageOfNodesToScore"),
         ("leaderElection: {leaseDuration: 1s}", "leaderElection.leaseDuration"),
-        ("profiles: [{schedulerName: a}, {schedulerName: a}]", "profiles[1].schedulerName: Duplicate value: \"a\""),
+        (
+            "profiles: [{schedulerName: a}, {schedulerName: a}]",
+            "line 3: profiles[1].schedulerName: Duplicate value: \"a\"",
+        ),
         ("profiles: [{plugins: {filters: {}}}]", "profiles[0].plugins: unknown field \"filters\""),
         (
             "profiles: [{plugins: {score: {enabled: [{name: Luck}]}}}]",

@@ -116,7 +116,8 @@ async fn again(stack: &mut Stack, configuration: &str) -> Result<()> {
     stack.run_api().await
 }
 
-fn holds(folder: &Path, marker: &[u8]) -> Result<bool> {
+/// Whether a file below the folder holds these bytes.
+pub fn holds(folder: &Path, marker: &[u8]) -> Result<bool> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         let found = if path.is_dir() {

@@ -2,11 +2,14 @@
 //! Floods, thousands of connections and broken input are no good company for a cluster that other scenarios use.
 
 mod answers;
+mod audit;
 mod connections;
 mod encryption;
 mod flood;
 mod golden;
 mod hostile;
+mod identity;
+mod kms;
 mod kube_rs;
 mod kubectl;
 mod python;
@@ -58,6 +61,13 @@ const CHECKS: &[Check] = &[
     plain("python", Store::Corten, |stack| Box::pin(python::run(stack))),
     plain("hostile", Store::Corten, |stack| Box::pin(hostile::run(stack))),
     Check {
+        name: "identity",
+        store: Store::Corten,
+        arguments: identity::ARGUMENTS,
+        files: &[("authentication.yaml", requests::AUTHENTICATION)],
+        run: |stack| Box::pin(identity::run(stack)),
+    },
+    Check {
         name: "encryption",
         store: Store::Corten,
         arguments: &[
@@ -66,6 +76,23 @@ const CHECKS: &[Check] = &[
         ],
         files: &[("encryption.yaml", encryption::FIRST)],
         run: |stack| Box::pin(encryption::run(stack)),
+    },
+    Check {
+        name: "audit",
+        store: Store::Corten,
+        arguments: audit::ARGUMENTS,
+        files: &[("audit.yaml", audit::POLICY)],
+        run: |stack| Box::pin(audit::run(stack)),
+    },
+    Check {
+        name: "kms",
+        store: Store::Corten,
+        arguments: &[
+            "--encryption-provider-config={folder}/encryption.yaml",
+            "--encryption-provider-config-automatic-reload=true",
+        ],
+        files: &[("encryption.yaml", kms::PLAIN)],
+        run: |stack| Box::pin(kms::run(stack)),
     },
     Check {
         name: "requests",

@@ -55,6 +55,8 @@ impl System {
 pub struct Stack {
     folder: TempDir,
     ca: Ca,
+    /// Of proxies in front of the API server.
+    front: Ca,
     /// The binary and the arguments that the API server is started with.
     api: (PathBuf, Vec<String>),
     children: Vec<(&'static str, Child)>,
@@ -132,7 +134,9 @@ impl Stack {
         let ports = [free_port()?, free_port()?, free_port()?, free_port()?];
         let [store, peer, api_port, metrics_port] = ports;
         let ca = Ca::generate("bench")?;
-        let mut stack = Stack { folder, ca, api: Default::default(), children: Vec::new(), api_port, metrics_port };
+        let front = Ca::generate("front")?;
+        let mut stack =
+            Stack { folder, ca, front, api: Default::default(), children: Vec::new(), api_port, metrics_port };
         stack.write_credentials()?;
         let (mut program, name) = match kind {
             Store::Corten => (applet(corten, "store"), "store"),
@@ -178,6 +182,11 @@ impl Stack {
         self.ready(&self.client()?).await
     }
 
+    /// What the API server is started with the next time.
+    pub fn api_arguments(&mut self) -> &mut Vec<String> {
+        &mut self.api.1
+    }
+
     /// Puts a file into the processes' folder.
     pub fn write(&self, name: &str, text: &str) -> Result<()> {
         Ok(fs::write(self.path(name), text)?)
@@ -197,6 +206,23 @@ impl Stack {
     pub fn tls_of(&self, user: &str, groups: &[&str]) -> Result<Arc<rustls::ClientConfig>> {
         let file = user.replace(':', "-");
         self.issue(&file, user, groups, Usage::Client)?;
+        let [certificate, key] = ["crt", "key"].map(|end| self.path(&format!("{file}.{end}")));
+        Ok(daemon::tls::client_config(&self.path("ca.crt"), Some((&certificate, &key)))?)
+    }
+
+    /// TLS as a proxy of this name, who speaks for others.
+    pub fn tls_of_front(&self, name: &str) -> Result<Arc<rustls::ClientConfig>> {
+        self.tls_by(&self.front, name, &[])
+    }
+
+    /// TLS with a certificate that an authority of the same name has made.
+    pub fn tls_of_stranger(&self, user: &str, groups: &[&str]) -> Result<Arc<rustls::ClientConfig>> {
+        self.tls_by(&Ca::generate("bench")?, user, groups)
+    }
+
+    fn tls_by(&self, ca: &Ca, user: &str, groups: &[&str]) -> Result<Arc<rustls::ClientConfig>> {
+        let file = format!("by-another-{user}");
+        self.issue_by(ca, &file, user, groups, Usage::Client)?;
         let [certificate, key] = ["crt", "key"].map(|end| self.path(&format!("{file}.{end}")));
         Ok(daemon::tls::client_config(&self.path("ca.crt"), Some((&certificate, &key)))?)
     }
@@ -254,6 +280,7 @@ impl Stack {
 
     fn write_credentials(&self) -> Result<()> {
         fs::write(self.path("ca.crt"), self.ca.cert_pem())?;
+        fs::write(self.path("front-ca.crt"), self.front.cert_pem())?;
         let who = [
             ("server", "kube-apiserver", [].as_slice(), Usage::Server),
             ("admin", "bench", &["system:masters"], Usage::Client),
@@ -270,7 +297,11 @@ impl Stack {
     }
 
     fn issue(&self, file: &str, name: &str, groups: &[&str], usage: Usage) -> Result<()> {
-        let issued = self.ca.issue(IssueRequest {
+        self.issue_by(&self.ca, file, name, groups, usage)
+    }
+
+    fn issue_by(&self, ca: &Ca, file: &str, name: &str, groups: &[&str], usage: Usage) -> Result<()> {
+        let issued = ca.issue(IssueRequest {
             common_name: name.to_owned(),
             organizations: groups.iter().map(|g| (*g).to_owned()).collect(),
             ips: vec![LOOPBACK],

@@ -95,15 +95,18 @@ impl Configuration {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let file: File = config_file::parse(text, &[config_file::V1], "AdmissionConfiguration")?;
+        let (file, lines): (File, _) = config_file::parse(text, &[config_file::V1], "AdmissionConfiguration")?;
         let mut read = Self::default();
-        for plugin in file.plugins {
+        for (index, plugin) in file.plugins.into_iter().enumerate() {
             if plugin.name != "PodSecurity" {
-                return Err(format!("plugins: {} is not supported", plugin.name));
+                return Err(lines.place(&format!("plugins[{index}].name: {} is not supported", plugin.name)));
             }
+            let at = format!("plugins[{index}].configuration");
+            let kind = "PodSecurityConfiguration";
             let inner: PodSecurityFile =
-                config_file::of_kind(plugin.configuration, &[POD_SECURITY], "PodSecurityConfiguration")
-                    .map_err(|why| format!("plugins: {}: {why}", plugin.name))?;
+                config_file::of_kind(plugin.configuration, &[POD_SECURITY], kind, &lines, &at)?;
+            let policy =
+                |mode, level, version| policy(mode, level, version).map_err(|why| lines.place(&format!("{at}.{why}")));
             let defaults = inner.defaults;
             read.enforce = policy("enforce", defaults.enforce, defaults.enforce_version)?;
             read.warn = policy("warn", defaults.warn, defaults.warn_version)?;
@@ -149,9 +152,10 @@ mod tests {
         for (text, why) in [
             (
                 format!("{HEAD}    defaults:\n      enforce: tight\n"),
-                "defaults.enforce: must be one of privileged, baseline, restricted",
+                "line 9: plugins[0].configuration.defaults.enforce: must be one of privileged, baseline, restricted",
             ),
-            (format!("{HEAD}    defalts: {{}}\n"), "defalts"),
+            (format!("{HEAD}    defalts: {{}}\n"), "line 8: plugins[0].configuration.defalts: unknown field"),
+            (HEAD.replace("- name: PodSecurity", "- name: Other"), "line 4: plugins[0].name: Other is not supported"),
             ("apiVersion: v1\nkind: Pod\n".to_owned(), "expected apiserver.config.k8s.io/v1 AdmissionConfiguration"),
         ] {
             let said = Configuration::parse(&text).expect_err("wrong");

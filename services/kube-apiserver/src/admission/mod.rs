@@ -6,6 +6,7 @@
 mod certificates;
 pub mod config;
 mod default_class;
+mod device_admin;
 mod escalation;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -122,6 +123,7 @@ pub static PLUGINS: &[&dyn Plugin] = &[
     &certificates::CertificateSigning,
     &certificates::CertificateSubjectRestriction,
     &default_class::DefaultIngressClass,
+    &device_admin::DeviceAdminAccess,
     &service_addresses::ServiceAddresses,
     &quota::ResourceQuota,
 ];

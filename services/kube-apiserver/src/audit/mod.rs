@@ -1,14 +1,15 @@
-//! The audit log: who asked for what and what came of it, as a policy decides, one JSON event a line.
+//! The audit log: who asked for what and what came of it, as a policy decides, one event a line.
 //!
-//! [`policy`] is pure, [`log`] is the file, [`Record`] follows one request: it is written when the request is known, when a long answer begins, and when the last
+//! [`policy`] is pure, [`log`] is the file, [`legacy`] the shorter of the two forms of a line, [`Record`] follows one request: it is written when the request is known, when a long answer begins, and when the last
 //! who holds it lets go, which is when the answer has been made.
 
+mod legacy;
 pub mod log;
 pub mod policy;
 
 use crate::authn::UserInfo;
 use crate::authz::Attributes;
-use crate::config::Config;
+use crate::config::{AuditFormat, Config};
 use apimachinery::{meta, time};
 use log::{Limits, Log};
 use parking_lot::Mutex;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+/// What zero means as a size, in megabytes.
+const DEFAULT_SIZE: u64 = 100;
 const MEGABYTE: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -25,6 +28,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub struct Auditor {
     policy: Policy,
     log: Log,
+    format: AuditFormat,
 }
 
 impl Auditor {
@@ -34,12 +38,12 @@ impl Auditor {
         let text = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
         let policy = Policy::parse(&text).map_err(|e| format!("{}: {e}", file.display()))?;
         let limits = Limits {
-            size: config.audit_log_maxsize * MEGABYTE,
+            size: if config.audit_log_maxsize == 0 { DEFAULT_SIZE } else { config.audit_log_maxsize } * MEGABYTE,
             backups: config.audit_log_maxbackup,
             age: DAY * config.audit_log_maxage,
         };
         let log = Log::open(log, limits).map_err(|e| format!("{}: {e}", log.display()))?;
-        Ok(Some(Arc::new(Self { policy, log })))
+        Ok(Some(Arc::new(Self { policy, log, format: config.audit_log_format })))
     }
 
     /// Begins to follow a request, if it is to be recorded.
@@ -202,7 +206,11 @@ impl Record {
         if stage == Stage::RequestReceived || stage == Stage::ResponseStarted {
             event.remove("responseObject");
         }
-        if let Err(error) = self.auditor.log.write(Value::Object(event).to_string().as_bytes()) {
+        let line = match self.auditor.format {
+            AuditFormat::Json => Value::Object(event).to_string(),
+            AuditFormat::Legacy => legacy::line(&Value::Object(event)),
+        };
+        if let Err(error) = self.auditor.log.write(line.as_bytes()) {
             tracing::error!(%error, "the audit log cannot be written");
         }
     }
@@ -228,6 +236,7 @@ mod tests {
         let auditor = Arc::new(Auditor {
             policy: Policy::parse(policy).expect("a policy"),
             log: Log::open(&path, limits).expect("opens"),
+            format: AuditFormat::Json,
         });
         let (who, what) = (
             UserInfo::authenticated("alice", []),

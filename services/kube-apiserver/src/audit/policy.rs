@@ -117,7 +117,8 @@ pub struct Verdict {
 impl Policy {
     /// Reads a policy file.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
-        let policy: Self = serde_saphyr::from_slice(text).map_err(|e| e.without_snippet().to_string())?;
+        let text = std::str::from_utf8(text).map_err(|e| e.to_string())?;
+        let (policy, _): (Self, _) = apimachinery::config_file::parse(text)?;
         if policy.api_version != "audit.k8s.io/v1" || policy.kind != "Policy" {
             return Err(format!("{} {} is not an audit.k8s.io/v1 Policy", policy.api_version, policy.kind));
         }
@@ -241,6 +242,9 @@ rules:
             assert_eq!(level(user, group, verb, path), want, "{user} {verb} {path}");
         }
         assert!(Policy::parse(b"apiVersion: v1\nkind: Policy\nrules: [{level: None}]").is_err());
-        assert!(Policy::parse(b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Loud}]").is_err());
+        let loud = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- {level: None}\n- {level: Loud}";
+        assert!(
+            Policy::parse(loud).is_err_and(|why| why.starts_with("line 5: rules[1].level: unknown variant `Loud`"))
+        );
     }
 }

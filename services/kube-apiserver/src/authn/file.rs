@@ -122,7 +122,7 @@ struct MappingFile {
 
 /// Reads a file's text; the error names every field that is wrong. `own` are the cluster's own issuers.
 pub fn parse(text: &str, own: &[String]) -> Result<Configuration, String> {
-    let file: File = config_file::parse(text, &VERSIONS, "AuthenticationConfiguration")?;
+    let (file, lines): (File, _) = config_file::parse(text, &VERSIONS, "AuthenticationConfiguration")?;
     let mut errors = Vec::new();
     if file.jwt.len() > MOST_PROVIDERS {
         errors.push(FieldError::too_many("jwt", file.jwt.len(), MOST_PROVIDERS));
@@ -144,7 +144,7 @@ pub fn parse(text: &str, own: &[String]) -> Result<Configuration, String> {
         providers.push(provider(&mut errors, &path, jwt));
     }
     let anonymous = file.anonymous.map(|anonymous| anonymity(&mut errors, anonymous));
-    config_file::checked(&errors)?;
+    config_file::checked(&errors, &lines)?;
     Ok(Configuration { providers, anonymous })
 }
 
@@ -409,9 +409,14 @@ anonymous:
             ),
         ];
         for (from, to, want) in table {
-            assert_eq!(parse(&GOOD.replace(from, to), &["https://own".into()]), Err(want.to_owned()), "{to}");
+            let text = GOOD.replace(from, to);
+            // What is missing stands on the line of what it is missing from; the conditions are a line below.
+            let line = GOOD.lines().position(|line| line.contains(from)).expect("a line") + 1;
+            let line = line + usize::from(want.starts_with("anonymous.conditions"));
+            assert_eq!(parse(&text, &["https://own".into()]), Err(format!("line {line}: {want}")), "{to}");
         }
-        assert!(parse(&GOOD.replace("uid:", "uids:"), &[]).is_err());
+        let unknown = parse(&GOOD.replace("uid:", "uids:"), &[]).expect_err("no such field");
+        assert!(unknown.starts_with("line 10: jwt[0].claimMappings.uids: unknown field `uids`"), "{unknown}");
         assert!(parse(&GOOD.replace("config.k8s.io/v1", "config.k8s.io/v2"), &[]).is_err());
     }
 }

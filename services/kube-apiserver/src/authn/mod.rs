@@ -17,6 +17,9 @@ use crate::server::listener::Peer;
 use http::HeaderMap;
 use std::collections::BTreeMap;
 
+/// What names the credential itself, in a user's extra.
+pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
 /// The caller of a request; `Ok(None)` if it carries nothing that says who that is.
 pub async fn authenticate(state: &State, peer: &Peer, headers: &HeaderMap) -> Result<Option<UserInfo>, String> {
     if peer.is_front_proxy

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::authn::UserInfo;
+use crate::authn::{CREDENTIAL_ID, UserInfo};
 use crate::registry::strategy::tree::{at, int_at, items, str_at};
 
 /// Clocks of a cluster's machines differ by less than this.
@@ -135,7 +135,7 @@ pub fn check(claims: &Value, issuers: &[String], audiences: &[String], now: i64)
 fn extra(id: &str, pod: Option<&Ref>, node: Option<&Ref>) -> BTreeMap<String, Vec<String>> {
     let mut extra = BTreeMap::new();
     if !id.is_empty() {
-        extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={id}")]);
+        extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
     }
     for (kind, target) in [("pod", pod), ("node", node)] {
         if let Some((name, uid)) = target {

@@ -347,12 +347,12 @@ impl KubeletConfiguration {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let mut config: Self = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        let (mut config, lines): (Self, _) = apimachinery::config_file::parse(text)?;
         if config.kind != "KubeletConfiguration" || config.api_version != "kubelet.config.k8s.io/v1beta1" {
             return Err("kind must be KubeletConfiguration of kubelet.config.k8s.io/v1beta1".into());
         }
         config.fill_zeroes();
-        check::check(&config)?;
+        check::check(&config).map_err(|why| lines.place(&why))?;
         for name in config.tuning.set() {
             tracing::info!("{name} has no effect: this kubelet has nothing that it would tune");
         }
@@ -455,6 +455,8 @@ mod tests {
     #[test]
     fn unknown_fields_and_unsupported_values_are_refused_by_name() {
         let error = KubeletConfiguration::parse(&format!("{HEAD}maxPodz: 3\n")).unwrap_err();
+        let line = HEAD.lines().count() + 1;
+        assert!(error.starts_with(&format!("line {line}: maxPodz: unknown field")), "{error}");
         assert!(error.contains("maxPodz"), "{error}");
         for (line, field) in [
             ("cgroupDriver: systemd", "cgroupDriver"),

@@ -161,8 +161,7 @@ impl Gate {
 
 /// A configured duration such as `2m0s`; zero and nothing stand for the default.
 fn duration(text: &str) -> Option<Duration> {
-    let duration: jiff::SignedDuration = text.parse().ok()?;
-    Duration::try_from(duration).ok().filter(|d| !d.is_zero())
+    apimachinery::duration::parse(text).ok().filter(|d| !d.is_zero())
 }
 
 fn user_of(value: &Value) -> User {

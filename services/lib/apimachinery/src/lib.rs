@@ -5,7 +5,9 @@
 //!
 //! Start reading at [`schema`] (the table and how to walk it), then [`strict`] (text to object) and [`patch`].
 
+pub mod config_file;
 pub mod defaults;
+pub mod duration;
 pub mod fields;
 pub mod intstr;
 pub mod managed;

@@ -34,6 +34,8 @@ pub fn parse_rfc3339(text: &str) -> Result<Timestamp, TimeError> {
     let shape = b"dddd-dd-ddTdd:dd:dd";
     let fits = bytes.len() > shape.len()
         && shape.iter().zip(bytes).all(|(s, b)| if *s == b'd' { b.is_ascii_digit() } else { s == b })
+        // Go knows no leap seconds.
+        && &bytes[17..19] != b"60"
         && zone_fits(&bytes[shape.len()..]);
     if !fits {
         return Err(bad());
@@ -76,6 +78,7 @@ mod tests {
             ("2026-01-02T03:04:05", None),
             ("2026-01-02T03:04:05.Z", None),
             ("2026-13-02T03:04:05Z", None),
+            ("2026-12-31T23:59:60Z", None),
         ];
         for (text, want) in cases {
             let got = parse_rfc3339(text).ok().map(|t| (rfc3339(t), rfc3339_micro(t)));

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::checks::{dns_label, dns_subdomain, driver_name, immutable, label_value, named, qualified_name};
 use super::device_claims::{claim, status};
+use super::device_parts::{binding, capacity, consumptions, counter_sets};
 use super::kind::Kind;
 use super::scheduling_checks::node_selector;
 use super::tree::{at, bool_at, default, default_int, each, has, int_at, items, map_at, object, str_at, within};
@@ -107,14 +108,16 @@ pub fn configuration(errors: &mut Vec<FieldError>, path: &str, config: &Value) {
         return;
     };
     driver_name(errors, &format!("{path}.driver"), str_at(opaque, &["driver"]));
-    let path = format!("{path}.parameters");
-    match at(opaque, &["parameters"]) {
-        None => errors.push(FieldError::required(path, "")),
-        Some(p) if p.to_string().len() > PARAMETERS_MAX => errors.push(FieldError::too_long(path, PARAMETERS_MAX)),
-        Some(p) if !p.is_object() => {
-            errors.push(FieldError::invalid(path, "<value omitted>", "parameters must be a valid JSON object"));
-        }
-        Some(_) => {}
+    raw(errors, &format!("{path}.parameters"), opaque.get("parameters").unwrap_or(&Value::Null));
+}
+
+/// An object that only its driver understands.
+pub fn raw(errors: &mut Vec<FieldError>, path: &str, value: &Value) {
+    match value {
+        Value::Null => errors.push(FieldError::required(path, "")),
+        value if value.to_string().len() > PARAMETERS_MAX => errors.push(FieldError::too_long(path, PARAMETERS_MAX)),
+        Value::Object(_) => {}
+        _ => errors.push(FieldError::invalid(path, "<value omitted>", "must be a valid JSON object")),
     }
 }
 
@@ -180,7 +183,7 @@ pub fn pool_name(errors: &mut Vec<FieldError>, path: &str, name: &str) {
 
 /// What a taint does.
 pub fn taint_effect(errors: &mut Vec<FieldError>, path: &str, effect: &str) {
-    super::checks::required_one_of(errors, path, effect, &["NoExecute", "NoSchedule"]);
+    super::checks::required_one_of(errors, path, effect, &["NoExecute", "NoSchedule", "None"]);
 }
 
 const ID_MAX: usize = 32;
@@ -237,6 +240,7 @@ fn check_slice(errors: &mut Vec<FieldError>, s: &Value) {
         errors.push(FieldError::invalid("spec.pool.generation", n, detail));
     }
     places(errors, spec);
+    counter_sets(errors, spec);
     let devices = items(spec, &["devices"]);
     let advanced =
         devices.iter().any(|d| !items(d, &["taints"]).is_empty() || !items(d, &["consumesCounters"]).is_empty());
@@ -305,12 +309,14 @@ fn device(errors: &mut Vec<FieldError>, path: &str, d: &Value, each_place: bool)
         errors.push(FieldError::invalid(path, count, detail));
     }
     for (name, value) in map_at(d, &["attributes"]).into_iter().flatten() {
-        let path = format!("{path}.attributes[{name}]");
+        let path = format!("{path}.attributes[{}]", shortened(name));
         qualified(errors, &path, name);
         attribute(errors, &path, value);
     }
-    for (name, _) in map_at(d, &["capacity"]).into_iter().flatten() {
-        qualified(errors, &format!("{path}.capacity[{name}]"), name);
+    for (name, value) in map_at(d, &["capacity"]).into_iter().flatten() {
+        let path = format!("{path}.capacity[{}]", shortened(name));
+        qualified(errors, &path, name);
+        capacity(errors, &path, value, d);
     }
     let taints = items(d, &["taints"]);
     if taints.len() > TAINTS_MAX {
@@ -323,7 +329,22 @@ fn device(errors: &mut Vec<FieldError>, path: &str, d: &Value, each_place: bool)
             taint_effect(errors, &format!("{path}.effect"), str_at(t, &["effect"]));
         }
     }
+    consumptions(errors, path, d);
     device_place(errors, path, d, each_place);
+    binding(errors, path, d);
+}
+
+/// The longest key that a message shows: a domain, a slash and a name.
+const KEY_MAX: usize = 63 + 1 + ID_MAX;
+
+/// A key that is too long without its middle.
+fn shortened(key: &str) -> String {
+    if key.len() <= KEY_MAX {
+        return key.to_owned();
+    }
+    let rest = KEY_MAX - "...".len();
+    let (head, tail) = (key.get(..rest.div_ceil(2)), key.get(key.len() - rest / 2..));
+    format!("{}...{}", head.unwrap_or_default(), tail.unwrap_or_default())
 }
 
 fn device_place(errors: &mut Vec<FieldError>, path: &str, d: &Value, each_place: bool) {

@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::checks::{dns_label, dns_subdomain, driver_name, immutable, named, one_of, required, required_one_of};
-use super::device::{configuration, pool_name, qualified, selectors, set_of, taint_effect};
+use super::checks::{
+    dns_label, dns_subdomain, driver_name, immutable, named, one_of, qualified_name, required, required_named,
+    required_one_of,
+};
+use super::device::{configuration, pool_name, qualified, raw, selectors, set_of, taint_effect};
+use super::device_parts::binding;
 use super::scheduling_checks::node_selector;
 use super::tree::{at, has, int_at, items, str_at};
 use crate::errors::FieldError;
@@ -134,10 +138,6 @@ fn toleration(errors: &mut Vec<FieldError>, path: &str, t: &Value) {
         "" => errors.push(FieldError::required(format!("{path}.operator"), "")),
         other => errors.push(FieldError::not_supported(format!("{path}.operator"), other, &["Equal", "Exists"])),
     }
-    if key.is_empty() && operator == "Equal" {
-        let detail = "must be `Exists` when `key` is empty";
-        errors.push(FieldError::invalid(format!("{path}.operator"), operator, detail));
-    }
     let effect = str_at(t, &["effect"]);
     if !effect.is_empty() {
         taint_effect(errors, &format!("{path}.effect"), effect);
@@ -207,9 +207,11 @@ fn allocated(errors: &mut Vec<FieldError>, path: &str, allocation: &Value, known
             driver_name(errors, &format!("{path}.driver"), str_at(r, &["driver"]));
             pool_name(errors, &format!("{path}.pool"), str_at(r, &["pool"]));
             named(errors, &format!("{path}.device"), str_at(r, &["device"]), dns_label);
+            binding(errors, &path, r);
             for (j, t) in items(r, &["tolerations"]).iter().enumerate() {
                 toleration(errors, &format!("{path}.tolerations[{j}]"), t);
             }
+            share_id(errors, &path, r);
         }
     }
     let config = items(allocation, &["devices", "config"]);
@@ -226,8 +228,8 @@ fn allocated(errors: &mut Vec<FieldError>, path: &str, allocation: &Value, known
 
 /// What drivers report about devices that were given.
 fn devices(errors: &mut Vec<FieldError>, claim: &Value, allocation: Option<&Value>) {
-    let id = |d: &Value| ["driver", "pool", "device"].map(|f| str_at(d, &[f]).to_owned());
-    let given: BTreeSet<[String; 3]> =
+    let id = |d: &Value| ["driver", "pool", "device", "shareID"].map(|f| str_at(d, &[f]).to_owned());
+    let given: BTreeSet<[String; 4]> =
         allocation.map(|a| items(a, &["devices", "results"]).iter().map(id).collect()).unwrap_or_default();
     let mut seen = BTreeSet::new();
     for (i, d) in items(claim, &["status", "devices"]).iter().enumerate() {
@@ -235,13 +237,127 @@ fn devices(errors: &mut Vec<FieldError>, claim: &Value, allocation: Option<&Valu
         driver_name(errors, &format!("{path}.driver"), str_at(d, &["driver"]));
         pool_name(errors, &format!("{path}.pool"), str_at(d, &["pool"]));
         named(errors, &format!("{path}.device"), str_at(d, &["device"]), dns_label);
+        share_id(errors, &path, d);
         if !given.contains(&id(d)) {
             let detail = "must be an allocated device in the claim";
             let shown = serde_json::json!({"driver": d["driver"], "pool": d["pool"], "device": d["device"]});
             errors.push(FieldError::invalid(path.clone(), shown, detail));
         }
-        if !seen.insert(id(d)) {
-            errors.push(FieldError::duplicate(path, id(d).join("/")));
+        conditions(errors, &format!("{path}.conditions"), items(d, &["conditions"]));
+        if let Some(data) = at(d, &["data"]) {
+            raw(errors, &format!("{path}.data"), data);
         }
+        network(errors, &format!("{path}.networkData"), &d["networkData"]);
+        if !seen.insert(id(d)) {
+            errors.push(FieldError::duplicate(path, id(d)[..3].join("/")));
+        }
+    }
+}
+
+/// Which share of a device it is: a UUID as everybody writes it.
+fn share_id(errors: &mut Vec<FieldError>, path: &str, of: &Value) {
+    let Some(id) = at(of, &["shareID"]).and_then(Value::as_str) else { return };
+    let path = format!("{path}.shareID");
+    match uuid::Uuid::try_parse(id) {
+        Err(_) if id.len() != 36 => {
+            errors.push(FieldError::invalid(
+                path,
+                id,
+                format!("error validating uid: invalid UUID length: {}", id.len()),
+            ));
+        }
+        Err(_) => errors.push(FieldError::invalid(path, id, "error validating uid: invalid UUID format")),
+        Ok(uuid) if uuid.hyphenated().to_string() != id => {
+            let detail = "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters";
+            errors.push(FieldError::invalid(path, id, detail));
+        }
+        Ok(_) => {}
+    }
+}
+
+const CONDITIONS_MAX: usize = 8;
+const REASON_MAX: usize = 1024;
+const MESSAGE_MAX: usize = 32768;
+const REASON: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+
+/// Conditions of the form that newer kinds have (metav1.Condition).
+fn conditions(errors: &mut Vec<FieldError>, path: &str, list: &[Value]) {
+    if list.len() > CONDITIONS_MAX {
+        errors.push(FieldError::too_many(path, list.len(), CONDITIONS_MAX));
+    }
+    let mut types = BTreeSet::new();
+    for (i, c) in list.iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        let (kind, reason) = (str_at(c, &["type"]), str_at(c, &["reason"]));
+        required_named(errors, &format!("{path}.type"), kind, qualified_name);
+        if !types.insert(kind) {
+            errors.push(FieldError::duplicate(format!("{path}.type"), kind));
+        }
+        one_of(errors, &format!("{path}.status"), str_at(c, &["status"]), &["False", "True", "Unknown"]);
+        if let Some(n) = int_at(c, &["observedGeneration"]).filter(|n| *n < 0) {
+            let detail = "must be greater than or equal to zero";
+            errors.push(FieldError::invalid(format!("{path}.observedGeneration"), n, detail));
+        }
+        if at(c, &["lastTransitionTime"]).is_none() {
+            errors.push(FieldError::required(format!("{path}.lastTransitionTime"), "must be set"));
+        }
+        let path_of_reason = format!("{path}.reason");
+        if reason.len() > REASON_MAX {
+            errors.push(FieldError::too_long(path_of_reason, REASON_MAX));
+        } else if reason.is_empty() {
+            errors.push(FieldError::required(path_of_reason, ""));
+        } else if !is_reason(reason) {
+            errors.push(FieldError::invalid(path_of_reason, reason, REASON));
+        }
+        if str_at(c, &["message"]).len() > MESSAGE_MAX {
+            errors.push(FieldError::too_long(format!("{path}.message"), MESSAGE_MAX));
+        }
+    }
+}
+
+fn is_reason(text: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.ends_with(word)
+        && text.chars().all(|c| word(c) || c == ',' || c == ':')
+}
+
+const INTERFACE_MAX: usize = 256;
+const HARDWARE_MAX: usize = 128;
+const ADDRESSES_MAX: usize = 16;
+
+/// A network device: its name, its own address and those it has in the network.
+fn network(errors: &mut Vec<FieldError>, path: &str, data: &Value) {
+    for (field, max) in [("interfaceName", INTERFACE_MAX), ("hardwareAddress", HARDWARE_MAX)] {
+        if str_at(data, &[field]).len() > max {
+            errors.push(FieldError::too_long(format!("{path}.{field}"), max));
+        }
+    }
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    set_of(errors, &format!("{path}.ips"), items(data, &["ips"]), ADDRESSES_MAX, text, |errors, path, v| {
+        interface_address(errors, path, v.as_str().unwrap_or_default());
+    });
+}
+
+/// An address with the length of its network's prefix, in canonical form.
+fn interface_address(errors: &mut Vec<FieldError>, path: &str, text: &str) {
+    // Zeros in front of an octet are an error of form only.
+    let octet = |part: &str| part.parse::<u8>().map_or_else(|_| part.to_owned(), |n| n.to_string());
+    let plain = match text.split_once('/') {
+        Some((address, length)) if !address.contains(':') => {
+            format!("{}/{length}", address.split('.').map(octet).collect::<Vec<_>>().join("."))
+        }
+        _ => text.to_owned(),
+    };
+    let read = plain.parse::<ipnet::IpNet>().ok().filter(|_| text.contains('/'));
+    match read.map(|net| format!("{}/{}", net.addr(), net.prefix_len())) {
+        None => {
+            let detail = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+            errors.push(FieldError::invalid(path, text, detail));
+        }
+        Some(canonical) if canonical != text => {
+            errors.push(FieldError::invalid(path, text, format!("must be in canonical form (\"{canonical}\")")));
+        }
+        Some(_) => {}
     }
 }

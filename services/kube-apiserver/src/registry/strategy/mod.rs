@@ -14,6 +14,7 @@ pub mod cron;
 pub mod csi;
 pub mod device;
 pub mod device_claims;
+pub mod device_parts;
 pub mod endpoints;
 pub mod event;
 pub mod extension;

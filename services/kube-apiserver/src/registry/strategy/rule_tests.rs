@@ -46,7 +46,10 @@ fn kind(name: &str) -> &'static Kind {
         "EndpointSlice" => &endpoints::ENDPOINT_SLICE,
         "Endpoints" => &endpoints::ENDPOINTS,
         "Event" => &event::EVENT,
+        "DeviceClass" => &device::DEVICE_CLASS,
         "ResourceClaim" => &device::RESOURCE_CLAIM,
+        "ResourceClaimTemplate" => &device::RESOURCE_CLAIM_TEMPLATE,
+        "ResourceSlice" => &device::RESOURCE_SLICE,
         other => panic!("no kind {other}"),
     }
 }

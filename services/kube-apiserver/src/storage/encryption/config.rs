@@ -133,7 +133,7 @@ struct KmsFile {
 impl Configuration {
     /// Reads a file's text; the error names every field that is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File = config_file::parse(text, &[config_file::V1], "EncryptionConfiguration")?;
+        let (file, lines): (File, _) = config_file::parse(text, &[config_file::V1], "EncryptionConfiguration")?;
         let mut errors = Vec::new();
         if file.resources.is_empty() {
             errors.push(FieldError::required("resources", "at least one resources is required"));
@@ -141,7 +141,7 @@ impl Configuration {
         let mut services = BTreeSet::new();
         let rule = |(i, rule)| checked_rule(&mut errors, &mut services, &format!("resources[{i}]"), rule);
         let rules = file.resources.into_iter().enumerate().map(rule).collect();
-        config_file::checked(&errors)?;
+        config_file::checked(&errors, &lines)?;
         Ok(Self { rules })
     }
 }
@@ -392,7 +392,7 @@ mod tests {
             (one("[secrets]", "aesgcm: {keys: [{name: a, secret: '***'}]}"), "secrets must be base64 encoded"),
             (
                 one("[secrets]", "aesgcm: {keys: [{secret: ''}]}"),
-                "resources[0].providers[0].aesgcm.keys[0].name: Required value: name is a mandatory field for a key; resources[0].providers[0].aesgcm.keys[0].secret: Required value",
+                "resources[0].providers[0].aesgcm.keys[0].name: Required value: name is a mandatory field for a key; line 6: resources[0].providers[0].aesgcm.keys[0].secret: Required value",
             ),
             (
                 kms("timeout: 0s"),
@@ -401,7 +401,7 @@ mod tests {
             (kms("cachesize: 5"), "cachesize is not supported in v2"),
             (
                 one("[secrets]", "kms: {apiVersion: v2, name: 'a:b', endpoint: 'tcp://x'}"),
-                "kms.name: Invalid value: \"a:b\": invalid KMS provider name a:b, must not contain ':'; resources[0].providers[0].kms.endpoint: Invalid value: \"tcp://x\": unsupported scheme \"tcp\"",
+                "kms.name: Invalid value: \"a:b\": invalid KMS provider name a:b, must not contain ':'; line 6: resources[0].providers[0].kms.endpoint: Invalid value: \"tcp://x\": unsupported scheme \"tcp\"",
             ),
             (one("[secrets]", "kms: {name: a, endpoint: 'unix:///x'}"), "kms.apiVersion: Invalid value: \"v1\""),
             (one("[secrets]", "aesgmc: {}"), "aesgmc"),
