@@ -1,7 +1,8 @@
 //! Command line: upstream's flag names for what is supported, each refusing what it does not know.
 
+use crate::server::query::duration;
 use clap::Parser;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The flags.
@@ -191,25 +192,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Go's duration syntax as far as flags use it: hours, minutes, seconds, milliseconds in that order.
-pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let mut total = 0f64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..digits].parse().map_err(|_| format!("{text:?} is not a duration such as 5m0s"))?;
-        rest = &rest[digits..];
-        let (unit, scale) = [("ms", 0.001), ("h", 3600.0), ("m", 60.0), ("s", 1.0)]
-            .into_iter()
-            .find(|(unit, _)| rest.starts_with(unit))
-            .or(if number == 0.0 && rest.is_empty() { Some(("", 0.0)) } else { None })
-            .ok_or_else(|| format!("{text:?}: a number lacks its unit (h, m, s or ms)"))?;
-        total += number * scale;
-        rest = &rest[unit.len()..];
-    }
-    std::time::Duration::try_from_secs_f64(total).map_err(|e| e.to_string())
-}
-
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let bad = || format!("{text:?} is not a port range such as 30000-32767");
     let (low, high) = text.split_once('-').ok_or_else(bad)?;
@@ -218,6 +200,12 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
 }
 
 impl Config {
+    /// Where clients from everywhere find the server, if the flags say so.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let ip = self.advertise_address.unwrap_or(self.bind_address);
+        (!ip.is_unspecified()).then(|| SocketAddr::new(ip, self.secure_port))
+    }
+
     /// Audiences this server accepts and issues by default.
     pub fn audiences(&self) -> &[String] {
         if self.api_audiences.is_empty() { &self.service_account_issuer } else { &self.api_audiences }

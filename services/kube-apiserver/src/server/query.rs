@@ -1,5 +1,7 @@
 //! Query strings.
 
+use std::time::Duration;
+
 /// The parameters of a query string, in order; a parameter may repeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
@@ -69,9 +71,64 @@ pub fn decode(text: &str, plus_is_space: bool) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// A span of time as Go's `time.ParseDuration` reads it (`1h15m30.5s`); one that is negative is none.
+///
+/// # Errors
+/// Its words.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("time: invalid duration {text:?}");
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..end].parse().map_err(|_| invalid())?;
+        rest = &rest[end..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "" => return Err(format!("time: missing unit in duration {text:?}")),
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            unknown => return Err(format!("time: unknown unit {unknown:?} in duration {text:?}")),
+        };
+        seconds += number * unit;
+        rest = &rest[end..];
+    }
+    if negative { Ok(Duration::ZERO) } else { Duration::try_from_secs_f64(seconds).map_err(|_| invalid()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations() {
+        let table = [
+            ("1h15m30.5s", Ok(4530.5)),
+            ("0", Ok(0.0)),
+            ("-5s", Ok(0.0)),
+            ("250ms", Ok(0.25)),
+            ("abc", Err("time: invalid duration \"abc\"")),
+            ("5", Err("time: missing unit in duration \"5\"")),
+            ("5x", Err("time: unknown unit \"x\" in duration \"5x\"")),
+            ("1e9999h", Err("time: unknown unit \"e\" in duration \"1e9999h\"")),
+        ];
+        for (text, want) in table {
+            assert_eq!(duration(text).map(|d| d.as_secs_f64()), want.map_err(str::to_string), "{text}");
+        }
+    }
 
     #[test]
     fn parsing() {

@@ -301,7 +301,7 @@ fn checked_kms(errors: &mut Vec<FieldError>, services: &mut BTreeSet<String>, pa
         ),
         Some(_) => {}
     }
-    let timeout = kms.timeout.as_deref().map_or(Ok(KMS_TIMEOUT), crate::config::duration);
+    let timeout = kms.timeout.as_deref().map_or(Ok(KMS_TIMEOUT), crate::server::query::duration);
     match &timeout {
         Ok(time) if !time.is_zero() => {}
         _ => wrong("timeout", kms.timeout.as_deref().unwrap_or_default(), "timeout should be a positive value".into()),
