@@ -1,7 +1,7 @@
 //! Command line: upstream's flag names for what is supported, each refusing what it does not know.
 
 use clap::Parser;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The flags.
@@ -219,6 +219,12 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
 }
 
 impl Config {
+    /// Where clients from everywhere find the server, if the flags say so.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let ip = self.advertise_address.unwrap_or(self.bind_address);
+        (!ip.is_unspecified()).then(|| SocketAddr::new(ip, self.secure_port))
+    }
+
     /// Audiences this server accepts and issues by default.
     pub fn audiences(&self) -> &[String] {
         if self.api_audiences.is_empty() { &self.service_account_issuer } else { &self.api_audiences }

@@ -189,6 +189,9 @@ pub struct Status {
     pub continue_token: Option<String>,
 }
 
+/// The reason of a failure that is no Status.
+const PLAIN: &str = "Plain";
+
 /// Every failure the API answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError(pub Box<Status>);
@@ -251,6 +254,16 @@ impl ApiError {
     /// 404 for a path.
     pub fn no_such_path() -> Self {
         Self::new(404, "NotFound", "the server could not find the requested resource").about("", "", "")
+    }
+
+    /// 404 for a path below which nothing is known.
+    pub fn no_such_page() -> Self {
+        Self::new(404, PLAIN, "404 page not found")
+    }
+
+    /// Whether the message is all that is sent.
+    pub fn is_plain(&self) -> bool {
+        self.0.reason == PLAIN
     }
 
     /// 409 for a create.

@@ -172,9 +172,9 @@ async fn until(admin: &mut Session, wanted: usize, patience: Duration) -> Result
 async fn watches(admin: &mut Session) -> Result<usize> {
     let metrics = admin.get("/metrics").await?;
     let text = String::from_utf8_lossy(&metrics.body).into_owned();
-    let line =
-        text.lines().find(|line| line.starts_with("apiserver_longrunning_requests{")).context("no such metric")?;
-    Ok(line.rsplit(' ').next().context("a number")?.parse()?)
+    let lines = text.lines().filter(|line| line.starts_with("apiserver_longrunning_requests{"));
+    let numbers = lines.filter(|line| line.contains("verb=\"WATCH\"")).map(|line| line.rsplit(' ').next());
+    numbers.map(|number| Ok(number.context("a number")?.parse::<usize>()?)).sum()
 }
 
 /// How many files a process of this user may have open (`getrlimit(2)`, the soft limit).

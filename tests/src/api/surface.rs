@@ -30,8 +30,102 @@ pub async fn run(stack: Stack) -> Result<()> {
         wrong.extend(differences(&wanted, &said).into_iter().map(|d| format!("{document} discovery: {d}")));
     }
     wrong.extend(selected(&mut session).await?);
+    wrong.extend(negotiated(&mut session).await?);
+    kept(&mut session).await?;
+    refused(&mut session).await?;
+    counted(&mut session).await?;
     println!("  {} resources, {} requests", wanted.len(), session.requests());
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Documents come as they are asked for.
+async fn negotiated(session: &mut Session) -> Result<Vec<String>> {
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let table = [
+        ("/api", "application/yaml", 200, "application/yaml"),
+        ("/apis", PROTOBUF, 200, PROTOBUF),
+        ("/apis/apps/v1", PROTOBUF, 200, PROTOBUF),
+        ("/apis/apps/v1", "text/html", 406, "application/json"),
+        ("/nothing", "application/json", 404, "text/plain; charset=utf-8"),
+        ("/apis/nothing.io/v1/things", "application/json", 404, "text/plain; charset=utf-8"),
+        ("/api/v1/nothing", "application/json", 404, "application/json"),
+        ("/api/v1/pods?timeout=abc", "application/json", 400, "application/json"),
+        ("/api/v1/pods?timeout=5s", "application/json", 200, "application/json"),
+    ];
+    let mut wrong = Vec::new();
+    for (path, accept, status, media) in table {
+        let headers = [("accept", accept), ("audit-id", "of the client")];
+        let answer = session.ask_with(Method::GET, path, &headers, Bytes::new()).await?;
+        let header = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let got = (answer.status, header("content-type"), header("audit-id"));
+        if got != (status, media, "of the client") {
+            wrong.push(format!("{path} as {accept}: {got:?}"));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Who has a document is not sent it again.
+async fn kept(session: &mut Session) -> Result<()> {
+    for path in ["/api", "/apis"] {
+        let first = session.ask_with(Method::GET, path, &[("accept", AGGREGATED)], Bytes::new()).await?;
+        let header = |name: &str| first.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let (tag, kept) = (header("etag"), (header("cache-control"), header("vary")));
+        ensure!(tag.len() == 130 && kept == ("public", "Accept"), "{path}: {tag:?}, {kept:?}");
+        let headers = [("accept", AGGREGATED), ("if-none-match", tag)];
+        let second = session.ask_with(Method::GET, path, &headers, Bytes::new()).await?;
+        ensure!(second.status == 304 && second.body.is_empty(), "{path} once more: {}", second.status);
+    }
+    Ok(())
+}
+
+/// Who sends too much is told so, whenever they come to read it.
+async fn refused(session: &mut Session) -> Result<()> {
+    let body = Bytes::from(vec![b' '; 5 << 20]);
+    let headers = [("content-type", "application/json")];
+    let path = "/api/v1/namespaces/default/configmaps";
+    let answer = session.ask_with(Method::POST, path, &headers, body).await?;
+    let said = answer.json()["message"].clone();
+    ensure!(
+        answer.status == 413 && said == "Request entity too large: limit is 3145728",
+        "5 MiB: {} {said}",
+        answer.status
+    );
+    Ok(())
+}
+
+/// What upstream's dashboards and alerts look at.
+const METRICS: &[&str] = &[
+    "apiserver_audit_event_total",
+    "apiserver_current_inflight_requests",
+    "apiserver_request_duration_seconds_bucket",
+    "apiserver_request_sli_duration_seconds_bucket",
+    "apiserver_request_total",
+    "apiserver_requested_deprecated_apis",
+    "apiserver_resource_objects",
+    "apiserver_response_sizes_bucket",
+    "apiserver_storage_objects",
+    "authenticated_user_requests",
+    "authentication_attempts",
+    "etcd_request_duration_seconds_bucket",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+];
+
+async fn counted(session: &mut Session) -> Result<()> {
+    let endpoints = session.get("/api/v1/endpoints").await?;
+    let warned = endpoints.headers.get("warning").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    ensure!(warned.starts_with("299 - \"v1 Endpoints is deprecated in v1.33+"), "no warning: {warned:?}");
+    session.get("/readyz").await?;
+    let text = session.get("/metrics").await?.body;
+    let text = String::from_utf8_lossy(&text);
+    let shown = |name: &str| text.lines().any(|l| l.strip_prefix(name).is_some_and(|l| l.starts_with(['{', ' '])));
+    let missing: Vec<_> = METRICS.iter().filter(|name| !shown(name)).collect();
+    let slis = session.get("/metrics/slis").await?.body;
+    let healthy = String::from_utf8_lossy(&slis).contains("kubernetes_healthcheck{name=\"etcd\",type=\"readyz\"} 1");
+    ensure!(missing.is_empty() && healthy, "no {missing:?}; the store's health is shown: {healthy}");
     Ok(())
 }
 

@@ -28,12 +28,14 @@ mod volume_resize;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use crate::errors::ApiError;
 use crate::registry::{Context, Resource};
+use crate::server::metrics::Phase;
 use crate::storage::Stored;
 
 /// What a request is about to do.
@@ -47,6 +49,21 @@ pub enum Operation {
     Delete,
     /// A connection: exec, attach, port-forward, proxy.
     Connect,
+}
+
+impl Operation {
+    /// All of them, in their order.
+    pub const ALL: [Operation; 4] = [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect];
+
+    /// As upstream names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// What plugins see of a request. Only `object` may be changed.
@@ -130,16 +147,22 @@ pub static PLUGINS: &[&dyn Plugin] = &[
 
 /// The first phase.
 pub async fn admit(cx: &Context<'_>, mut request: AdmissionRequest<'_>) -> Result<(), ApiError> {
-    for plugin in PLUGINS {
-        plugin.admit(cx, &mut request).await.inspect_err(|error| refused(*plugin, &request, error))?;
+    for (index, plugin) in PLUGINS.iter().enumerate() {
+        let begun = Instant::now();
+        let verdict = plugin.admit(cx, &mut request).await;
+        cx.state.metrics.admitted(index, Phase::Admit, request.operation, verdict.is_err(), begun.elapsed());
+        verdict.inspect_err(|error| refused(*plugin, &request, error))?;
     }
     Ok(())
 }
 
 /// The second phase.
 pub async fn validate(cx: &Context<'_>, request: AdmissionRequest<'_>) -> Result<(), ApiError> {
-    for plugin in PLUGINS {
-        plugin.validate(cx, &request).await.inspect_err(|error| refused(*plugin, &request, error))?;
+    for (index, plugin) in PLUGINS.iter().enumerate() {
+        let begun = Instant::now();
+        let verdict = plugin.validate(cx, &request).await;
+        cx.state.metrics.admitted(index, Phase::Validate, request.operation, verdict.is_err(), begun.elapsed());
+        verdict.inspect_err(|error| refused(*plugin, &request, error))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use policy::{Level, Policy, Stage, Verdict};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What zero means as a size, in megabytes.
@@ -29,6 +29,7 @@ pub struct Auditor {
     policy: Policy,
     log: Log,
     format: AuditFormat,
+    events: AtomicU64,
 }
 
 impl Auditor {
@@ -43,7 +44,12 @@ impl Auditor {
             age: DAY * config.audit_log_maxage,
         };
         let log = Log::open(log, limits).map_err(|e| format!("{}: {e}", log.display()))?;
-        Ok(Some(Arc::new(Self { policy, log, format: config.audit_log_format })))
+        Ok(Some(Arc::new(Self { policy, log, format: config.audit_log_format, events: AtomicU64::new(0) })))
+    }
+
+    /// How many events there were.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
     }
 
     /// Begins to follow a request, if it is to be recorded.
@@ -196,6 +202,7 @@ impl Record {
         if self.verdict.omit.contains(&stage) {
             return;
         }
+        self.auditor.events.fetch_add(1, Ordering::Relaxed);
         let mut event = self.event.lock().clone();
         event.insert("stage".into(), stage.name().into());
         event.insert("stageTimestamp".into(), time::now_rfc3339_micro().into());
@@ -237,6 +244,7 @@ mod tests {
             policy: Policy::parse(policy).expect("a policy"),
             log: Log::open(&path, limits).expect("opens"),
             format: AuditFormat::Json,
+            events: AtomicU64::new(0),
         });
         let (who, what) = (
             UserInfo::authenticated("alice", []),
@@ -261,6 +269,7 @@ mod tests {
         record.received(b"{\"kind\":\"Pod\"}");
         record.answered(201, false);
         drop(record);
+        assert_eq!(auditor.events(), 2);
         let text = std::fs::read_to_string(&path).expect("reads");
         let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
         assert_eq!(

@@ -27,8 +27,8 @@ pub async fn authenticate(state: &State, peer: &Peer, headers: &HeaderMap) -> Re
     {
         return Ok(Some(user));
     }
-    if let Some(user) = peer.certificate.as_deref().and_then(x509::user) {
-        return Ok(Some(user));
+    if let Some(user) = &peer.user {
+        return Ok(Some(user.as_ref().clone()));
     }
     match bearer::from_headers(headers) {
         Some(token) => bearer::verify(state, &token, state.config.audiences()).await.map(|(user, _)| Some(user)),

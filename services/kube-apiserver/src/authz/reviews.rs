@@ -6,6 +6,7 @@ use crate::authn::{UserInfo, bearer};
 use crate::errors::{ApiError, FieldError};
 use crate::registry::Resource;
 use crate::server::handler::Call;
+use apimachinery::meta;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ pub async fn answer(call: &Call, res: &Resource, namespace: &str, mut review: Va
         _ => return Err(ApiError::not_implemented(format!("{} is not answered by this server", res.kind))),
     };
     review["status"] = status;
-    review["metadata"]["creationTimestamp"] = Value::Null;
+    meta::metadata_mut(&mut review).remove("creationTimestamp");
     Ok(review)
 }
 

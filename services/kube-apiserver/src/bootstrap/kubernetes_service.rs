@@ -17,7 +17,7 @@ pub async fn reconcile(writer: &Writer<'_>) -> Result<(), ApiError> {
     let Some(ip) = writer.state.alloc.kubernetes_address() else { return Ok(()) };
     let port = writer.state.config.secure_port;
     writer.ensure("", "services", service(ip, port)).await?;
-    let Some(address) = advertised(writer) else {
+    let Some(address) = writer.state.config.address().map(|a| a.ip()) else {
         tracing::warn!(
             "neither --advertise-address nor --bind-address names an address: the kubernetes Service leads nowhere"
         );
@@ -32,11 +32,6 @@ pub async fn reconcile(writer: &Writer<'_>) -> Result<(), ApiError> {
             take(object, wanted, &["endpoints", "ports"])
         })
         .await
-}
-
-fn advertised(writer: &Writer<'_>) -> Option<IpAddr> {
-    let config = &writer.state.config;
-    config.advertise_address.or(Some(config.bind_address)).filter(|ip| !ip.is_unspecified())
 }
 
 fn take(object: &mut Value, wanted: &Value, fields: &[&str]) {

@@ -1,13 +1,17 @@
 //! What there is: the legacy discovery documents and the aggregated one, all read off the resource table.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
+use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::openapi::Document;
 use crate::registry::{Resource, Verb, table};
 
 /// Where groups stand in lists: clients try them in this order when a name is ambiguous.
@@ -31,9 +35,24 @@ const ORDER: [&str; 17] = [
     "node.k8s.io",
 ];
 
-/// /api
-pub fn core_versions() -> Value {
-    json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+/// /api. `address` is where clients from everywhere find the server.
+pub fn core_versions(address: Option<SocketAddr>) -> Value {
+    let addresses: Vec<Value> =
+        address.iter().map(|a| json!({"clientCIDR": "0.0.0.0/0", "serverAddress": a.to_string()})).collect();
+    json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses})
+}
+
+/// Every path that documents are found under.
+pub fn paths() -> Vec<String> {
+    let mut paths: Vec<String> = ["/api", "/apis", "/apis/"].map(str::to_string).into();
+    for group in std::iter::once("").chain(group_names()) {
+        let root = if group.is_empty() { "/api".to_string() } else { format!("/apis/{group}") };
+        paths.extend(versions(group).into_iter().map(|version| format!("{root}/{version}")));
+        if !group.is_empty() {
+            paths.push(root);
+        }
+    }
+    paths
 }
 
 /// /apis
@@ -66,8 +85,25 @@ pub fn resources(group: &str, version: &str) -> Option<Value> {
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": list}))
 }
 
+/// [`aggregated`] as it is sent, with the hash that upstream takes for its tag.
+pub fn aggregated_document(core: bool) -> &'static Document {
+    static CORE: LazyLock<Document> = LazyLock::new(|| document(&aggregated(true)));
+    static GROUPS: LazyLock<Document> = LazyLock::new(|| document(&aggregated(false)));
+    if core { &CORE } else { &GROUPS }
+}
+
+fn document(value: &Value) -> Document {
+    let bytes = value.to_string().into_bytes();
+    let hash = Sha512::digest(&bytes).iter().fold(String::with_capacity(128), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02X}");
+        text
+    });
+    Document::with_hash(bytes.into(), hash)
+}
+
 /// /api or /apis as apidiscovery.k8s.io/v2: everything in one answer.
-pub fn aggregated(core: bool) -> Value {
+fn aggregated(core: bool) -> Value {
     let names = if core { vec![""] } else { group_names() };
     let items: Vec<Value> = names.into_iter().map(aggregated_group).collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
@@ -150,11 +186,7 @@ fn aggregated_group(name: &str) -> Value {
             json!({"version": v, "freshness": "Current", "resources": sorted.into_values().collect::<Vec<_>>()})
         })
         .collect();
-    let metadata = if name.is_empty() {
-        json!({"creationTimestamp": null})
-    } else {
-        json!({"name": name, "creationTimestamp": null})
-    };
+    let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
     json!({"metadata": metadata, "versions": versions})
 }
 

@@ -5,7 +5,7 @@ use super::{Target, decode, encode};
 use crate::admission::{self, AdmissionRequest, Operation};
 use crate::authz::reviews;
 use crate::errors::ApiError;
-use crate::registry::{Resource, generic};
+use crate::registry::{Resource, generic, warnings};
 use crate::server::body::{Request, Response};
 use crate::server::handler::Call;
 use crate::storage::{Stored, codec};
@@ -105,6 +105,7 @@ async fn store(
         old: None,
     };
     admission::validate(&call.context(dry_run), admission).await?;
+    warnings::of(res, None, object, None).into_iter().for_each(|text| call.context(dry_run).warn(text));
     if dry_run {
         return codec::stored(res, object.clone(), 0).map(Arc::new);
     }

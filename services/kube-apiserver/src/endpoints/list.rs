@@ -210,7 +210,7 @@ async fn from_store(
     let mut page = Page::new(options.limit);
     let chunk = if options.limit == 0 { CHUNK } else { CHUNK.min(i64::try_from(options.limit).unwrap_or(CHUNK) + 1) };
     loop {
-        let read = match store.page(&prefix, &start, chunk, revision).await {
+        let read = match store.timed("list", target.res, store.page(&prefix, &start, chunk, revision)).await {
             Err(StoreError::Other(why)) if why.contains("future revision") => {
                 let message = format!("Too large resource version: {revision}");
                 return Err(ApiError::timeout(message, 1).with_cause(

@@ -4,6 +4,7 @@
 //! their object. [`decode`] and [`encode`] stand at both ends, [`ownership`] keeps managedFields.
 
 pub mod apply;
+mod components;
 pub mod create;
 pub mod decode;
 pub mod delete;
@@ -23,7 +24,7 @@ pub mod yaml;
 
 use crate::errors::ApiError;
 use crate::proxy;
-use crate::registry::{Resource, Subresource, Verb, lookup};
+use crate::registry::{Resource, Subresource, Verb, lookup, table};
 use crate::server::body::{Request, Response};
 use crate::server::handler::Call;
 
@@ -66,6 +67,8 @@ pub async fn dispatch(call: Call, request: Request) -> Result<Response, ApiError
     }
     match verb {
         Verb::Create => create::create(&call, &target, request).await,
+        Verb::Get if target.res.virtual_ => components::get(&call, &target).await,
+        Verb::List if target.res.virtual_ => components::list(&call, &target).await,
         Verb::Get => read::get(&call, &target).await,
         Verb::List => list::list(&call, &target).await,
         Verb::Watch => watch::watch(call, target, request).await,
@@ -78,7 +81,9 @@ pub async fn dispatch(call: Call, request: Request) -> Result<Response, ApiError
 
 fn resolve(call: &Call) -> Result<Target, ApiError> {
     let a = call.attributes();
-    let res = lookup(&a.group, &a.version, &a.resource).ok_or_else(ApiError::no_such_path)?;
+    let served = || table().iter().any(|r| r.group == a.group && r.version == a.version);
+    let unknown = || if served() { ApiError::no_such_path() } else { ApiError::no_such_page() };
+    let res = lookup(&a.group, &a.version, &a.resource).ok_or_else(unknown)?;
     let sub = match a.subresource.as_str() {
         "" => None,
         name => Some(res.subresource(name).ok_or_else(ApiError::no_such_path)?),

@@ -5,7 +5,7 @@ use super::{Target, apply, create, decode, delete, encode};
 use crate::admission::{self, AdmissionRequest, Operation};
 use crate::errors::{ApiError, FieldError};
 use crate::patch;
-use crate::registry::{Resource, generic};
+use crate::registry::{Resource, generic, warnings};
 use crate::server::body::{self, Request, Response};
 use crate::server::handler::Call;
 use crate::storage::{Preconditions, Stored, Swap, codec};
@@ -280,6 +280,7 @@ impl<'a> Change<'a> {
             return Err(ApiError::invalid(self.res.group, self.res.kind, self.name, &errors));
         }
         admission::validate(&cx, self.admission(&mut new, old)).await?;
+        warnings::of(self.res, self.sub, &new, Some(old)).into_iter().for_each(|text| cx.warn(text));
         Ok(new)
     }
 

@@ -11,6 +11,7 @@ use crate::flowcontrol::watchers::Watching;
 use crate::protobuf;
 use crate::server::body::{self, Request, Response, StreamError};
 use crate::server::handler::Call;
+use crate::server::metrics::{self, Events, Labels, Running};
 use crate::server::negotiate::{Encoding, Form, WRITTEN};
 use crate::server::respond;
 use crate::storage::cache::{Event, Kind, TooOld, frame};
@@ -22,7 +23,6 @@ use futures_util::StreamExt;
 use rand::Rng;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -128,7 +128,6 @@ pub async fn watch(call: Call, target: Target, request: Request) -> Result<Respo
         Err(error) if matches!(error.code(), 410 | 504) => (Vec::new(), 0, 0, Some(error)),
         Err(error) => return Err(error),
     };
-    call.state.metrics.watches.fetch_add(1, Ordering::Relaxed);
     let now = Instant::now();
     // Kubelets look at the pods of their own node: as upstream counts, no write is charged for them.
     let counted = options.selection.exact("spec.nodeName").is_none();
@@ -137,6 +136,8 @@ pub async fn watch(call: Call, target: Target, request: Request) -> Result<Respo
     let watching = counted.then(|| call.state.watchers.begin(place, &target.namespace, name));
     let mut watcher = Watcher {
         _watching: watching,
+        _running: Running::begin(&call.state, Labels::of(call.attributes(), false)),
+        sizes: call.state.metrics.events(target.res),
         form: accepted.form,
         encoding,
         bookmark_at: options.bookmarks.then(|| next_bookmark(now, now + options.limit)),
@@ -200,6 +201,8 @@ fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
 
 struct Watcher {
     _watching: Option<Watching>,
+    _running: Running,
+    sizes: Arc<Events>,
     call: Call,
     target: Target,
     cacher: Arc<Cacher>,
@@ -219,12 +222,6 @@ struct Watcher {
     ended: bool,
     /// Why the watch ends at once.
     failure: Option<ApiError>,
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.call.state.metrics.watches.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Watcher {
@@ -307,7 +304,9 @@ impl Watcher {
             && let Some(object) = self.initial.next()
         {
             if self.matches(&object) {
-                piece.extend_from_slice(&self.frame(Kind::Added, &object.json));
+                let frame = self.frame(Kind::Added, &object.json);
+                metrics::sent(&self.sizes, [&frame]);
+                piece.extend_from_slice(&frame);
             }
         }
         if self.end_bookmark && self.initial.as_slice().is_empty() {
@@ -326,6 +325,9 @@ impl Watcher {
                 Some(self.shared(event, kind).unwrap_or_else(|| self.frame(kind, &event.json(kind))))
             })
             .collect();
+        if !frames.is_empty() {
+            metrics::sent(&self.sizes, &frames);
+        }
         // One event, the usual case, is shared with every other watcher; several are joined.
         if frames.len() == 1 { frames.into_iter().next().unwrap_or_default() } else { frames.concat().into() }
     }

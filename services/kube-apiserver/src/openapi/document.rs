@@ -28,7 +28,7 @@ impl Document {
     }
 
     /// Another form of a document that has this hash.
-    pub(super) fn with_hash(bytes: Bytes, hash: String) -> Self {
+    pub(crate) fn with_hash(bytes: Bytes, hash: String) -> Self {
         Self { bytes, hash, packed: OnceLock::new() }
     }
 

@@ -83,7 +83,7 @@ impl Backends {
     pub async fn connect(&self, place: Place) -> Result<Connection, String> {
         let peer = SocketAddr::new(place.address, place.port);
         let connecting = async {
-            let tcp = TcpStream::connect(peer).await.map_err(|e| format!("dial tcp {peer}: connect: {e}"))?;
+            let tcp = TcpStream::connect(peer).await.map_err(|e| format!("dial tcp {peer}: connect: {}", errno(&e)))?;
             tcp.set_nodelay(true).map_err(|e| format!("dial tcp {peer}: {e}"))?;
             let tls = match place.scheme {
                 Scheme::Http => return speak(tcp, peer).await,
@@ -107,6 +107,14 @@ impl Backends {
         let place = Place { scheme: Scheme::Kubelet, address, port };
         self.connect(place).await.map_err(|why| ApiError::internal(format!("error dialing backend: {why}")))
     }
+}
+
+/// An error of the system as Go's programs write it, which people search for: `connection refused`.
+fn errno(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 async fn speak<S>(stream: S, peer: SocketAddr) -> Result<Connection, String>
@@ -176,5 +184,18 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_read_as_go_writes_them() {
+        for (number, want) in [(111, "connection refused"), (113, "no route to host"), (101, "network is unreachable")]
+        {
+            assert_eq!(errno(&std::io::Error::from_raw_os_error(number)), want);
+        }
     }
 }

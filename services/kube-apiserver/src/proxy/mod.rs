@@ -34,11 +34,17 @@ use translate::Wanted;
 
 /// GET pods/<name>/log.
 pub async fn log(call: &Call, target: &Target, mut request: Request) -> Result<Response, ApiError> {
-    let pod = read::find(call, target).await?.object();
-    let container = target::container(&pod, call.query.get("container"))?;
-    let errors = target::check_log_options(&call.query);
+    let errors = target::check_log_options(&call.query)?;
     if !errors.is_empty() {
         return Err(ApiError::invalid("", "PodLogOptions", &target.name, &errors));
+    }
+    let pod = read::find(call, target).await?.object();
+    let container = target::container(&pod, call.query.get("container"))?;
+    if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+        // Nothing has been said yet, which is no error.
+        let mut nothing = respond::bytes(204, bytes::Bytes::new());
+        nothing.headers_mut().remove(http::header::CONTENT_TYPE);
+        return Ok(nothing);
     }
     let path = target::log_path(&target.namespace, &target.name, container, &call.query);
     let place = kubelet_of(&call.state, &pod).await?;

@@ -4,6 +4,7 @@ use crate::errors::{ApiError, FieldError};
 use crate::server::query::Query;
 use apimachinery::meta;
 use serde_json::{Value, json};
+use std::num::{IntErrorKind, ParseIntError};
 
 /// Query parameters of pods/log that the kubelet understands.
 const LOG_OPTIONS: &[&str] =
@@ -47,19 +48,30 @@ pub fn container<'a>(pod: &'a Value, wanted: &'a str) -> Result<&'a str, ApiErro
 }
 
 /// Numbers must be numbers, and two ways to say since exclude each other.
-pub fn check_log_options(query: &Query) -> Vec<FieldError> {
+///
+/// # Errors
+/// What is no number, as Go's reader of numbers puts it.
+pub fn check_log_options(query: &Query) -> Result<Vec<FieldError>, ApiError> {
     let mut errors = Vec::new();
     for (option, least) in [("tailLines", 0), ("sinceSeconds", 1), ("limitBytes", 1)] {
         let text = query.get(option);
-        if !text.is_empty() && text.parse::<i64>().ok().is_none_or(|n| n < least) {
+        if text.is_empty() {
+            continue;
+        }
+        let number: i64 = text.parse().map_err(|why: ParseIntError| {
+            let long = matches!(why.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow);
+            let why = if long { "value out of range" } else { "invalid syntax" };
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+        })?;
+        if number < least {
             let detail = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
-            errors.push(FieldError::invalid(option, text, detail));
+            errors.push(FieldError::invalid(option, number, detail));
         }
     }
     if query.has("sinceSeconds") && query.has("sinceTime") {
         errors.push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
     }
-    errors
+    Ok(errors)
 }
 
 /// `/containerLogs/<namespace>/<pod>/<container>?…`
@@ -136,6 +148,21 @@ mod tests {
         assert_eq!(
             stream_path("exec", "n", "p", "c", &query),
             "/exec/n/p/c?input=1&output=1&command=sh&command=-c&command=echo%20a"
+        );
+    }
+
+    #[test]
+    fn log_options() {
+        let check = |query: &str| {
+            let errors = check_log_options(&Query::parse(Some(query)));
+            errors.map(|e| e.iter().map(ToString::to_string).collect::<Vec<_>>()).map_err(|e| (e.code(), e.to_string()))
+        };
+        let syntax = |text| Err((400, format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")));
+        assert_eq!(check("tailLines=5&limitBytes=1"), Ok(vec![]));
+        assert_eq!(check("tailLines=x"), syntax("x"));
+        assert_eq!(
+            check("tailLines=-1"),
+            Ok(vec!["tailLines: Invalid value: -1: must be greater than or equal to 0".into()])
         );
     }
 

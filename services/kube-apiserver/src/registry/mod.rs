@@ -12,6 +12,7 @@ pub mod alloc;
 pub mod generic;
 pub mod strategy;
 pub mod table;
+pub mod warnings;
 
 pub use table::table;
 
@@ -93,7 +94,7 @@ pub struct Resource {
     pub storage: &'static str,
     /// What differs from the generic path.
     pub strategy: &'static dyn Strategy,
-    /// A review: created, answered and never stored.
+    /// A review: created, answered and never stored; or what is made when it is asked for.
     pub virtual_: bool,
 }
 

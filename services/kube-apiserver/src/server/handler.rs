@@ -3,7 +3,7 @@
 
 use super::body::{Request, Response};
 use super::listener::Peer;
-use super::metrics::Labels;
+use super::metrics::{self, Attempt, Labels};
 use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request_info::RequestInfo;
@@ -12,13 +12,15 @@ use crate::admission::quota::{self, Charges};
 use crate::audit::{Asked, Record};
 use crate::authn::{self, UserInfo, front_proxy, impersonate};
 use crate::authz::{self, Attributes, Decision};
+use crate::config;
 use crate::endpoints;
-use crate::errors::ApiError;
-use crate::errors::FieldError;
+use crate::errors::{ApiError, FieldError};
 use crate::flowcontrol::{self, Class, Seat, Work};
+use crate::registry::warnings::{self, Deprecation};
 use crate::registry::{Context, lookup};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method};
+use hyper::body::Body as _;
 use parking_lot::Mutex;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long requests wait for the rules that would authorize them, just after start.
 const RULES_PATIENCE: Duration = Duration::from_secs(10);
+const AUDIT_ID: &str = "audit-id";
 
 /// Everything known about a request besides its body.
 pub struct Call {
@@ -109,11 +112,15 @@ impl Call {
 struct Noted {
     record: Option<Arc<Record>>,
     class: Option<Arc<Class>>,
+    deprecated: Option<&'static Deprecation>,
+    /// It was cut short.
+    terminated: bool,
 }
 
 /// Answers one request; whatever goes wrong, the answer is a response.
 pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
-    let metrics = &state.clone().metrics;
+    let shared = state.clone();
+    let metrics = &shared.metrics;
     let begun = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_string();
@@ -122,7 +129,7 @@ pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
     let accept = request.headers().get(http::header::ACCEPT).cloned();
     let labels = Labels::of(&info.attributes, is_apply(request.headers()));
     metrics.in_flight(&labels).fetch_add(1, Ordering::Relaxed);
-    let (id, mut noted) = (uuid::Uuid::new_v4().to_string(), Noted::default());
+    let (id, mut noted) = (audit_id(request.headers()), Noted::default());
     let answer = chain(state, peer, request, query, info, &id, &mut noted);
     let guarded = AssertUnwindSafe(answer).catch_unwind().await;
     let mut response = match guarded {
@@ -133,22 +140,51 @@ pub async fn handle(state: Shared, peer: Peer, request: Request) -> Response {
             if let Some(record) = &noted.record {
                 record.panicked();
             }
+            noted.terminated = true;
             respond::error(accept.as_ref(), &ApiError::internal("this request caused the server to panic"))
         }
     };
+    let (code, size) = (response.status().as_u16(), response.body().size_hint().exact());
     metrics.in_flight(&labels).fetch_sub(1, Ordering::Relaxed);
-    metrics.record(labels, response.status().as_u16(), begun.elapsed());
-    if let Some(record) = noted.record {
-        record.answered(response.status().as_u16(), labels.is_watch());
+    metrics.record(labels, code, begun.elapsed(), size);
+    if noted.terminated {
+        metrics.terminated(labels, code);
     }
-    tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+    if size.is_none() && labels.is_list() {
+        response = response.map(|body| metrics::measured(shared.clone(), labels, code, body));
+    }
+    if let Some(record) = noted.record {
+        record.answered(code, labels.is_watch());
+    }
+    tracing::debug!(%method, path, status = code, "request");
     if let Some(class) = noted.class {
         class.mark(response.headers_mut());
     }
+    if let Some(deprecation) = noted.deprecated {
+        respond::add_warnings(response.headers_mut(), &[deprecation.text]);
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("audit-id", id);
+        response.headers_mut().insert(AUDIT_ID, id);
     }
     response
+}
+
+/// The id that the client, or a server before this one, gave the request, or a new one.
+fn audit_id(headers: &HeaderMap) -> String {
+    let given = headers.get(AUDIT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_string)
+}
+
+/// How long the request may take: what it says itself, if that is less than [`LIMIT`].
+fn limit(call: &Call) -> Result<Duration, ApiError> {
+    let asked = match call.query.get("timeout") {
+        "" => return Ok(LIMIT),
+        // One that is negative is none.
+        text => config::duration(text.strip_prefix('-').unwrap_or(text))
+            .map_err(|why| ApiError::bad_request(format!("invalid timeout specified in the request URL - {why}")))?,
+    };
+    let none = asked.is_zero() || call.query.get("timeout").starts_with('-');
+    Ok(if none { LIMIT } else { asked.min(LIMIT) })
 }
 
 fn is_apply(headers: &HeaderMap) -> bool {
@@ -192,18 +228,24 @@ async fn chain(
         }
         become_other(&mut call)?;
     }
-    let Ok(_seat) = seat(&call, &mut noted.class).await else { return Ok(too_many(noted.class.as_ref())) };
+    let Ok(_seat) = seat(&call, &mut noted.class).await else {
+        noted.terminated = true;
+        return Ok(too_many(noted.class.as_ref()));
+    };
     if !public {
         authorize(&call, &request)?;
     }
-    if call.attributes().path.is_some() {
-        return routes::serve(&call).await;
-    }
+    let a = call.attributes();
+    noted.deprecated = warnings::deprecation(&a.group, &a.version, &a.resource);
     if call.is_long_running() {
         return endpoints::dispatch(call, request).await;
     }
+    let limit = limit(&call)?;
+    if call.attributes().path.is_some() {
+        return routes::serve(&call).await;
+    }
     let (state, charges) = (call.state.clone(), call.charges.clone());
-    match tokio::time::timeout(LIMIT, endpoints::dispatch(call, request)).await {
+    match tokio::time::timeout(limit, endpoints::dispatch(call, request)).await {
         Ok(result) => {
             let refused = result.as_ref().is_err_and(|error| error.code() < 500);
             let charges = std::mem::take(&mut *charges.lock());
@@ -212,7 +254,10 @@ async fn chain(
             }
             result
         }
-        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
+        Err(_) => {
+            noted.terminated = true;
+            Err(ApiError::timeout("request did not complete within the allotted timeout", 0))
+        }
     }
 }
 
@@ -259,15 +304,22 @@ fn too_many(class: Option<&Arc<Class>>) -> Response {
 }
 
 async fn authenticate(state: &Shared, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<UserInfo, ApiError> {
-    match authn::authenticate(state, peer, headers).await {
-        Ok(Some(user)) => Ok(user),
-        Ok(None) if state.outside.admits_anonymous(path, routes::is_public(path)) => Ok(UserInfo::anonymous()),
-        Ok(None) => Err(ApiError::unauthorized()),
+    let (attempt, result) = match authn::authenticate(state, peer, headers).await {
+        Ok(Some(user)) => (Attempt::Success, Ok(user)),
+        Ok(None) if state.outside.admits_anonymous(path, routes::is_public(path)) => {
+            (Attempt::Success, Ok(UserInfo::anonymous()))
+        }
+        Ok(None) => (Attempt::Failure, Err(ApiError::unauthorized())),
         Err(why) => {
             tracing::debug!(peer = %peer.address, why, "a token was refused");
-            Err(ApiError::unauthorized())
+            (Attempt::Error, Err(ApiError::unauthorized()))
         }
+    };
+    state.metrics.attempted(attempt);
+    if let Ok(user) = &result {
+        state.metrics.asked_by(&user.name);
     }
+    result
 }
 
 /// Begins to record the request, if the audit policy says so.

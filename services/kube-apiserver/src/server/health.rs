@@ -25,12 +25,27 @@ const HOOKS: &[&str] = &[
     "poststarthook/start-kubernetes-service-cidr-controller",
 ];
 
+/// Where the checks are found. What depends on how the server is configured is not told here.
+pub fn paths() -> Vec<String> {
+    let mut paths = Vec::new();
+    for which in ["healthz", "livez", "readyz"] {
+        let own: &[&str] = if which == "readyz" { &["etcd-readiness", "informer-sync", "shutdown"] } else { &[] };
+        let checks = ["ping", "log", "etcd"].iter().chain(own).chain(HOOKS);
+        paths.push(format!("/{which}"));
+        paths.extend(checks.map(|check| format!("/{which}/{check}")));
+    }
+    paths
+}
+
 /// A check and what is wrong; reasons are shown only to who asks for that check.
 type Check = (&'static str, Result<(), String>);
 
 /// Answers `/readyz`, or `/readyz/etcd`, whose last part is `single`.
 pub async fn serve(call: &Call, which: &'static str, single: &str) -> Result<Response, ApiError> {
     let checks = checks(call, which).await;
+    for (name, result) in checks.iter().filter(|(name, _)| single.is_empty() || *name == single) {
+        call.state.metrics.checked(which, name, result.is_ok());
+    }
     if !single.is_empty() {
         let (_, result) = checks.iter().find(|(name, _)| *name == single).ok_or_else(ApiError::no_such_path)?;
         return Ok(match result {

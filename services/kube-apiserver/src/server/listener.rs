@@ -5,7 +5,7 @@ use super::activity::{Activity, Answer};
 use super::body::Request;
 use super::guard::Guarded;
 use super::handler;
-use crate::authn::front_proxy;
+use crate::authn::{UserInfo, front_proxy, x509};
 use crate::config::{Config, FrontProxy};
 use daemon::tls::{self, TlsError};
 use hyper::service::service_fn;
@@ -32,8 +32,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Peer {
     /// Their address.
     pub address: SocketAddr,
-    /// Their certificate, DER, verified by the authority of clients.
-    pub certificate: Option<Arc<[u8]>>,
+    /// Who their certificate says they are, verified by the authority of clients.
+    pub user: Option<Arc<UserInfo>>,
     /// Whether they may say who their own clients are.
     pub is_front_proxy: bool,
 }
@@ -57,15 +57,16 @@ impl Peers {
     }
 
     fn judge(&self, address: SocketAddr, chain: &[CertificateDer<'_>]) -> Peer {
-        let own = chain.first().map(|c| -> Arc<[u8]> { c.as_ref().into() });
+        let own = chain.first().map(AsRef::<[u8]>::as_ref);
+        let user = || own.and_then(x509::user).map(Arc::new);
         let Some([clients, proxies]) = &self.split else {
-            return Peer { address, certificate: own, is_front_proxy: false };
+            return Peer { address, user: user(), is_front_proxy: false };
         };
-        let name = own.as_ref().and_then(|der| pki::peer_identity(der).ok()).map(|i| i.common_name);
+        let name = own.and_then(|der| pki::peer_identity(der).ok()).map(|i| i.common_name);
         let allowed = name.is_some_and(|n| front_proxy::is_allowed(&self.config, &n));
         Peer {
             address,
-            certificate: own.filter(|_| tls::is_good(clients.as_ref(), chain)),
+            user: user().filter(|_| tls::is_good(clients.as_ref(), chain)),
             is_front_proxy: allowed && tls::is_good(proxies.as_ref(), chain),
         }
     }

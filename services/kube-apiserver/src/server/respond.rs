@@ -5,7 +5,7 @@ use super::negotiate::{self, Encoding};
 use crate::errors::ApiError;
 use crate::protobuf;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
@@ -45,8 +45,13 @@ pub fn status(accept: Option<&HeaderValue>, code: u16, status: &Value) -> Respon
     }
 }
 
-/// A failure as a Status.
+/// A failure as a Status, or as text where no kind of object is meant.
 pub fn error(accept: Option<&HeaderValue>, error: &ApiError) -> Response {
+    if error.is_plain() {
+        let mut response = text(error.code(), format!("{error}\n"));
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        return response;
+    }
     let mut response = status(accept, error.code(), &error.to_value());
     if let Some(details) = &error.0.details
         && details.retry_after_seconds > 0
@@ -57,9 +62,9 @@ pub fn error(accept: Option<&HeaderValue>, error: &ApiError) -> Response {
 }
 
 /// Adds Warning headers; kubectl prints them.
-pub fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
+pub fn add_warnings(headers: &mut HeaderMap, warnings: &[impl AsRef<str>]) {
     for warning in warnings {
-        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\r', '\n'], " ");
+        let escaped = warning.as_ref().replace('\\', "\\\\").replace('"', "\\\"").replace(['\r', '\n'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
             headers.append(WARNING, value);
         }

@@ -31,42 +31,74 @@ pub async fn serve(call: &Call) -> Result<Response, ApiError> {
         ["healthz", single @ ..] => health::serve(call, "healthz", &single.join("/")).await,
         ["readyz", single @ ..] => health::serve(call, "readyz", &single.join("/")).await,
         ["version"] => Ok(respond::json(200, &version())),
+        ["metrics", "slis"] => Ok(respond::text(200, metrics::slis(&call.state.metrics))),
         ["metrics"] => Ok(respond::text(200, metrics::text(&call.state))),
-        [""] => Ok(respond::json(
-            200,
-            &json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
-        )),
-        ["api"] => Ok(discovered(call, true, discovery::core_versions)),
-        ["apis"] => Ok(discovered(call, false, discovery::groups)),
-        ["api", version] => found(discovery::resources("", version)),
-        ["apis", group] => found(discovery::group(group)),
-        ["apis", group, version] => found(discovery::resources(group, version)),
+        [""] => Ok(respond::json(200, &json!({"paths": paths()}))),
+        ["api"] => discovered(call, true, || discovery::core_versions(call.state.config.address())),
+        ["apis"] => discovered(call, false, discovery::groups),
+        ["api", version] => found(call, discovery::resources("", version)),
+        ["apis", group] => found(call, discovery::group(group)),
+        ["apis", group, version] => found(call, discovery::resources(group, version)),
         ["openapi", "v2"] => openapi_v2(call),
         ["openapi", "v3"] => cached(call, openapi::v3_index()),
         ["openapi", "v3", gv @ ..] => openapi_v3(call, &gv.join("/")),
         ["openid", "v1", "jwks"] => {
-            let mut response = respond::json(200, &call.state.tokens.jwks());
+            let mut response = for_verifiers(&call.state.tokens.jwks());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
             Ok(response)
         }
-        [".well-known", "openid-configuration"] => Ok(respond::json(200, &call.state.tokens.openid_configuration())),
-        _ => Err(ApiError::no_such_path()),
+        [".well-known", "openid-configuration"] => Ok(for_verifiers(&call.state.tokens.openid_configuration())),
+        _ => Err(ApiError::no_such_page()),
     }
 }
 
-fn found(document: Option<Value>) -> Result<Response, ApiError> {
-    document.map(|d| respond::json(200, &d)).ok_or_else(ApiError::no_such_path)
+/// What /, the list of them, names.
+fn paths() -> Vec<String> {
+    const FIXED: &[&str] = &[
+        "/.well-known/openid-configuration",
+        "/metrics",
+        "/metrics/slis",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/version",
+    ];
+    let mut paths = discovery::paths();
+    paths.extend(FIXED.iter().map(ToString::to_string));
+    paths.extend(health::paths());
+    paths.sort_unstable();
+    paths
 }
 
-fn discovered(call: &Call, core: bool, plain: impl Fn() -> Value) -> Response {
-    let aggregated = call.header(ACCEPT).is_some_and(wants_aggregated);
-    let mut response =
-        if aggregated { respond::json(200, &discovery::aggregated(core)) } else { respond::json(200, &plain()) };
-    if aggregated {
-        let media = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
-        response.headers_mut().insert(CONTENT_TYPE, media);
-    }
+/// Those who verify tokens elsewhere may keep what they need for it.
+fn for_verifiers(document: &Value) -> Response {
+    let mut response = respond::json(200, document);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
+}
+
+fn found(call: &Call, document: Option<Value>) -> Result<Response, ApiError> {
+    encode::value(call, 200, &document.ok_or_else(ApiError::no_such_page)?)
+}
+
+fn discovered(call: &Call, core: bool, plain: impl Fn() -> Value) -> Result<Response, ApiError> {
+    let mut response = if call.header(ACCEPT).is_some_and(wants_aggregated) {
+        aggregated(call, discovery::aggregated_document(core))
+    } else {
+        encode::value(call, 200, &plain())?
+    };
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+fn aggregated(call: &Call, document: &Document) -> Response {
+    let mut response = if knows(call, document) { not_modified() } else { respond::bytes(200, document.bytes.clone()) };
+    let headers = response.headers_mut();
+    let media = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    headers.insert(CONTENT_TYPE, media);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    headers.extend(tag(document).map(|tag| (ETAG, tag)));
     response
 }
 
@@ -132,15 +164,10 @@ fn versioned(call: &Call, document: &Document) -> Result<Response, ApiError> {
 
 /// A large constant document, with an entity tag so that it is sent once, and small to those who can unpack it.
 fn cached(call: &Call, document: &Document) -> Result<Response, ApiError> {
-    let tag = format!("\"{}\"", document.hash);
-    let known = call.header(IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|t| t.trim() == tag));
+    let known = knows(call, document);
     let packed = || encode::takes_gzip(call).then(|| document.packed()).flatten();
     let mut response = match (known, (!known).then(packed).flatten()) {
-        (true, _) => {
-            let mut response = respond::bytes(200, bytes::Bytes::new());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        }
+        (true, _) => not_modified(),
         (false, Some(packed)) => {
             let mut response = respond::bytes(200, packed);
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -149,16 +176,31 @@ fn cached(call: &Call, document: &Document) -> Result<Response, ApiError> {
         (false, None) => respond::bytes(200, document.bytes.clone()),
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        response.headers_mut().insert(ETAG, tag);
-    }
+    response.headers_mut().extend(tag(document).map(|tag| (ETAG, tag)));
     Ok(response)
+}
+
+/// Whether the client has it already.
+fn knows(call: &Call, document: &Document) -> bool {
+    let tag = format!("\"{}\"", document.hash);
+    call.header(IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|t| t.trim() == tag))
+}
+
+fn tag(document: &Document) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("\"{}\"", document.hash)).ok()
+}
+
+fn not_modified() -> Response {
+    let mut response = respond::bytes(200, bytes::Bytes::new());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
 }
 
 /// /version.
 pub fn version() -> Value {
     json!({
-        "major": "1", "minor": "35", "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "major": "1", "minor": "35", "emulationMajor": "1", "emulationMinor": "35", "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "34", "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", go_architecture()),
     })
 }

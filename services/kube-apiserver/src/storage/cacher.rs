@@ -223,7 +223,7 @@ impl Cacher {
         let prefix = self.store.prefix(self.res);
         let (mut items, mut start, mut revision) = (Vec::new(), String::new(), 0);
         loop {
-            let page = self.store.page(&prefix, &start, PAGE, revision).await?;
+            let page = self.store.timed("list", self.res, self.store.page(&prefix, &start, PAGE, revision)).await?;
             if revision == 0 {
                 revision = page.revision;
             }

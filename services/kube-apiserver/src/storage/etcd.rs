@@ -2,6 +2,7 @@
 
 use super::connector::{Connector, Member};
 use super::keys;
+use super::timings::Timings;
 use super::versions::Versions;
 use crate::config::Config;
 use crate::registry::Resource;
@@ -80,6 +81,7 @@ pub struct Store {
     watches: WatchClient<Channel>,
     root: Arc<str>,
     lease: Arc<Mutex<Option<(i64, Instant)>>>,
+    timings: Arc<Timings>,
 }
 
 impl Store {
@@ -106,7 +108,26 @@ impl Store {
             watches: WatchClient::new(streams).max_decoding_message_size(usize::MAX),
             root: config.etcd_prefix.trim_end_matches('/').into(),
             lease: Arc::default(),
+            timings: Arc::default(),
         })
+    }
+
+    /// How long calls have taken.
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    /// What a call comes to, with its time recorded.
+    pub async fn timed<T>(
+        &self,
+        operation: &'static str,
+        res: &Resource,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let result = call.await;
+        self.timings.record(operation, res, begun.elapsed(), result.is_err());
+        result
     }
 
     /// The full key of an object.

@@ -12,6 +12,7 @@ pub mod encryption;
 pub mod etcd;
 pub mod keys;
 pub mod selection;
+mod timings;
 mod versions;
 
 use crate::errors::ApiError;
@@ -112,11 +113,11 @@ impl Storage {
         let key = self.0.store.key(res, namespace, name);
         // What the cache holds need not be sent and parsed again if it is still the newest.
         if let Some(cached) = self.peek(res, namespace, name)
-            && self.0.store.version(key.clone()).await.map_err(ApiError::from)? == Some(cached.revision)
+            && self.0.store.timed("get", res, self.0.store.version(key.clone())).await? == Some(cached.revision)
         {
             return Ok(Some(cached));
         }
-        let found = self.0.store.get(&key).await.map_err(ApiError::from)?;
+        let found = self.0.store.timed("get", res, self.0.store.get(&key)).await?;
         self.read(res, found).await
     }
 
@@ -149,7 +150,7 @@ impl Storage {
         let text = self.0.encryption.seal(res, &key, codec::encode(res, &mut object)?).await?;
         let lease =
             if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
-        match self.0.store.create(&key, text, lease).await.map_err(ApiError::from)? {
+        match self.0.store.timed("create", res, self.0.store.create(&key, text, lease)).await? {
             Some(revision) => Ok(Arc::new(codec::stored(res, object, revision)?)),
             None => Err(ApiError::already_exists(res.group, res.plural, &name)),
         }
@@ -162,7 +163,7 @@ impl Storage {
         let text = self.0.encryption.seal(res, &key, codec::encode(res, &mut object)?).await?;
         let lease =
             if is_event(res) { self.0.store.lease(self.0.event_ttl).await.map_err(ApiError::from)? } else { 0 };
-        match self.0.store.swap(&key, text, revision, lease).await.map_err(ApiError::from)? {
+        match self.0.store.timed("update", res, self.0.store.swap(&key, text, revision, lease)).await? {
             Ok(written) => Ok(Swap::Done(Arc::new(codec::stored(res, object, written)?))),
             Err(found) => self.read(res, found).await.map(Swap::Lost),
         }
@@ -171,7 +172,7 @@ impl Storage {
     /// Removes an object if it is still at `revision`; on success the last state carries the version of its deletion.
     pub async fn remove(&self, res: &'static Resource, object: &Stored) -> Result<Swap, ApiError> {
         let key = self.0.store.key(res, &object.namespace, &object.name);
-        match self.0.store.remove(&key, object.revision).await.map_err(ApiError::from)? {
+        match self.0.store.timed("delete", res, self.0.store.remove(&key, object.revision)).await? {
             Ok(removed) => Ok(Swap::Done(Arc::new(codec::stored(res, object.object(), removed)?))),
             Err(found) => self.read(res, found).await.map(Swap::Lost),
         }
@@ -238,10 +239,11 @@ impl Storage {
     }
 
     /// How many objects each started cache holds, by resource.
-    pub fn sizes(&self) -> Vec<(String, usize)> {
+    pub fn sizes(&self) -> Vec<(&'static Resource, usize)> {
         let caches = self.0.caches.lock();
-        let mut sizes: Vec<_> = caches.values().map(|c| (c.resource().group_resource(), c.len())).collect();
-        sizes.sort_unstable();
+        let mut sizes: Vec<_> = caches.values().map(|c| (c.resource(), c.len())).collect();
+        sizes.sort_unstable_by_key(|(res, _)| (res.group, res.plural, res.version));
+        sizes.dedup_by_key(|(res, _)| (res.group, res.plural));
         sizes
     }
 
