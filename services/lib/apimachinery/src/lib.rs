@@ -14,6 +14,8 @@ pub mod managed;
 pub mod meta;
 pub mod names;
 pub mod patch;
+#[cfg(test)]
+mod properties;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
