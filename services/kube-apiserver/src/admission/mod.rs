@@ -8,6 +8,7 @@ pub mod config;
 mod default_class;
 mod escalation;
 mod limit_ranger;
+mod mountable;
 mod namespace_lifecycle;
 mod node_restriction;
 pub mod pod_resources;
