@@ -1,6 +1,7 @@
 //! Who may approve and sign certificates for a signer, and what nobody gets signed.
 
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use x509_parser::x509::X509Name;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -112,9 +113,20 @@ fn restrict(request: &AdmissionRequest<'_>) -> Result<(), ApiError> {
 
 /// The groups a request asks for; none if it cannot be read, which validation has refused already.
 fn organizations(text: &str) -> Vec<String> {
-    let Some(pem) = STANDARD.decode(text).ok() else { return Vec::new() };
-    let Ok((_, block)) = x509_parser::pem::parse_x509_pem(&pem) else { return Vec::new() };
-    let Ok((_, parsed)) = X509CertificationRequest::from_der(&block.contents) else { return Vec::new() };
-    let subject = &parsed.certification_request_info.subject;
-    subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect()
+    let read = |subject: &X509Name<'_>| {
+        subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect()
+    };
+    with_subject(text, read).unwrap_or_default()
+}
+
+/// The name a request asks for, if it can be read.
+pub fn common_name(text: &str) -> Option<String> {
+    with_subject(text, |subject| subject.iter_common_name().next()?.as_str().ok().map(str::to_owned)).flatten()
+}
+
+fn with_subject<T>(text: &str, read: impl FnOnce(&X509Name<'_>) -> T) -> Option<T> {
+    let pem = STANDARD.decode(text).ok()?;
+    let (_, block) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
+    let (_, parsed) = X509CertificationRequest::from_der(&block.contents).ok()?;
+    Some(read(&parsed.certification_request_info.subject))
 }

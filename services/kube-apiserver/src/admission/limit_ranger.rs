@@ -130,15 +130,11 @@ impl Bound<'_> {
     fn check(&self, errors: &mut Vec<String>) {
         for name in self.names() {
             let (request, limit) = (self.requests.get(name), self.limits.get(name));
-            if let Some(min) = self.bound("min", name) {
-                self.least(errors, name, min, request, limit);
-            }
-            if let Some(max) = self.bound("max", name) {
-                self.most(errors, name, max, request, limit);
-            }
-            if let Some(ratio) = self.bound("maxLimitRequestRatio", name) {
-                self.ratio(errors, name, ratio, request, limit);
-            }
+            let min = self.bound("min", name).and_then(|min| self.least(name, min, request, limit));
+            let max = self.bound("max", name).and_then(|max| self.most(name, max, request, limit));
+            let ratio =
+                self.bound("maxLimitRequestRatio", name).and_then(|most| self.ratio(name, most, request, limit));
+            errors.extend([min, max, ratio].into_iter().flatten());
         }
     }
 
@@ -153,70 +149,45 @@ impl Bound<'_> {
         }
     }
 
-    fn least(
-        &self,
-        errors: &mut Vec<String>,
-        name: &str,
-        min: Quantity,
-        request: Option<&Quantity>,
-        limit: Option<&Quantity>,
-    ) {
-        let kind = self.kind;
-        match request {
-            None => errors.push(format!("minimum {name} usage per {kind} is {min}.  No request is specified")),
-            Some(r) if r.milli() < min.milli() => {
-                errors.push(format!("minimum {name} usage per {kind} is {min}, but request is {r}"));
-            }
-            Some(_) => {}
-        }
-        if let Some(l) = limit.filter(|l| l.milli() < min.milli()) {
-            errors.push(format!("minimum {name} usage per {kind} is {min}, but limit is {l}"));
+    /// Of a request and a limit that are both wrong only one is told.
+    fn least(&self, name: &str, min: Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
+        let head = format!("minimum {name} usage per {} is {min}", self.kind);
+        let low = |q: &&Quantity| q.milli() < min.milli();
+        match (request, limit.filter(low)) {
+            (None, _) => Some(format!("{head}.  No request is specified")),
+            (Some(r), _) if low(&r) => Some(format!("{head}, but request is {r}")),
+            (_, limit) => limit.map(|l| format!("{head}, but limit is {l}")),
         }
     }
 
-    fn most(
-        &self,
-        errors: &mut Vec<String>,
-        name: &str,
-        max: Quantity,
-        request: Option<&Quantity>,
-        limit: Option<&Quantity>,
-    ) {
-        let kind = self.kind;
-        match limit {
-            None => errors.push(format!("maximum {name} usage per {kind} is {max}.  No limit is specified")),
-            Some(l) if l.milli() > max.milli() => {
-                errors.push(format!("maximum {name} usage per {kind} is {max}, but limit is {l}"));
-            }
-            Some(_) => {}
-        }
-        if let Some(r) = request.filter(|r| r.milli() > max.milli()) {
-            errors.push(format!("maximum {name} usage per {kind} is {max}, but request is {r}"));
+    fn most(&self, name: &str, max: Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
+        let head = format!("maximum {name} usage per {} is {max}", self.kind);
+        let high = |q: &&Quantity| q.milli() > max.milli();
+        match (limit, request.filter(high)) {
+            (None, _) => Some(format!("{head}.  No limit is specified")),
+            (Some(l), _) if high(&l) => Some(format!("{head}, but limit is {l}")),
+            (_, request) => request.map(|r| format!("{head}, but request is {r}")),
         }
     }
 
     fn ratio(
         &self,
-        errors: &mut Vec<String>,
         name: &str,
         most: Quantity,
         request: Option<&Quantity>,
         limit: Option<&Quantity>,
-    ) {
+    ) -> Option<String> {
         let head = format!("{name} max limit to request ratio per {} is {most}, but", self.kind);
         let Some(r) = request.filter(|r| r.milli() != 0) else {
-            errors.push(format!("{head} no request is specified or request is 0"));
-            return;
+            return Some(format!("{head} no request is specified or request is 0"));
         };
         let Some(l) = limit.filter(|l| l.milli() != 0) else {
-            errors.push(format!("{head} no limit is specified or limit is 0"));
-            return;
+            return Some(format!("{head} no limit is specified or limit is 0"));
         };
         // limit / request > most, without dividing
-        if l.milli().saturating_mul(1000) > r.milli().saturating_mul(most.milli()) {
-            let shown = l.milli().saturating_mul(1_000_000) / r.milli();
-            errors.push(format!("{head} provided ratio is {}.{:06}", shown / 1_000_000, shown % 1_000_000));
-        }
+        let over = l.milli().saturating_mul(1000) > r.milli().saturating_mul(most.milli());
+        let shown = l.milli().saturating_mul(1_000_000) / r.milli();
+        over.then(|| format!("{head} provided ratio is {}.{:06}", shown / 1_000_000, shown % 1_000_000))
     }
 }
 
@@ -259,6 +230,21 @@ mod tests {
                 rule("Container", "max", "1"),
                 json!({"limits": {"cpu": "2"}}),
                 "maximum cpu usage per Container is 1, but limit is 2",
+            ),
+            (
+                rule("Container", "max", "1"),
+                json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}),
+                "maximum cpu usage per Container is 1, but limit is 2",
+            ),
+            (
+                rule("Container", "max", "1"),
+                json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}),
+                "maximum cpu usage per Container is 1, but request is 2",
+            ),
+            (
+                rule("Container", "min", "1"),
+                json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "200m"}}),
+                "minimum cpu usage per Container is 1, but request is 200m",
             ),
             (rule("Pod", "max", "1"), json!({}), "maximum cpu usage per Pod is 1.  No limit is specified"),
             (

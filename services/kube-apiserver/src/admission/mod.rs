@@ -9,6 +9,7 @@ mod default_class;
 mod device_admin;
 mod escalation;
 mod limit_ranger;
+mod mountable;
 mod namespace_lifecycle;
 mod node_restriction;
 pub mod pod_resources;

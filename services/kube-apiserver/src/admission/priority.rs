@@ -23,6 +23,9 @@ impl Plugin for Priority {
 
     fn admit<'a>(&'a self, cx: &'a Context<'_>, request: &'a mut AdmissionRequest<'_>) -> Verdict<'a> {
         Box::pin(async move {
+            if request.is(GROUP, "priorityclasses") && request.operation == Operation::Delete {
+                return kept(request);
+            }
             if !request.is("", "pods") {
                 return Ok(());
             }
@@ -42,6 +45,13 @@ impl Plugin for Priority {
     }
 }
 
+/// The system's classes stay, as upstream's storage has it.
+fn kept(request: &AdmissionRequest<'_>) -> Result<(), ApiError> {
+    let system = SYSTEM_PRIORITIES.iter().any(|(name, _, _)| *name == request.name);
+    let why = "this is a system priority class and cannot be deleted";
+    if system { Err(request.forbidden(why)) } else { Ok(()) }
+}
+
 async fn resolve(cx: &Context<'_>, request: &mut AdmissionRequest<'_>) -> Result<(), ApiError> {
     let wanted = str_at(request.object, &["spec", "priorityClassName"]).to_owned();
     let class = if wanted.is_empty() { default_class(cx) } else { named(cx, request, &wanted).await? };
@@ -54,6 +64,11 @@ async fn resolve(cx: &Context<'_>, request: &mut AdmissionRequest<'_>) -> Result
     if let Some(given) = int_at(spec, &["priority"]).filter(|g| *g != value) {
         return Err(request.forbidden(&format!("the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name")));
     }
+    let given = str_at(spec, &["preemptionPolicy"]).to_owned();
+    if !given.is_empty() && given != policy {
+        return Err(request.forbidden(&format!("the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name")));
+    }
+    let spec = object(request.object, "spec");
     if wanted.is_empty()
         && let Some(name) = at(&class, &["metadata", "name"]).cloned()
     {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use apimachinery::meta;
 use serde_json::{Value, json};
 
-use super::{AdmissionRequest, Operation, Plugin, Verdict};
+use super::{AdmissionRequest, Operation, Plugin, Verdict, mountable};
+use crate::authz::node::references;
 use crate::errors::ApiError;
 use crate::registry::Context;
 use crate::registry::generic::generate_name;
@@ -33,7 +34,7 @@ impl Plugin for ServiceAccount {
                 return Ok(());
             }
             if meta::annotation(request.object, MIRROR).is_some() {
-                return mirror(request);
+                return Ok(());
             }
             let spec = object(request.object, "spec");
             crate::registry::strategy::pod_defaults::service_account_alias(spec);
@@ -53,14 +54,43 @@ impl Plugin for ServiceAccount {
             Ok(())
         })
     }
+
+    fn validate<'a>(&'a self, cx: &'a Context<'_>, request: &'a AdmissionRequest<'_>) -> Verdict<'a> {
+        Box::pin(async move {
+            let pods = request.resource.group.is_empty() && request.resource.plural == "pods";
+            let lists: &[(&str, &str)] = match (request.subresource, request.operation) {
+                (None, Operation::Create) if pods => mountable::MADE,
+                (Some("ephemeralcontainers"), Operation::Update) if pods => mountable::ADDED,
+                _ => return Ok(()),
+            };
+            if request.subresource.is_none() && meta::annotation(request.object, MIRROR).is_some() {
+                return mirror(request.object).map_or(Ok(()), |why| Err(request.forbidden(why)));
+            }
+            let name = str_at(request.object, &["spec", "serviceAccountName"]);
+            let Some(account) = find(cx, request.namespace, name).await?.map(|a| a.object()) else { return Ok(()) };
+            match mountable::refused(request.object, &account, lists) {
+                Some(why) => Err(request.forbidden(&why)),
+                None => Ok(()),
+            }
+        })
+    }
 }
 
 /// A mirror pod is a kubelet's own: it gets nothing of the API's.
-fn mirror(request: &AdmissionRequest<'_>) -> Result<(), ApiError> {
-    if !str_at(request.object, &["spec", "serviceAccountName"]).is_empty() {
-        return Err(request.forbidden("a mirror pod may not reference service accounts"));
+fn mirror(pod: &Value) -> Option<&'static str> {
+    let names = |kind: &str| !references(&pod["spec"], kind).is_empty();
+    let mut sources = items(pod, &["spec", "volumes"]).iter().flat_map(|v| items(v, &["projected", "sources"]));
+    if names("serviceaccounts") {
+        return Some("a mirror pod may not reference service accounts");
     }
-    Ok(())
+    if names("secrets") {
+        return Some("a mirror pod may not reference secrets");
+    }
+    if names("persistentvolumeclaims") {
+        return Some("a mirror pod may not reference persistentvolumeclaims");
+    }
+    let token = sources.any(|s| at(s, &["serviceAccountToken"]).is_some());
+    token.then_some("a mirror pod may not use ServiceAccountToken volume projections")
 }
 
 async fn find(cx: &Context<'_>, namespace: &str, name: &str) -> Result<Option<Arc<Stored>>, ApiError> {

@@ -1,13 +1,8 @@
 use serde_json::{Value, json};
 
-use super::{AdmissionRequest, Operation, escalation, node_restriction, service_account, tolerations};
+use super::{escalation, service_account, tolerations};
 use crate::authz::rbac::Rule;
 use crate::registry::strategy::tree::items;
-use crate::registry::{Resource, lookup};
-
-fn row(group: &str, plural: &str) -> &'static Resource {
-    lookup(group, "v1", plural).expect("in the table")
-}
 
 #[test]
 fn pods_get_a_token_where_the_field_expects_it() {
@@ -38,51 +33,6 @@ fn tolerations_are_added_once() {
     let mut all = json!({"spec": {"tolerations": [{"operator": "Exists"}]}});
     tolerations::apply(&mut all);
     assert_eq!(all["spec"]["tolerations"].as_array().map(Vec::len), Some(1));
-}
-
-#[test]
-fn nodes_keep_to_themselves() {
-    let on = |node: &str| json!({"metadata": {"name": "p"}, "spec": {"nodeName": node}});
-    let mirror = |node: &str| json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"nodeName": node}});
-    let tainted = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
-    let leases = row("coordination.k8s.io", "leases");
-    let table = [
-        ("its own node", row("", "nodes"), None, "", "n1", Operation::Create, json!({}), Value::Null, true),
-        ("another node", row("", "nodes"), Some("status"), "", "n2", Operation::Update, json!({}), json!({}), false),
-        ("its own taints", row("", "nodes"), None, "", "n1", Operation::Update, tainted, json!({}), false),
-        ("status of its pod", row("", "pods"), Some("status"), "d", "p", Operation::Update, on("n1"), on("n1"), true),
-        (
-            "status of another's pod",
-            row("", "pods"),
-            Some("status"),
-            "d",
-            "p",
-            Operation::Update,
-            on("n1"),
-            on("n2"),
-            false,
-        ),
-        ("delete its pod", row("", "pods"), None, "d", "p", Operation::Delete, Value::Null, on("n1"), true),
-        ("delete another's pod", row("", "pods"), None, "d", "p", Operation::Delete, Value::Null, on("n2"), false),
-        ("create a pod", row("", "pods"), None, "d", "p", Operation::Create, on("n1"), Value::Null, false),
-        ("create a mirror pod", row("", "pods"), None, "d", "p", Operation::Create, mirror("n1"), Value::Null, true),
-        ("its lease", leases, None, "kube-node-lease", "n1", Operation::Update, json!({}), json!({}), true),
-        ("another's lease", leases, None, "kube-node-lease", "n2", Operation::Update, json!({}), json!({}), false),
-        ("a lease elsewhere", leases, None, "default", "n1", Operation::Create, json!({}), json!({}), false),
-    ];
-    for (what, resource, subresource, namespace, name, operation, mut object, old, ok) in table {
-        let request = AdmissionRequest {
-            operation,
-            resource,
-            subresource,
-            namespace,
-            name,
-            object: &mut object,
-            old: Some(&old),
-        };
-        let verdict = node_restriction::judge("n1", &request);
-        assert_eq!(verdict.is_none(), ok, "{what}: {verdict:?}");
-    }
 }
 
 /// Rules as they stand in a role.
@@ -116,4 +66,26 @@ fn nobody_grants_what_they_lack() {
         let missing = escalation::missing(&own, &rules(&json!({"rules": [wanted]})));
         assert_eq!(missing.is_empty(), ok, "{wanted}: {missing:?}");
     }
+}
+
+#[test]
+fn what_is_lacking_is_said_in_few_lines() {
+    let wanted = rules(&json!({"rules": [
+        {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "bindings"]},
+        {"verbs": ["watch"], "apiGroups": [""], "resources": ["bindings"]},
+        {"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a", "b"]},
+        {"verbs": ["get", "put"], "nonResourceURLs": ["/x"]}]}));
+    let own = rules(&json!({"rules": [
+        {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]},
+        {"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}]}));
+    let texts: Vec<String> =
+        escalation::compact(escalation::missing(&own, &wanted)).iter().map(ToString::to_string).collect();
+    let want = [
+        r#"{APIGroups:[""], Resources:["pods"], Verbs:["list"]}"#,
+        r#"{APIGroups:[""], Resources:["bindings"], Verbs:["get" "list" "watch"]}"#,
+        r#"{APIGroups:[""], Resources:["secrets"], ResourceNames:["b"], Verbs:["get"]}"#,
+        r#"{NonResourceURLs:["/x"], Verbs:["get"]}"#,
+        r#"{NonResourceURLs:["/x"], Verbs:["put"]}"#,
+    ];
+    assert_eq!(texts, want);
 }

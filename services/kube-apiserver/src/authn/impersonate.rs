@@ -14,8 +14,8 @@ pub struct Impersonation {
     pub needs: Vec<Attributes>,
 }
 
-/// Reads the Impersonate-* headers. `Err` if there are groups or extras but no user.
-pub fn requested(headers: &HeaderMap) -> Result<Option<Impersonation>, &'static str> {
+/// Reads the Impersonate-* headers. `Err` if there are groups or extras but no user, in upstream's words.
+pub fn requested(headers: &HeaderMap) -> Result<Option<Impersonation>, String> {
     let all = |name: &str| -> Vec<String> {
         headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_string).collect()
     };
@@ -28,8 +28,9 @@ pub fn requested(headers: &HeaderMap) -> Result<Option<Impersonation>, &'static 
         })
         .collect();
     if user.is_empty() {
-        let alone = !groups.is_empty() || !uid.is_empty() || !extras.is_empty();
-        return if alone { Err("requested impersonation without impersonating a user") } else { Ok(None) };
+        let wanted = references(&uid, &groups, &extras);
+        let alone = || Err(format!("requested [{}] without impersonating a user", wanted.join(" ")));
+        return if wanted.is_empty() { Ok(None) } else { alone() };
     }
     let mut needs = vec![user_attributes(&user)];
     needs.extend(groups.iter().map(|g| attributes("", "groups", "", g)));
@@ -42,15 +43,32 @@ pub fn requested(headers: &HeaderMap) -> Result<Option<Impersonation>, &'static 
             ..attributes("authentication.k8s.io", "userextras", "", value)
         });
     }
-    let mut become_user = match user.as_str() {
-        "system:anonymous" => UserInfo::anonymous(),
-        _ => UserInfo::authenticated(user.clone(), if groups.is_empty() { account_groups(&user) } else { groups }),
-    };
+    let groups = if groups.is_empty() { account_groups(&user) } else { groups };
+    let mut become_user = UserInfo { name: user.clone(), groups: complete(&user, groups), ..UserInfo::default() };
     become_user.uid = uid;
     for (key, value) in extras {
         become_user.extra.entry(key).or_default().push(value);
     }
     Ok(Some(Impersonation { user: become_user, needs }))
+}
+
+/// What is wanted besides a user, as Go prints references to objects: their fields in braces.
+fn references(uid: &str, groups: &[String], extras: &[(String, String)]) -> Vec<String> {
+    let version = "authentication.k8s.io/v1";
+    let groups = groups.iter().map(|name| format!("{{Group  {name}    }}"));
+    let extras = extras.iter().map(|(key, value)| format!("{{UserExtra  {value}  {version}  {key}}}"));
+    let uid = Some(uid).filter(|uid| !uid.is_empty()).map(|uid| format!("{{UID  {uid}  {version}  }}"));
+    groups.chain(extras).chain(uid).collect()
+}
+
+/// Everybody is in one of two groups. Who asks to be in the one of strangers is not in the other.
+fn complete(user: &str, mut groups: Vec<String>) -> Vec<String> {
+    let [known, stranger] = ["system:authenticated", "system:unauthenticated"];
+    let own = if user == "system:anonymous" { stranger } else { known };
+    if !groups.iter().any(|g| g == own || g == stranger) {
+        groups.push(own.into());
+    }
+    groups
 }
 
 fn account(user: &str) -> Option<(&str, &str)> {
@@ -92,7 +110,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert_eq!(requested(&headers), Ok(None));
         headers.append("Impersonate-Group", "g".parse().expect("value"));
-        assert!(requested(&headers).is_err());
+        let alone = "requested [{Group  g    }] without impersonating a user";
+        assert_eq!(requested(&headers).expect_err("no user"), alone);
         headers.append("Impersonate-User", "system:serviceaccount:a:b".parse().expect("value"));
         let got = requested(&headers).expect("valid").expect("some");
         assert_eq!(got.user.groups, ["g", "system:authenticated"]);
@@ -100,5 +119,20 @@ mod tests {
             (got.needs[0].resource.as_str(), got.needs[0].namespace.as_str(), got.needs[1].resource.as_str()),
             ("serviceaccounts", "a", "groups")
         );
+    }
+
+    #[test]
+    fn everybody_is_known_or_a_stranger() {
+        let table = [
+            ("jane", &[][..], &["system:authenticated"][..]),
+            ("jane", &["dev"], &["dev", "system:authenticated"]),
+            ("jane", &["system:unauthenticated"], &["system:unauthenticated"]),
+            ("system:anonymous", &[], &["system:unauthenticated"]),
+            ("system:anonymous", &["dev"], &["dev", "system:unauthenticated"]),
+        ];
+        for (user, groups, want) in table {
+            let groups = groups.iter().map(ToString::to_string).collect();
+            assert_eq!(complete(user, groups), want, "{user}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod node;
 pub mod rbac;
+mod review_checks;
 pub mod reviews;
 
 use crate::authn::UserInfo;
@@ -94,8 +95,10 @@ impl Authorizer {
         for cache in self.caches.iter().flatten() {
             cache.synced().await;
         }
-        if let Some(pods) = self.pods.filter(|_| self.node) {
-            self.storage.cache(pods).synced().await;
+        // What decides whether an object has to do with a node.
+        let related = [("", "pods"), ("", "persistentvolumes"), ("storage.k8s.io", "volumeattachments")];
+        for res in related.iter().filter(|_| self.node).filter_map(|(group, plural)| lookup(group, "v1", plural)) {
+            self.storage.cache(res).synced().await;
         }
     }
 
@@ -135,16 +138,20 @@ impl Authorizer {
         if user.in_group("system:masters") {
             return Decision::Allow(String::new());
         }
-        if self.node
-            && let Some(node) = user.node_name()
-            && node::allows(node, attributes, self)
-        {
-            return Decision::Allow(String::new());
-        }
+        let refused = match user.node_name().filter(|_| self.node).map(|node| node::decide(node, attributes, self)) {
+            Some(Ok(())) => return Decision::Allow(String::new()),
+            Some(Err(why)) => why,
+            None => String::new(),
+        };
         let rules = self.rules();
         match rules.1.find(user, attributes) {
             Some(why) => Decision::Allow(why),
-            None => Decision::Deny(rules.1.unresolved(user, &attributes.namespace)),
+            // Each that has something to say says it in a line of its own.
+            None => {
+                let unresolved = rules.1.unresolved(user, &attributes.namespace);
+                let reasons = [refused, unresolved].into_iter().filter(|why| !why.is_empty());
+                Decision::Deny(reasons.collect::<Vec<_>>().join("\n"))
+            }
         }
     }
 }
@@ -164,8 +171,8 @@ impl node::Cluster for Authorizer {
         needing.filter_map(|v| v["metadata"]["name"].as_str().map(str::to_owned)).collect()
     }
 
-    fn object(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        let res = lookup("", "v1", plural)?;
+    fn object(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let res = lookup(group, "v1", plural)?;
         self.storage.cached_get(res, namespace, name).map(|found| found.object())
     }
 }

@@ -4,6 +4,7 @@ use super::Attributes;
 use crate::authn::UserInfo;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// One PolicyRule.
@@ -78,6 +79,27 @@ impl Rule {
                 || (!a.subresource.is_empty() && r.strip_prefix("*/").is_some_and(|sub| sub == a.subresource))
         })
     }
+}
+
+/// As upstream writes rules in messages: fields that are set, each a list of quoted words.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = [
+            ("APIGroups", &self.api_groups),
+            ("Resources", &self.resources),
+            ("NonResourceURLs", &self.non_resource_urls),
+            ("ResourceNames", &self.resource_names),
+            ("Verbs", &self.verbs),
+        ];
+        let set = fields.iter().filter(|(_, list)| !list.is_empty());
+        let texts: Vec<String> = set.map(|(name, list)| format!("{name}:{}", quoted(list))).collect();
+        write!(f, "{{{}}}", texts.join(", "))
+    }
+}
+
+/// A list as Go's `%q` writes it.
+pub fn quoted(list: &[String]) -> String {
+    format!("[{}]", list.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>().join(" "))
 }
 
 fn has(list: &[String], value: &str) -> bool {
@@ -204,15 +226,6 @@ impl Rules {
     /// Every rule that applies to a user in a namespace.
     pub fn all_for(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
         self.applying(user, namespace).flat_map(|(_, rules)| rules.iter().cloned()).collect()
-    }
-
-    /// The rules a binding would grant.
-    pub fn of_role(&self, kind: &str, namespace: &str, name: &str) -> Vec<Rule> {
-        match kind {
-            "ClusterRole" => self.cluster_roles.get(name).map(|r| r.to_vec()),
-            _ => self.roles.get(&(namespace.to_string(), name.to_string())).map(|r| r.to_vec()),
-        }
-        .unwrap_or_default()
     }
 }
 

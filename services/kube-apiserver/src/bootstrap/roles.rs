@@ -28,11 +28,15 @@ pub fn cluster_roles() -> Vec<Value> {
 pub fn cluster_role_bindings() -> Vec<Value> {
     let mut bindings: Vec<Value> = ROLES.iter().filter(|r| r.part_of.is_none()).filter_map(binding).collect();
     bindings.push(bind("system:node", Vec::new()));
+    bindings.push(bind("system:kube-dns", vec![account("kube-dns")]));
     for (name, _) in CONTROLLERS {
-        let account = json!({"kind": "ServiceAccount", "name": name, "namespace": "kube-system"});
-        bindings.push(bind(&controller(name), vec![account, subject("User", MANAGER)]));
+        bindings.push(bind(&controller(name), vec![account(name), subject("User", MANAGER)]));
     }
     bindings
+}
+
+fn account(name: &str) -> Value {
+    json!({"kind": "ServiceAccount", "name": name, "namespace": "kube-system"})
 }
 
 fn controller(name: &str) -> String {

@@ -191,6 +191,7 @@ pub const ROLES: &[Role] = &[
     )
     .bound_to_users(&["system:kube-scheduler"]),
     role("system:kube-controller-manager", MANAGER).bound_to_users(&["system:kube-controller-manager"]),
+    role("system:kube-aggregator", &[r(READ, CORE, &["endpoints", "services"])]),
     role("system:kube-dns", &[r(FOLLOW, CORE, &["endpoints", "services"])]),
     role(
         "system:cluster-dns",
@@ -430,6 +431,7 @@ const VIEW: &[Rule] = &[
 ];
 
 /// Controllers: `system:controller:<name>`, for the service account of that name in kube-system and for the manager that runs them all.
+/// Those of cloud providers and of other distributions' managers are there too, as clusters have them by default.
 pub const CONTROLLERS: &[(&str, &[Rule])] = &[
     (
         "namespace-controller",
@@ -719,6 +721,26 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     ("ttl-controller", &[r(&["list", "patch", "update", "watch"], CORE, &["nodes"]), EVENTS]),
+    ("route-controller", &[r(FOLLOW, CORE, &["nodes"]), r(&["patch"], CORE, &["nodes/status"]), EVENTS]),
+    (
+        "service-controller",
+        &[r(READ, CORE, &["services"]), r(CHANGE, CORE, &["services/status"]), r(FOLLOW, CORE, &["nodes"]), EVENTS],
+    ),
+    (
+        "legacy-service-account-token-cleaner",
+        &[
+            named(&["get"], CORE, &["configmaps"], &["kube-apiserver-legacy-service-account-token-tracking"]),
+            r(&["delete", "patch"], CORE, &["secrets"]),
+        ],
+    ),
+    (
+        "selinux-warning-controller",
+        &[
+            r(READ, CORE, &["persistentvolumeclaims", "persistentvolumes", "pods"]),
+            r(READ, STORAGE, &["csidrivers"]),
+            EVENTS,
+        ],
+    ),
     (
         "clusterrole-aggregation-controller",
         &[r(&["escalate", "get", "list", "patch", "update", "watch"], RBAC, &["clusterroles"])],

@@ -336,7 +336,7 @@ fn follow(call: &Call, peer: &Peer, id: &str, uri: &http::Uri) -> Option<Arc<Rec
 }
 
 fn become_other(call: &mut Call) -> Result<(), ApiError> {
-    let Some(other) = impersonate::requested(&call.headers).map_err(ApiError::bad_request)? else { return Ok(()) };
+    let Some(other) = impersonate::requested(&call.headers).map_err(ApiError::internal)? else { return Ok(()) };
     for needed in &other.needs {
         if let Decision::Deny(why) = call.state.authorizer.authorize(&call.user, needed) {
             return Err(authz::forbidden(&call.user, needed, &why));

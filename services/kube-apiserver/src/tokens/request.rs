@@ -20,6 +20,10 @@ pub async fn token_request(
     name: &str,
     mut request: Value,
 ) -> Result<Value, ApiError> {
+    let errors = misnamed(&request, namespace, name);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", name, &errors));
+    }
     let account = stored(cx, "serviceaccounts", namespace, name).await?;
     admit(cx, namespace, name, &mut request).await?;
     let seconds = int_at(&request, &["spec", "expirationSeconds"]).unwrap_or(DEFAULT_SECONDS);
@@ -72,6 +76,21 @@ fn row(cx: &Context<'_>, plural: &str) -> Result<&'static Resource, ApiError> {
     cx.state
         .resource("", "v1", plural)
         .ok_or_else(|| ApiError::internal("the resource table lacks what tokens are bound to"))
+}
+
+/// A request may say whose it is, but then says it right.
+fn misnamed(request: &Value, namespace: &str, name: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (field, want) in [("name", name), ("namespace", namespace)] {
+        let given = str_at(request, &["metadata", field]);
+        if !given.is_empty() && given != want {
+            let detail = format!("must match the service account {field} if specified");
+            errors.push(FieldError::invalid(format!("metadata.{field}"), given, detail));
+            // One at a time.
+            break;
+        }
+    }
+    errors
 }
 
 fn check(seconds: i64) -> Vec<FieldError> {
@@ -143,4 +162,23 @@ async fn bind(
         _ => bound.node = Some(reference(&object)),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_for_the_account_of_its_path() {
+        let table = [
+            (json!({}), ""),
+            (json!({"name": "a", "namespace": "d"}), ""),
+            (json!({"name": "b", "namespace": "e"}), "metadata.name"),
+            (json!({"name": "a", "namespace": "e"}), "metadata.namespace"),
+        ];
+        for (metadata, want) in table {
+            let errors = misnamed(&json!({"metadata": metadata}), "d", "a");
+            assert_eq!(errors.first().map_or("", |e| e.field.as_str()), want);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::super::delete::{self, DeleteOptions};
 use super::super::{Target, decode, read};
+use crate::admission::{self, AdmissionRequest, Operation};
 use crate::errors::ApiError;
 use crate::registry::lookup;
 use crate::server::body::{Request, Response};
@@ -18,7 +19,7 @@ const DISRUPTED_MAX: usize = 2000;
 
 /// Evicts a pod.
 pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Response, ApiError> {
-    let eviction = decode::object(call, request, "policy", "v1", "Eviction").await?.object;
+    let mut eviction = decode::object(call, request, "policy", "v1", "Eviction").await?.object;
     if !meta::name(&eviction).is_empty() && meta::name(&eviction) != target.name {
         return Err(ApiError::bad_request(format!(
             "name in URL does not match name in Eviction object: {} != {}",
@@ -27,6 +28,16 @@ pub async fn create(call: &Call, target: &Target, request: Request) -> Result<Re
         )));
     }
     let mut options = DeleteOptions::parse(&eviction["deleteOptions"], call)?;
+    let admission = AdmissionRequest {
+        operation: Operation::Create,
+        resource: target.res,
+        subresource: Some("eviction"),
+        namespace: &target.namespace,
+        name: &target.name,
+        object: &mut eviction,
+        old: None,
+    };
+    admission::admit(&call.context(options.dry_run), admission).await?;
     let pod = read::find(call, target).await?;
     options.preconditions.check(target.res, &pod)?;
     let object = pod.object();
