@@ -3,6 +3,7 @@
 pub mod command;
 mod controllers;
 mod decisions;
+mod endurance;
 pub mod hollow;
 mod pods;
 mod scheduling;

@@ -10,7 +10,7 @@ use client::Client;
 use super::shapes::{SHAPES, Shape};
 use super::sizes::Sizes;
 use super::stack::Stack;
-use super::{controllers, decisions, hollow, pods, scheduling};
+use super::{controllers, decisions, endurance, hollow, pods, scheduling};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -59,6 +59,33 @@ pub enum Bench {
         #[arg(long, default_value_t = 20)]
         deployments: usize,
     },
+    /// Pods that come and go at a steady pace, in processes of this host: how late they run, and whether memory stays flat.
+    Churn {
+        /// Nodes.
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// Pods made in a second; as many go.
+        #[arg(long, default_value_t = 50)]
+        rate: u32,
+        /// How long.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// How long each pod lives.
+        #[arg(long, default_value_t = 30)]
+        life_seconds: u64,
+    },
+    /// Nodes that die together: how long until their pods run elsewhere, in processes of this host.
+    Loss {
+        /// Nodes.
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// Pods of one Deployment.
+        #[arg(long, default_value_t = 5000)]
+        pods: usize,
+        /// How many of the nodes die, percent.
+        #[arg(long, default_value_t = 10)]
+        percent: usize,
+    },
     /// Nodes without machines, until interrupted.
     Hollow {
         /// The cluster.
@@ -95,6 +122,13 @@ pub fn run(bench: Bench) -> Result<()> {
         }
         Bench::Controllers { nodes, pods, deployments } => {
             runtime.block_on(controllers::run(&Stack::corten()?, nodes, pods, deployments))
+        }
+        Bench::Churn { nodes, rate, seconds, life_seconds } => {
+            let [seconds, life] = [seconds, life_seconds].map(Duration::from_secs);
+            runtime.block_on(endurance::churn(&Stack::corten()?, nodes, rate, seconds, life))
+        }
+        Bench::Loss { nodes, pods, percent } => {
+            runtime.block_on(endurance::loss(&Stack::corten()?, nodes, pods, percent))
         }
         Bench::Hollow { kubeconfig, nodes, delay_ms } => runtime.block_on(async {
             let client = Client::from_kubeconfig(&kubeconfig).with_context(|| kubeconfig.display().to_string())?;

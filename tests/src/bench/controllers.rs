@@ -12,10 +12,10 @@ use super::hollow;
 use super::stack::{Stack, System};
 
 /// From binding to Running.
-const START: Duration = Duration::from_millis(200);
+pub const START: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(900);
-const NAMESPACE: &str = "bench";
+pub const NAMESPACE: &str = "bench";
 /// The allocator gives freed pages back within a few seconds.
 const REST: Duration = Duration::from_secs(5);
 
@@ -54,7 +54,7 @@ pub async fn run(corten: &Path, nodes: usize, pods: usize, deployments: usize) -
     Ok(())
 }
 
-fn deployment(number: usize, replicas: usize) -> serde_json::Value {
+pub fn deployment(number: usize, replicas: usize) -> serde_json::Value {
     let labels = json!({"app": format!("web-{number}")});
     let container = json!({"name": "c", "image": "example.com/c:1", "env": [{"name": "A", "value": "b"}],
         "ports": [{"name": "http", "containerPort": 80}],
@@ -68,7 +68,7 @@ fn deployment(number: usize, replicas: usize) -> serde_json::Value {
 }
 
 /// Waits until so many replicas are there and available.
-async fn until_available(client: &Client, wanted: usize, begun: Instant) -> Result<()> {
+pub async fn until_available(client: &Client, wanted: usize, begun: Instant) -> Result<()> {
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
@@ -82,7 +82,7 @@ async fn until_available(client: &Client, wanted: usize, begun: Instant) -> Resu
     }
 }
 
-fn report(stack: &Stack, when: &str) {
+pub fn report(stack: &Stack, when: &str) {
     for ((name, [resident, own]), (_, seconds)) in stack.memory_in_detail().iter().zip(stack.processor()) {
         println!(
             "  {when:<18} {name:<24} {resident:>5} MiB resident, its own {own:>5} MiB, {seconds:>7.2} s of processor"

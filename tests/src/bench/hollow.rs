@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -24,17 +25,17 @@ const LEASE_PERIOD: Duration = Duration::from_secs(10);
 /// What a hollow kubelet reads of a pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Bound {
-    metadata: Metadata,
-    spec: Spec,
-    status: Status,
+pub struct Bound {
+    pub metadata: Metadata,
+    pub spec: Spec,
+    pub status: Status,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Metadata {
+pub struct Metadata {
     namespace: Box<str>,
-    name: Box<str>,
+    pub name: Box<str>,
     uid: Box<str>,
     resource_version: Box<str>,
     deletion_timestamp: Option<Box<str>>,
@@ -42,15 +43,15 @@ struct Metadata {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Spec {
+pub struct Spec {
     node_name: Box<str>,
     restart_policy: Box<str>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Status {
-    phase: Box<str>,
+pub struct Status {
+    pub phase: Box<str>,
 }
 
 impl Part for Bound {
@@ -70,13 +71,13 @@ where
     F: Fn(usize) -> (client::Resource<'static>, Option<&'static str>, serde_json::Value) + Send + Sync + 'static,
 {
     let create = Arc::new(create);
-    let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
     for worker in 0..CONCURRENCY {
         let (client, create, next) = (clients[worker % clients.len()].clone(), Arc::clone(&create), Arc::clone(&next));
         workers.spawn(async move {
             loop {
-                let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= count {
                     return Ok::<(), anyhow::Error>(());
                 }
@@ -117,14 +118,24 @@ pub async fn register(clients: &[Client], nodes: usize) -> Result<()> {
 
 /// Lives as `nodes` kubelets until it is dropped: `delay` passes between binding and Running.
 pub async fn live(client: Client, nodes: usize, delay: Duration) {
+    live_but(client, nodes, delay, Arc::default()).await;
+}
+
+/// The same, but the first `lost` of them are dead: they renew nothing, start nothing and end nothing.
+pub async fn live_but(client: Client, nodes: usize, delay: Duration, lost: Arc<AtomicUsize>) {
     let requests = Arc::new(Semaphore::new(CONCURRENCY));
     let (sender, mut news) = mpsc::channel(256);
     let mut tasks = JoinSet::new();
     tasks.spawn(follow(client.clone(), PODS, "spec.nodeName!=", sender, |news: News<Bound>| news));
-    tasks.spawn(renew(client.clone(), nodes));
+    tasks.spawn(renew(client.clone(), nodes, Arc::clone(&lost)));
+    let dead = |node: &str| {
+        let number = node.rsplit_once('-').and_then(|(_, number)| number.parse::<usize>().ok());
+        number.is_some_and(|number| number < lost.load(Ordering::Relaxed))
+    };
     let mut started = HashSet::new();
     while let Some(told) = news.recv().await {
         match told {
+            News::Applied(pod) if dead(&pod.spec.node_name) => {}
             News::Applied(pod) if pod.metadata.deletion_timestamp.is_some() => {
                 tasks.spawn(remove(client.clone(), pod, Arc::clone(&requests)));
             }
@@ -140,13 +151,16 @@ pub async fn live(client: Client, nodes: usize, delay: Duration) {
 }
 
 /// Behind nothing else, as with real kubelets: one whose renewals wait for its pods would be given up.
-async fn renew(client: Client, nodes: usize) {
+async fn renew(client: Client, nodes: usize, lost: Arc<AtomicUsize>) {
     if nodes == 0 {
         return std::future::pending().await;
     }
     let mut turns = tokio::time::interval(LEASE_PERIOD / u32::try_from(nodes).unwrap_or(u32::MAX));
     for number in (0..nodes).cycle() {
         turns.tick().await;
+        if number < lost.load(Ordering::Relaxed) {
+            continue;
+        }
         let patch = Patch::Merge(json!({"spec": {"renewTime": apimachinery::time::now_rfc3339_micro()}}));
         let name = format!("bench-node-{number}");
         if let Err(error) = client.patch(LEASES, Some("kube-node-lease"), &name, None, &patch).await {
