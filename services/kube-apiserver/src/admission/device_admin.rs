@@ -27,23 +27,23 @@ impl Plugin for DeviceAdminAccess {
                 () => return Ok(()),
             };
             // What asks cannot be changed later.
-            if request.operation != Operation::Create || !asks(request.object.pointer(spec).unwrap_or(&Value::Null)) {
-                return Ok(());
-            }
+            let asking = asking(request.object.pointer(spec).unwrap_or(&Value::Null));
+            let Some(asking) = asking.filter(|_| request.operation == Operation::Create) else { return Ok(()) };
             let found = super::find(cx, "", "namespaces", "", request.namespace).await?;
             let allowed = found.is_some_and(|ns| str_at(&ns.object(), &["metadata", "labels", LABEL]) == "true");
             if allowed {
                 return Ok(());
             }
             let why = format!("admin access to devices requires the `{LABEL}: true` label on the containing namespace");
-            let error = FieldError::forbidden("", why);
+            let error = FieldError::forbidden(format!("spec.devices.requests[{asking}].adminAccess"), why);
             Err(ApiError::invalid("resource.k8s.io", kind, apimachinery::meta::name(request.object), &[error]))
         })
     }
 }
 
-fn asks(spec: &Value) -> bool {
-    items(spec, &["devices", "requests"]).iter().any(|request| bool_at(request, &["exactly", "adminAccess"]))
+/// The first request that does; requests with alternatives cannot.
+fn asking(spec: &Value) -> Option<usize> {
+    items(spec, &["devices", "requests"]).iter().position(|request| bool_at(request, &["exactly", "adminAccess"]))
 }
 
 #[cfg(test)]
@@ -54,11 +54,11 @@ mod tests {
     #[test]
     fn one_request_is_enough() {
         for (requests, wanted) in [
-            (json!([]), false),
-            (json!([{"name": "a", "exactly": {"adminAccess": false}}]), false),
-            (json!([{"name": "a", "exactly": {}}, {"name": "b", "exactly": {"adminAccess": true}}]), true),
+            (json!([]), None),
+            (json!([{"name": "a", "exactly": {"adminAccess": false}}]), None),
+            (json!([{"name": "a", "exactly": {}}, {"name": "b", "exactly": {"adminAccess": true}}]), Some(1)),
         ] {
-            assert_eq!(asks(&json!({"devices": {"requests": requests}})), wanted, "{requests}");
+            assert_eq!(asking(&json!({"devices": {"requests": requests}})), wanted, "{requests}");
         }
     }
 }

@@ -4,18 +4,17 @@ use super::super::{AdmissionRequest, Operation};
 use super::{forbidden_labels, judge, pods, token};
 use crate::registry::lookup;
 
-#[test]
-fn nodes_keep_to_themselves() {
+/// Resource and subresource, name, what is done, the object, the one before, and the refusal.
+type Row = (&'static str, &'static str, Operation, Value, Value, &'static str);
+
+fn nodes_and_pods() -> Vec<Row> {
     use Operation::{Create, Delete, Update};
     let on = |node: &str| json!({"metadata": {"name": "p"}, "spec": {"nodeName": node}});
     let tainted = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
     let labelled = |key: &str| json!({"metadata": {"name": "n1", "labels": {key: "v"}}});
     let mut waiting = on("n1");
     waiting["status"] = json!({"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "other"}]});
-    let size =
-        |size: &str, volume: &str| json!({"spec": {"volumeName": volume}, "status": {"capacity": {"storage": size}}});
-    let lease = "can only access node lease with the same name as the requesting node";
-    let table = [
+    vec![
         ("/nodes", "n1", Create, labelled("kubernetes.io/os"), Value::Null, ""),
         (
             "/nodes",
@@ -70,6 +69,16 @@ fn nodes_keep_to_themselves() {
             on("n1"),
             "unexpected pod subresource \"ephemeralcontainers\", only 'status' and 'eviction' are allowed",
         ),
+    ]
+}
+
+fn other_resources() -> Vec<Row> {
+    use Operation::{Create, Update};
+    let on = |node: &str| json!({"metadata": {"name": "p"}, "spec": {"nodeName": node}});
+    let size =
+        |size: &str, volume: &str| json!({"spec": {"volumeName": volume}, "status": {"capacity": {"storage": size}}});
+    let lease = "can only access node lease with the same name as the requesting node";
+    vec![
         ("/persistentvolumeclaims/status", "c", Update, size("2Gi", "v"), size("1Gi", "v"), ""),
         (
             "/persistentvolumeclaims/status",
@@ -115,8 +124,12 @@ fn nodes_keep_to_themselves() {
             Value::Null,
             "can only create ResourceSlice with the same NodeName as the requesting node",
         ),
-    ];
-    for (what, name, operation, mut object, old, want) in table {
+    ]
+}
+
+#[test]
+fn nodes_keep_to_themselves() {
+    for (what, name, operation, mut object, old, want) in nodes_and_pods().into_iter().chain(other_resources()) {
         let mut parts = what.split('/');
         let (group, plural) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let request = AdmissionRequest {
