@@ -40,7 +40,7 @@ async fn start(corten: &Path, nodes: usize) -> Result<(Stack, Client)> {
     // Pods made before the controller's would be refused.
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     match client.create(SERVICEACCOUNTS, Some(NAMESPACE), &account).await {
-        Err(error) if !error.is_already_exists() => return Err(error.into()),
+        Err(error) if !error.is_already_exists() => Err(error.into()),
         _ => Ok((stack, client)),
     }
 }
