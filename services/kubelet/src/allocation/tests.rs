@@ -70,7 +70,6 @@ type Row = (&'static str, &'static str, &'static [(&'static [(u32, u32)], &'stat
 async fn cpus_and_memory_come_from_nodes_that_fit_together() {
     const REFUSED: &str = "TopologyAffinityError";
     let rows: &[Row] = &[
-        ("none", "container", &[(&[(4, 1)], "1-4 on 0")]),
         ("best-effort", "container", &[(&[(4, 1)], "4-7 on 1"), (&[(3, 1)], "1-3 on 0")]),
         ("best-effort", "container", &[(&[(4, 9)], "4-7 on 0+1")]),
         ("restricted", "container", &[(&[(4, 9)], REFUSED), (&[(5, 9)], "1,4-7 on 0+1")]),

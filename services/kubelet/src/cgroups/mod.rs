@@ -278,7 +278,8 @@ mod tests {
         let cgroups = Cgroups::new(&root, &config, &Map::new(), None).unwrap();
         let names: Vec<_> = cgroups.trees.iter().map(|t| t.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["cpu,cpuacct", "memory", "pids"]);
-        let limited = pod(json!({"limits": {"cpu": "1", "memory": "1Mi"}}));
+        let amounts = json!({"cpu": "1", "memory": "1Mi"});
+        let limited = pod(json!({"requests": amounts, "limits": amounts}));
         for file in ["cpu,cpuacct/kubepods/podu/cpu.shares", "memory/kubepods/podu/memory.limit_in_bytes"] {
             fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
             fs::write(root.join(file), "").unwrap();
