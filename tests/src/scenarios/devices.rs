@@ -62,6 +62,58 @@ spec:
     resources: {claims: [{name: own}]}
 "#;
 
+/// Two devices of which a class wants one kind and a claim one size; and a claim whose expression is none.
+const SELECTED: &str = r#"
+apiVersion: resource.k8s.io/v1
+kind: ResourceSlice
+metadata: {name: selected}
+spec:
+  driver: dra.test.corten.local
+  pool: {name: pool, generation: 1, resourceSliceCount: 1}
+  nodeName: NODE
+  devices:
+  - {name: small, attributes: {kind: {string: gpu}, version: {version: 1.2.0}}, capacity: {memory: {value: 1Gi}}}
+  - {name: other, attributes: {kind: {string: nic}}, capacity: {memory: {value: 8Gi}}}
+  - {name: large, attributes: {kind: {string: gpu}, version: {version: 2.0.0}}, capacity: {memory: {value: 8Gi}}}
+---
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: selected.corten.local}
+spec:
+  selectors:
+  - cel: {expression: 'device.driver == "dra.test.corten.local" && device.attributes["dra.test.corten.local"].kind == "gpu"'}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: selected}
+spec:
+  devices:
+    requests:
+    - name: r
+      exactly:
+        deviceClassName: selected.corten.local
+        selectors:
+        - cel:
+            expression: |
+              cel.bind(own, device.capacity["dra.test.corten.local"],
+                own.memory.compareTo(quantity("4Gi")) >= 0) &&
+              device.attributes["dra.test.corten.local"].version.isGreaterThan(semver("1.9.0"))
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: selector}
+spec:
+  terminationGracePeriodSeconds: 1
+  resourceClaims: [{name: own, resourceClaimName: selected}]
+  containers:
+  - name: main
+    image: corten.local/test-web:v1
+    args: [sleep]
+    resources: {claims: [{name: own}]}
+"#;
+const WRONG: &str = r#"{"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "wrong"},
+  "spec": {"selectors": [{"cel": {"expression": "device.name == 1"}}]}}"#;
+
 /// The scenario.
 pub fn run(context: &Context) -> Result<()> {
     let plugin = Plugin::start(context, PLUGIN)?;
@@ -118,7 +170,22 @@ fn claims(context: &Context) -> Result<()> {
     let specifications = driver.root.join("run/cdi");
     let left = std::fs::read_dir(&specifications).with_context(|| specifications.display().to_string())?.count();
     ensure!(left == 0, "{left} claims are not given back");
-    context.kubectl("delete resourceclaim/claimed deviceclass/test.corten.local --timeout=60s").map(drop)
+    context.kubectl("delete resourceclaim/claimed deviceclass/test.corten.local --timeout=60s")?;
+    selected(context)
+}
+
+/// The scheduler gives a claim the device that its expressions mean; the server refuses what is no expression.
+fn selected(context: &Context) -> Result<()> {
+    context.apply(&SELECTED.replace("NODE", &context.node().name))?;
+    context.kubectl("wait --for=condition=Ready pod/selector --timeout=120s")?;
+    let claim = context.get("resourceclaim selected")?;
+    let device = &claim["status"]["allocation"]["devices"]["results"][0]["device"];
+    ensure!(device == "large", "the claim has {device}");
+    let refused = context.apply(WRONG).err().map(|e| format!("{e:#}"));
+    let why = refused.context("a class was made whose expression is none")?;
+    ensure!(why.contains("spec.selectors[0].cel.expression") && why.contains("undefined field 'name'"), "{why}");
+    context.kubectl("delete pod/selector --timeout=60s")?;
+    context.kubectl("delete resourceclaim/selected deviceclass/selected.corten.local resourceslice/selected").map(drop)
 }
 
 /// A kubelet that starts anew still knows whose the devices are.
