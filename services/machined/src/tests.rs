@@ -140,7 +140,7 @@ fn arguments_follow_the_configuration() {
         assert!(args(service).lines().any(|l| l == line), "{service}: {line} in {}", args(service));
     }
     assert_eq!(args("kubelet").matches("--node-ip").count(), 1);
-    let fields = "cpuManagerPolicy: \"static\"\nmaxPods: 50\nsystemReserved: {\"cpu\":\"500m\"}\n";
+    let fields = "cpuManagerPolicy: \"static\"\nmaxPods: 50\nsystemReserved: {\"cpu\":\"500m\"}\npodPidsLimit: 4096\n";
     assert!(files["/etc/kubernetes/kubelet.yaml"].ends_with(fields), "{}", files["/etc/kubernetes/kubelet.yaml"]);
     assert!(args("kube-scheduler").ends_with('\n'));
 }

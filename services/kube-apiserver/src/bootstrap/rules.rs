@@ -701,10 +701,6 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
-        "legacy-service-account-token-cleaner",
-        &[r(&["list"], CORE, &["pods"]), r(&["delete", "patch"], CORE, &["secrets"])],
-    ),
-    (
         "storage-version-garbage-collector",
         &[
             r(READ, LEASES, &["leases"]),
@@ -730,6 +726,7 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         "legacy-service-account-token-cleaner",
         &[
             named(&["get"], CORE, &["configmaps"], &["kube-apiserver-legacy-service-account-token-tracking"]),
+            r(&["list"], CORE, &["pods"]),
             r(&["delete", "patch"], CORE, &["secrets"]),
         ],
     ),

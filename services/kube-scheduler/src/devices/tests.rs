@@ -276,8 +276,8 @@ fn expressions_select_devices() {
         ("a value", attribute("model == \"b\""), "true", Ok(&["gpu-2"])),
         ("by its full name", attribute("numa == 1"), "true", Ok(&["gpu-1"])),
         ("the class's too", attribute("numa == 1"), &attribute("model == \"b\""), Ok(&["gpu-2"])),
-        ("nothing", attribute("numa == 7"), "true", Err("1 cannot allocate all claims")),
-        ("the class's alone", "true".into(), "device.driver == \"x\"", Err("1 cannot allocate all claims")),
+        ("nothing", attribute("numa == 7"), "true", Err("2 cannot allocate all claims")),
+        ("the class's alone", "true".into(), "device.driver == \"x\"", Err("2 cannot allocate all claims")),
         (
             "no answer",
             attribute("size > 1"),
