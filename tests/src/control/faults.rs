@@ -1,4 +1,5 @@
 //! A controller manager, or a scheduler, that is killed after every n-th of its writes reaches the state that one reaches which lives on.
+//! So do both on an API server whose store is etcd.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::proxy::Proxy;
 use super::snapshot::{self, Snapshot};
 use super::story::{self, NAMESPACES, PHASES, Phase};
 use crate::bench::hollow;
-use crate::bench::stack::{Stack, System};
+use crate::bench::stack::{Stack, Store, System};
 
 /// After how many writes the process is killed, again and again, in each of the rounds, unless others are asked for.
 pub const EVERY: &[usize] = &[3];
@@ -59,9 +60,11 @@ pub async fn run(every: &[usize]) -> Result<()> {
         let reference = reference(victim).await.with_context(|| format!("{}, unharmed", victim.name()))?;
         let name = victim.name();
         println!("  {name}: {} writes in {} phases", reference.writes, PHASES.len());
+        let unharmed = replayed(Store::Etcd, victim, None, &reference).await;
+        unharmed.with_context(|| format!("{name}, with an API server on etcd"))?;
         for n in every {
             let begun = Instant::now();
-            let kills = harmed(victim, *n, &reference).await;
+            let kills = replayed(Store::Corten, victim, Some(*n), &reference).await;
             let kills = kills.with_context(|| format!("{name}, killed after every {n} writes"))?;
             let took = begun.elapsed().as_secs_f64();
             println!("  {name}: killed {kills} times, after every {n} writes ... {took:.1} s");
@@ -72,7 +75,7 @@ pub async fn run(every: &[usize]) -> Result<()> {
 }
 
 async fn reference(victim: System) -> Result<Reference> {
-    let round = Round::start(victim, None).await?;
+    let round = Round::start(Store::Corten, victim, None).await?;
     let mut snapshots = Vec::new();
     for phase in PHASES {
         story::play(&round.client, phase).await?;
@@ -81,9 +84,9 @@ async fn reference(victim: System) -> Result<Reference> {
     Ok(Reference { snapshots, writes: round.proxy.writes() })
 }
 
-/// Plays the story while the process is killed; returns how often.
-async fn harmed(victim: System, every: usize, reference: &Reference) -> Result<usize> {
-    let mut round = Round::start(victim, Some(every)).await?;
+/// Plays the story again, while the process is killed if it shall be; returns how often.
+async fn replayed(store: Store, victim: System, every: Option<usize>, reference: &Reference) -> Result<usize> {
+    let mut round = Round::start(store, victim, every).await?;
     for (phase, expected) in PHASES.iter().zip(&reference.snapshots) {
         story::play(&round.client, phase).await?;
         round.becomes(expected).await.with_context(|| format!("phase {}", phase.name))?;
@@ -104,8 +107,8 @@ struct Round {
 }
 
 impl Round {
-    async fn start(victim: System, every: Option<usize>) -> Result<Round> {
-        let mut stack = Stack::start_api(&Stack::corten()?, &[], &[]).await?;
+    async fn start(store: Store, victim: System, every: Option<usize>) -> Result<Round> {
+        let mut stack = Stack::start_api_on(store, &Stack::corten()?, &[], &[]).await?;
         let bystander = if victim == System::Scheduler { System::ControllerManager } else { System::Scheduler };
         stack.start_system(bystander)?;
         let client = stack.client()?;
