@@ -75,7 +75,7 @@ pub fn run(context: &Context) -> Result<()> {
         }
         context.eventually("a node without what the pods had", || {
             let now = inspector::content(context)?;
-            let left: Vec<&String> = now.difference(&before).collect();
+            let left: Vec<&String> = now.difference(&before).filter(|what| !is_leased(what)).collect();
             ensure!(left.is_empty(), "left behind (seed {seed}): {left:?}");
             Ok(())
         })?;
@@ -83,6 +83,11 @@ pub fn run(context: &Context) -> Result<()> {
         ensure!(identities == after, "restarted (seed {seed}): before {identities:?}, after {after:?}");
         context.kubectl("delete pod/steady --timeout=60s").map(drop)
     })
+}
+
+/// What a runtime that was killed had begun is held by the lease of that call, for a day: containerd's collector takes it, nobody else may.
+fn is_leased(what: &str) -> bool {
+    what.contains("io.containerd.snapshotter.v1.overlayfs/snapshots/")
 }
 
 fn steady(context: &Context) -> Result<Vec<String>> {
