@@ -72,7 +72,10 @@ fn spdx_id(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '-' }).collect()
 }
 
-/// The crates reachable from our programs by normal dependencies (not those that only build or test).
+/// Crates that only build, but of which something ends up in a program: the descriptions of the API.
+const QUOTED: [&str; 1] = ["k8s-openapi"];
+
+/// The crates reachable from our programs by normal dependencies (not those that only build or test), and the quoted.
 fn crates(metadata: &Value) -> Result<Vec<Value>> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let packages = list(&metadata["packages"]);
@@ -101,7 +104,10 @@ fn crates(metadata: &Value) -> Result<Vec<Value>> {
     }
     let mut described: Vec<Value> = packages
         .iter()
-        .filter(|p| p["id"].as_str().is_some_and(|id| reached.contains(id)))
+        .filter(|p| {
+            p["id"].as_str().is_some_and(|id| reached.contains(id))
+                || p["name"].as_str().is_some_and(|name| QUOTED.contains(&name))
+        })
         .map(crate_package)
         .collect();
     described.sort_by_key(|part| part["SPDXID"].to_string());

@@ -137,7 +137,7 @@ fn inspection(context: &Context) -> Result<()> {
         Ok(())
     })?;
     let explained = context.kubectl("explain deployment.spec.replicas")?;
-    ensure!(explained.contains("integer"), "explain: {explained}");
+    ensure!(explained.contains("integer") && explained.contains("Number of desired pods."), "explain: {explained}");
     let refused = context.apply(&MANIFEST.replace("replicas: 2", "replicaz: 2")).unwrap_or_else(|e| format!("{e:#}"));
     ensure!(refused.contains("unknown field \"spec.replicaz\""), "a wrong field is answered by: {refused}");
     let failed = context.kubectl_fails("exec client -- /test-web exit 7")?;

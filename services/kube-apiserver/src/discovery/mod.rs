@@ -99,7 +99,7 @@ fn document(value: &Value) -> Document {
         let _ = write!(text, "{byte:02X}");
         text
     });
-    Document::with_hash(bytes.into(), hash)
+    Document::with_hash(&bytes, hash)
 }
 
 /// /api or /apis as apidiscovery.k8s.io/v2: everything in one answer.

@@ -5,7 +5,7 @@ use crate::errors::ApiError;
 use crate::registry::Resource;
 use crate::server::body::{Response, StreamError, full, stream};
 use crate::server::handler::Call;
-use crate::server::negotiate::{Accepted, Encoding, Form, WRITTEN};
+use crate::server::negotiate::{Accepted, Encoding, Form, Version, WRITTEN};
 use crate::server::respond;
 use crate::storage::Stored;
 use crate::{printers, protobuf};
@@ -63,7 +63,8 @@ pub fn one(
         (Encoding::Protobuf, form) => {
             let body = match form {
                 Form::Object => object.message(res).map(|m| protobuf::envelope(&res.api_version(), res.kind, &[&m])),
-                _ => partial_message(object).map(|m| protobuf::envelope(META, "PartialObjectMetadata", &[&m])),
+                Form::Metadata(version) | Form::Table(version) => partial_message(object)
+                    .map(|m| protobuf::envelope(version.api_version(), "PartialObjectMetadata", &[&m])),
             };
             match body {
                 Some(body) => send(call, status, protobuf::MEDIA_TYPE, body),
@@ -78,7 +79,6 @@ pub fn one(
 }
 
 const JSON: &str = "application/json";
-const META: &str = "meta.k8s.io/v1";
 
 /// A value that is not an object of the table: Scale, Status, reviews.
 pub fn value(call: &Call, status: u16, value: &Value) -> Result<Response, ApiError> {
@@ -170,8 +170,8 @@ fn pack(body: &[u8]) -> Option<Vec<u8>> {
 /// A single object as Table or metadata.
 pub fn transformed(call: &Call, res: &Resource, form: Form, object: &Value, meta: &ListMeta) -> Value {
     match form {
-        Form::Table => table(call, res, std::slice::from_ref(object), meta),
-        Form::Metadata => partial(object),
+        Form::Table(version) => table(call, res, std::slice::from_ref(object), meta, version),
+        Form::Metadata(version) => partial(object, version),
         Form::Object => object.clone(),
     }
 }
@@ -206,13 +206,14 @@ fn list_tree(call: &Call, res: &Resource, form: Form, items: Vec<Arc<Stored>>, m
     match form {
         // Its own text parses.
         Form::Object => serde_json::from_slice(&Text::new(res, items, meta).whole()).unwrap_or_default(),
-        Form::Table => {
+        Form::Table(version) => {
             let objects: Vec<Value> = items.iter().map(|i| i.object()).collect();
-            table(call, res, &objects, meta)
+            table(call, res, &objects, meta, version)
         }
-        Form::Metadata => {
-            let items: Vec<Value> = items.iter().map(|i| partial(&i.object())).collect();
-            json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": meta.to_value(), "items": items})
+        Form::Metadata(version) => {
+            let items: Vec<Value> = items.iter().map(|i| partial(&i.object(), version)).collect();
+            let (kind, api_version) = ("PartialObjectMetadataList", version.api_version());
+            json!({"kind": kind, "apiVersion": api_version, "metadata": meta.to_value(), "items": items})
         }
     }
 }
@@ -220,7 +221,9 @@ fn list_tree(call: &Call, res: &Resource, form: Form, items: Vec<Arc<Stored>>, m
 fn list_message(res: &Resource, form: Form, items: &[Arc<Stored>], meta: &ListMeta) -> Option<Vec<u8>> {
     let (api_version, kind) = match form {
         Form::Object => (res.api_version(), format!("{}List", res.kind)),
-        _ => (META.to_string(), "PartialObjectMetadataList".to_string()),
+        Form::Metadata(version) | Form::Table(version) => {
+            (version.api_version().to_string(), "PartialObjectMetadataList".to_string())
+        }
     };
     let message = |item: &Arc<Stored>| match form {
         Form::Object => item.message(res),
@@ -234,13 +237,14 @@ fn partial_message(object: &Stored) -> Option<Vec<u8>> {
     protobuf::metadata(&object.object()).ok()
 }
 
-fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object["metadata"]})
+fn partial(object: &Value, version: Version) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": object["metadata"]})
 }
 
 /// A Table whose rows carry as much of their object as `includeObject` says.
-fn table(call: &Call, res: &Resource, objects: &[Value], meta: &ListMeta) -> Value {
+fn table(call: &Call, res: &Resource, objects: &[Value], meta: &ListMeta, version: Version) -> Value {
     let mut table = printers::table(res, objects, &call.now);
+    table["apiVersion"] = version.api_version().into();
     table["metadata"] = meta.to_value();
     let include = call.query.get("includeObject");
     if let Some(rows) = table.get_mut("rows").and_then(Value::as_array_mut) {
@@ -250,7 +254,7 @@ fn table(call: &Call, res: &Resource, objects: &[Value], meta: &ListMeta) -> Val
                     row.as_object_mut().map(|r| r.remove("object"));
                 }
                 "Object" => row["object"] = object.clone(),
-                _ => row["object"] = partial(object),
+                _ => row["object"] = partial(object, version),
             }
         }
     }

@@ -23,6 +23,7 @@ use futures_util::StreamExt;
 use rand::Rng;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -110,7 +111,7 @@ pub async fn watch(call: Call, target: Target, request: Request) -> Result<Respo
         Encoding::Protobuf if accepted.form == Form::Object && has_message(&target) => {
             (Encoding::Protobuf, "application/vnd.kubernetes.protobuf;stream=watch")
         }
-        Encoding::Protobuf if accepted.form == Form::Metadata => {
+        Encoding::Protobuf if matches!(accepted.form, Form::Metadata(_)) => {
             (Encoding::Protobuf, "application/vnd.kubernetes.protobuf;stream=watch")
         }
         Encoding::Json => (Encoding::Json, "application/json"),
@@ -139,6 +140,7 @@ pub async fn watch(call: Call, target: Target, request: Request) -> Result<Respo
         _running: Running::begin(&call.state, Labels::of(call.attributes(), false)),
         sizes: call.state.metrics.events(target.res),
         form: accepted.form,
+        headed: AtomicBool::default(),
         encoding,
         bookmark_at: options.bookmarks.then(|| next_bookmark(now, now + options.limit)),
         deadline: now + options.limit,
@@ -209,6 +211,8 @@ struct Watcher {
     changed: tokio::sync::watch::Receiver<i64>,
     selection: Selection,
     form: Form,
+    /// Whether a Table has named the columns: those after it do not.
+    headed: AtomicBool,
     encoding: Encoding,
     initial: std::vec::IntoIter<Arc<Stored>>,
     end_bookmark: bool,
@@ -348,7 +352,10 @@ impl Watcher {
         let object: Value = serde_json::from_slice(text).unwrap_or_default();
         let revision = apimachinery::meta::resource_version(&object).parse().unwrap_or_default();
         let meta = ListMeta { revision, ..ListMeta::default() };
-        let shown = encode::transformed(&self.call, self.target.res, self.form, &object, &meta);
+        let mut shown = encode::transformed(&self.call, self.target.res, self.form, &object, &meta);
+        if matches!(self.form, Form::Table(_)) && self.headed.swap(true, Ordering::Relaxed) {
+            shown["columnDefinitions"] = Value::Null;
+        }
         self.line(kind.name(), &shown)
     }
 
@@ -361,12 +368,13 @@ impl Watcher {
             Form::Object => {
                 json!({"kind": self.target.res.kind, "apiVersion": self.target.res.api_version(), "metadata": metadata})
             }
-            Form::Metadata => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            Form::Metadata(version) => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": metadata})
             }
-            Form::Table => {
-                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [],
-                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]})
+            Form::Table(version) => {
+                let version = version.api_version();
+                json!({"kind": "Table", "apiVersion": version, "metadata": metadata, "columnDefinitions": [],
+                "rows": [{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": metadata}}]})
             }
         };
         self.line("BOOKMARK", &object)
@@ -376,8 +384,8 @@ impl Watcher {
     fn line(&self, kind: &str, object: &Value) -> Bytes {
         if self.encoding == Encoding::Protobuf {
             let whole = match apimachinery::meta::kind(object) {
-                "PartialObjectMetadata" => protobuf::metadata(object)
-                    .map(|m| protobuf::envelope("meta.k8s.io/v1", "PartialObjectMetadata", &[&m])),
+                kind @ "PartialObjectMetadata" => protobuf::metadata(object)
+                    .map(|m| protobuf::envelope(apimachinery::meta::api_version(object), kind, &[&m])),
                 _ => protobuf::object(object),
             };
             return protobuf::watch_frame(kind, &whole.unwrap_or_default()).into();

@@ -1,41 +1,14 @@
 //! Types as schemas. A type is published when something published refers to it.
 
 use super::dialect::Dialect;
+use api_descriptions::Descriptions;
 use apimachinery::schema::{Field, ListType, Schemas, Shape, TypeRef};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
-
-/// What the fields that objects of all kinds have are for.
-const OF_OBJECTS: &[(&str, &str)] = &[
-    ("apiVersion", "Group and version of the API in whose shape the object is written."),
-    ("items", "The objects of the list."),
-    ("kind", "What the object is. It never changes."),
-    ("metadata", "What objects of every kind have: a name, labels, annotations, owners."),
-    ("spec", "What is wanted. Written by users and controllers."),
-    ("status", "What has been observed. Written by the system."),
-];
-/// The same for what stands in metadata.
-const OF_METADATA: &[(&str, &str)] = &[
-    ("annotations", "Texts for tools and people. Nothing is selected by them."),
-    ("creationTimestamp", "When the object was made. Set by the server."),
-    ("deletionGracePeriodSeconds", "How long whoever runs the object has to end it. Set by a delete."),
-    ("deletionTimestamp", "When the object is to be gone. Set by a delete, which nothing takes back."),
-    ("finalizers", "Who has to finish something before a deleted object goes."),
-    ("generateName", "What a name is made from if none is given."),
-    ("generation", "Counts the changes of what is wanted."),
-    ("labels", "Keys and values by which objects are selected."),
-    ("managedFields", "Who wrote which fields, for server-side apply."),
-    ("name", "Tells objects of a kind apart, within a namespace if they have one. It never changes."),
-    ("namespace", "Where the object lives, for kinds that live in namespaces. It never changes."),
-    ("ownerReferences", "On whom the object depends: without them it is collected."),
-    ("resourceVersion", "Changes with every write. Opaque to clients, who send it to say which state they mean."),
-    ("uid", "Tells an object from all others that ever were. Set by the server."),
-];
 
 /// A type of which one field says which of the others counts: the type, that field, and the others with what it says for each.
 type Union = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -59,13 +32,14 @@ const UNIONS: &[Union] = &[
 /// The types of one document, collected while its paths are written.
 pub(super) struct Definitions<'a> {
     schemas: &'a Schemas,
+    texts: &'a Descriptions,
     dialect: Dialect,
     wanted: BTreeMap<&'a str, TypeRef<'a>>,
 }
 
 impl<'a> Definitions<'a> {
-    pub(super) fn new(schemas: &'a Schemas, dialect: Dialect) -> Self {
-        Self { schemas, dialect, wanted: BTreeMap::new() }
+    pub(super) fn new(schemas: &'a Schemas, texts: &'a Descriptions, dialect: Dialect) -> Self {
+        Self { schemas, texts, dialect, wanted: BTreeMap::new() }
     }
 
     pub(super) fn dialect(&self) -> Dialect {
@@ -124,6 +98,9 @@ impl<'a> Definitions<'a> {
             Shape::IntOrString => json!({"type": "string", "format": "int-or-string"}),
             _ => json!({}),
         };
+        if let Some(text) = self.texts.of(ty.name()) {
+            out["description"] = text.into();
+        }
         if ty.atomic() {
             out["x-kubernetes-map-type"] = "atomic".into();
         }
@@ -142,7 +119,8 @@ impl<'a> Definitions<'a> {
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in ty.fields() {
-            properties.insert(field.name().to_string(), self.field(field, described(ty, field.name())));
+            properties
+                .insert(field.name().to_string(), self.field(field, self.texts.of_field(ty.name(), field.name())));
             if field.required() {
                 required.push(field.name());
             }
@@ -230,16 +208,4 @@ impl<'a> Definitions<'a> {
             }
         }
     }
-}
-
-/// What a field is for, where that is the same for all kinds.
-fn described(ty: TypeRef<'_>, field: &str) -> Option<&'static str> {
-    let table = if ty.gvk().is_some() {
-        OF_OBJECTS
-    } else if ty.name() == OBJECT_META {
-        OF_METADATA
-    } else {
-        return None;
-    };
-    table.iter().find(|(name, _)| *name == field).map(|(_, text)| *text)
 }

@@ -1,5 +1,5 @@
 //! The OpenAPI documents: what kubectl reads to explain, to validate and to compute patches. Made from the schema table and the resource table when
-//! first asked for, then kept as bytes.
+//! first asked for, then kept compressed.
 //!
 //! [`paths`] turns rows into operations, [`definitions`] types into schemas; the two versions of OpenAPI differ only in their [`Dialect`].
 
@@ -15,8 +15,8 @@ mod paths;
 mod tests;
 
 use crate::registry::{self, Resource, Subresource, Verb};
+use api_descriptions::Descriptions;
 use apimachinery::schema::{Schemas, builtin};
-use bytes::Bytes;
 use dialect::Dialect;
 pub use document::Document;
 use serde_json::{Map, Value, json};
@@ -75,7 +75,7 @@ pub fn v2() -> &'static Document {
 /// The OpenAPI 2.0 document as protobuf.
 pub fn v2_binary() -> &'static Document {
     static DOCUMENT: LazyLock<Document> =
-        LazyLock::new(|| Document::new(binary::document(&swagger(builtin(), &rows())).into()));
+        LazyLock::new(|| Document::new(&binary::document(&swagger(builtin(), &rows()))));
     &DOCUMENT
 }
 
@@ -92,8 +92,8 @@ pub fn v3(group_version: &str) -> Option<&'static Document> {
 
 fn v3_documents() -> &'static BTreeMap<String, Document> {
     static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
-        let documents = openapi(builtin(), &rows());
-        documents.into_iter().map(|(name, document)| (name, serialise(&document))).collect()
+        let (texts, rows) = (Descriptions::unpack(), rows());
+        openapi(builtin(), &texts, &rows).map(|(name, document)| (name, serialise(&document))).collect()
     });
     &DOCUMENTS
 }
@@ -101,18 +101,18 @@ fn v3_documents() -> &'static BTreeMap<String, Document> {
 /// As [`v3`], as protobuf; it goes by the hash of the text.
 pub fn v3_binary(group_version: &str) -> Option<&'static Document> {
     static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
-        let documents = openapi(builtin(), &rows()).into_iter();
+        let (texts, rows) = (Descriptions::unpack(), rows());
         let binary = |(name, document): (String, Value)| {
             let hash = v3(&name).map(|text| text.hash.clone()).unwrap_or_default();
-            (name, Document::with_hash(binary3::document(&document).into(), hash))
+            (name, Document::with_hash(&binary3::document(&document), hash))
         };
-        documents.map(binary).collect()
+        openapi(builtin(), &texts, &rows).map(binary).collect()
     });
     DOCUMENTS.get(group_version)
 }
 
 fn serialise(document: &Value) -> Document {
-    Document::new(Bytes::from(document.to_string()))
+    Document::new(document.to_string().as_bytes())
 }
 
 fn info() -> Value {
@@ -124,7 +124,8 @@ fn bearer() -> Value {
 }
 
 fn swagger(schemas: &Schemas, rows: &[Row<'_>]) -> Value {
-    let mut types = definitions::Definitions::new(schemas, Dialect::V2);
+    let texts = Descriptions::unpack();
+    let mut types = definitions::Definitions::new(schemas, &texts, Dialect::V2);
     let mut paths = Map::new();
     for row in rows {
         paths::add(row, &mut types, &mut paths);
@@ -139,15 +140,20 @@ fn swagger(schemas: &Schemas, rows: &[Row<'_>]) -> Value {
     })
 }
 
-fn openapi(schemas: &Schemas, rows: &[Row<'_>]) -> BTreeMap<String, Value> {
-    let mut parts: BTreeMap<String, (definitions::Definitions<'_>, Map<String, Value>)> = BTreeMap::new();
+/// One document after the other: all at once they would be large.
+fn openapi<'a>(
+    schemas: &'a Schemas,
+    texts: &'a Descriptions,
+    rows: &[Row<'_>],
+) -> impl Iterator<Item = (String, Value)> + use<'a> {
+    let mut parts: BTreeMap<String, (definitions::Definitions<'a>, Map<String, Value>)> = BTreeMap::new();
     for row in rows {
         let (types, paths) = parts
             .entry(row.group_version())
-            .or_insert_with(|| (definitions::Definitions::new(schemas, Dialect::V3), Map::new()));
+            .or_insert_with(|| (definitions::Definitions::new(schemas, texts, Dialect::V3), Map::new()));
         paths::add(row, types, paths);
     }
-    let document = |(types, paths): (definitions::Definitions<'_>, Map<String, Value>)| {
+    let document = |(types, paths): (definitions::Definitions<'a>, Map<String, Value>)| {
         json!({
             "openapi": "3.0.0",
             "info": info(),
@@ -155,7 +161,7 @@ fn openapi(schemas: &Schemas, rows: &[Row<'_>]) -> BTreeMap<String, Value> {
             "components": {"schemas": types.finish(), "securitySchemes": bearer()},
         })
     };
-    parts.into_iter().map(|(name, part)| (name, document(part))).collect()
+    parts.into_iter().map(move |(name, part)| (name, document(part)))
 }
 
 fn index(documents: &BTreeMap<String, Document>) -> Value {

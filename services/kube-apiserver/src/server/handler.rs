@@ -4,7 +4,7 @@
 use super::body::{Request, Response};
 use super::listener::Peer;
 use super::metrics::{self, Attempt, Labels};
-use super::negotiate::{self, Accepted};
+use super::negotiate::{self, Accepted, Form};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::{Shared, respond, routes};
@@ -69,7 +69,13 @@ impl Call {
 
     /// What the client wants back.
     pub fn accepted(&self) -> Result<Accepted, ApiError> {
-        negotiate::accept(self.header(http::header::ACCEPT))
+        let accepted = negotiate::accept(self.header(http::header::ACCEPT))?;
+        let include = self.query.get("includeObject");
+        if matches!(accepted.form, Form::Table(_)) && !matches!(include, "" | "None" | "Metadata" | "Object") {
+            let error = FieldError::invalid("includeObject", include, "must be 'Metadata', 'Object', 'None', or empty");
+            return Err(ApiError::bad_request(format!("Unable to convert to Table as requested: {error}")));
+        }
+        Ok(accepted)
     }
 
     /// Whether nothing may be persisted.

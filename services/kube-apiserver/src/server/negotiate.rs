@@ -8,10 +8,29 @@ use crate::protobuf::MEDIA_TYPE;
 pub enum Form {
     /// The object.
     Object,
-    /// meta.k8s.io/v1 Table.
-    Table,
-    /// meta.k8s.io/v1 PartialObjectMetadata or its list.
-    Metadata,
+    /// A Table.
+    Table(Version),
+    /// PartialObjectMetadata or its list.
+    Metadata(Version),
+}
+
+/// Versions of meta.k8s.io; they differ in their name alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// v1.
+    V1,
+    /// v1beta1, for older clients.
+    V1Beta1,
+}
+
+impl Version {
+    /// Group and version.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 /// How it is written.
@@ -82,15 +101,20 @@ fn clause(text: &str) -> Option<Clause> {
     let form = match kind {
         "" => Form::Object,
         // A table's cells are of any type: it has no message.
-        "Table" if encoding != Encoding::Protobuf => Form::Table,
-        "PartialObjectMetadata" | "PartialObjectMetadataList" => Form::Metadata,
+        "Table" if encoding != Encoding::Protobuf => Form::Table(written(group, version)?),
+        "PartialObjectMetadata" | "PartialObjectMetadataList" => Form::Metadata(written(group, version)?),
         _ => return None,
     };
-    // A form in a version nobody here writes is passed over, as is one of another group.
-    if form != Form::Object && (version != "v1" || group != "meta.k8s.io") {
-        return None;
-    }
     (weight > 0).then_some(Clause { form, encoding, weight })
+}
+
+/// The version of a form; one that nobody here writes is passed over, as is one of another group.
+fn written(group: &str, version: &str) -> Option<Version> {
+    match (group, version) {
+        ("meta.k8s.io", "v1") => Some(Version::V1),
+        ("meta.k8s.io", "v1beta1") => Some(Version::V1Beta1),
+        _ => None,
+    }
 }
 
 /// How a request body is written.
@@ -129,14 +153,18 @@ mod tests {
         let table = [
             (None, Some((Form::Object, Json))),
             (Some("*/*"), Some((Form::Object, Json))),
-            (Some(tables), Some((Form::Table, Json))),
+            (Some(tables), Some((Form::Table(Version::V1), Json))),
             (Some("application/vnd.kubernetes.protobuf, application/json"), Some((Form::Object, Protobuf))),
             (Some("application/vnd.kubernetes.protobuf;stream=watch"), Some((Form::Object, Protobuf))),
             (Some("application/vnd.kubernetes.protobuf;q=0.5, application/json"), Some((Form::Object, Json))),
             (Some("application/json;as=Table;g=meta.k8s.io;v=v1alpha1"), None),
+            (Some("application/json;as=Table;g=meta.k8s.io;v=v1beta1"), Some((Form::Table(Version::V1Beta1), Json))),
             (Some("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1"), None),
-            (Some("application/json; as=PartialObjectMetadataList; g=meta.k8s.io; v=v1"), Some((Form::Metadata, Json))),
-            (Some(metadata), Some((Form::Metadata, Protobuf))),
+            (
+                Some("application/json; as=PartialObjectMetadataList; g=meta.k8s.io; v=v1"),
+                Some((Form::Metadata(Version::V1), Json)),
+            ),
+            (Some(metadata), Some((Form::Metadata(Version::V1), Protobuf))),
             (Some("application/yaml"), Some((Form::Object, Yaml))),
             (Some("application/cbor"), None),
             (Some("application/json;q=0"), None),

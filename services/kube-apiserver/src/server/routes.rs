@@ -83,23 +83,21 @@ fn found(call: &Call, document: Option<Value>) -> Result<Response, ApiError> {
 }
 
 fn discovered(call: &Call, core: bool, plain: impl Fn() -> Value) -> Result<Response, ApiError> {
-    let mut response = if call.header(ACCEPT).is_some_and(wants_aggregated) {
-        aggregated(call, discovery::aggregated_document(core))
-    } else {
-        encode::value(call, 200, &plain())?
-    };
+    if call.header(ACCEPT).is_some_and(wants_aggregated) {
+        return aggregated(call, discovery::aggregated_document(core));
+    }
+    let mut response = encode::value(call, 200, &plain())?;
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
 }
 
-fn aggregated(call: &Call, document: &Document) -> Response {
-    let mut response = if knows(call, document) { not_modified() } else { respond::bytes(200, document.bytes.clone()) };
+fn aggregated(call: &Call, document: &Document) -> Result<Response, ApiError> {
+    let mut response = cached(call, document)?;
     let headers = response.headers_mut();
     let media = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     headers.insert(CONTENT_TYPE, media);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
-    headers.extend(tag(document).map(|tag| (ETAG, tag)));
-    response
+    Ok(response)
 }
 
 fn wants_aggregated(accept: &str) -> bool {
@@ -164,16 +162,14 @@ fn versioned(call: &Call, document: &Document) -> Result<Response, ApiError> {
 
 /// A large constant document, with an entity tag so that it is sent once, and small to those who can unpack it.
 fn cached(call: &Call, document: &Document) -> Result<Response, ApiError> {
-    let known = knows(call, document);
-    let packed = || encode::takes_gzip(call).then(|| document.packed()).flatten();
-    let mut response = match (known, (!known).then(packed).flatten()) {
-        (true, _) => not_modified(),
-        (false, Some(packed)) => {
-            let mut response = respond::bytes(200, packed);
-            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response
-        }
-        (false, None) => respond::bytes(200, document.bytes.clone()),
+    let mut response = if knows(call, document) {
+        not_modified()
+    } else if encode::takes_gzip(call) {
+        let mut response = respond::bytes(200, document.packed.clone());
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+    } else {
+        respond::bytes(200, document.unpacked().map_err(ApiError::internal)?)
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
     response.headers_mut().extend(tag(document).map(|tag| (ETAG, tag)));

@@ -35,7 +35,12 @@ impl Figures {
 
     /// Requests, or events, a second.
     pub fn rate(&self) -> f64 {
-        self.latencies.len() as f64 / self.took.as_secs_f64()
+        self.count() as f64 / self.took.as_secs_f64()
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.latencies.len()
     }
 
     /// A percentile of the latencies, in milliseconds.

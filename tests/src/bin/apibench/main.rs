@@ -35,7 +35,7 @@ struct Arguments {
     /// Its key.
     #[arg(long)]
     key: Option<PathBuf>,
-    /// The server's process, to print its resident memory.
+    /// The server's process, to print its resident memory and what processor time a request costs it.
     #[arg(long)]
     pid: Option<u32>,
     /// Connections for everything but lists.
@@ -59,6 +59,8 @@ struct Arguments {
 }
 
 const LIST_CONNECTIONS: usize = 4;
+/// Of a second, in what Linux tells of processes.
+const TICKS: f64 = 100.0;
 /// How many objects are removed by one request.
 const PART: usize = 5_000;
 /// How many objects smaller lists have.
@@ -81,7 +83,7 @@ async fn main() -> Result<()> {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string();
         first.call(Method::POST, "/api/v1/namespaces", "application/json", body).await.context("namespace")?;
     }
-    println!("{:<28}{:>12}{:>12}{:>12}{:>12}", "", "rate/s", "p50 ms", "p99 ms", "MB/s");
+    println!("{:<28}{:>12}{:>12}{:>12}{:>12}{:>12}", "", "rate/s", "p50 ms", "p99 ms", "MB/s", "cpu us");
     let outcome = measure(&arguments, &access, &lists, &watched).await;
     // What went wrong first counts.
     outcome.and(removed(&access, &names).await)
@@ -110,11 +112,17 @@ async fn measure(arguments: &Arguments, access: &Arc<Access>, lists: &[(usize, S
     for (size, namespace) in smaller {
         load::run(access, many, *size, Arc::new(load::create(namespace))).await?;
     }
-    for (name, job) in [("POST", load::create(large)), ("PUT", load::replace(large)), ("PATCH", load::patch(large))] {
-        show(name, &load::run(access, many, objects, Arc::new(job)).await?);
+    let server = Server(arguments.pid);
+    let single = [
+        ("POST", objects, load::create(large)),
+        ("PUT", objects, load::replace(large)),
+        ("PATCH", objects, load::patch(large)),
+        ("GET", arguments.reads, load::read(large)),
+        ("mixed", arguments.reads, load::mixed(large, objects)),
+    ];
+    for (name, times, job) in single {
+        server.show(name, load::run(access, many, times, Arc::new(job))).await?;
     }
-    show("GET", &load::run(access, many, arguments.reads, Arc::new(load::read(large))).await?);
-    show("mixed", &load::run(access, many, arguments.reads, Arc::new(load::mixed(large, objects))).await?);
     for (count, namespace) in lists {
         let kinds: [(&str, Job); 3] = [
             ("", load::list(namespace)),
@@ -122,31 +130,49 @@ async fn measure(arguments: &Arguments, access: &Arc<Access>, lists: &[(usize, S
             (" by name", load::by_field(namespace)),
         ];
         for (kind, job) in kinds {
-            let figures = load::run(access, LIST_CONNECTIONS, arguments.lists, Arc::new(job)).await?;
-            show(&format!("LIST {count}{kind}"), &figures);
+            let run = load::run(access, LIST_CONNECTIONS, arguments.lists, Arc::new(job));
+            server.show(&format!("LIST {count}{kind}"), run).await?;
         }
     }
-    memory(arguments.pid, "after the lists");
-    let figures = load::fan_out(access, watched, arguments.watchers, arguments.watched).await?;
-    show(&format!("{} watchers, events", arguments.watchers), &figures);
-    memory(arguments.pid, "after the watches");
+    server.memory("after the lists");
+    let run = load::fan_out(access, watched, arguments.watchers, arguments.watched);
+    server.show(&format!("{} watchers, events", arguments.watchers), run).await?;
+    server.memory("after the watches");
     Ok(())
 }
 
-fn show(name: &str, figures: &Figures) {
-    println!(
-        "{name:<28}{:>12.0}{:>12.2}{:>12.2}{:>12.1}",
-        figures.rate(),
-        figures.percentile(50),
-        figures.percentile(99),
-        figures.megabytes_per_second()
-    );
-}
+/// The process that is measured, if it is known.
+struct Server(Option<u32>);
 
-/// Resident memory, as Linux accounts it.
-fn memory(pid: Option<u32>, when: &str) {
-    let Some(pid) = pid else { return };
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or(" unknown");
-    println!("resident {when}: {}", resident.trim());
+impl Server {
+    /// Lets a load run and prints its line.
+    async fn show(&self, name: &str, load: impl Future<Output = Result<Figures>>) -> Result<()> {
+        let before = self.processor();
+        let figures = load.await?;
+        let cost = before.zip(self.processor()).map(|(before, after)| (after - before) / figures.count() as f64 * 1e6);
+        println!(
+            "{name:<28}{:>12.0}{:>12.2}{:>12.2}{:>12.1}{:>12}",
+            figures.rate(),
+            figures.percentile(50),
+            figures.percentile(99),
+            figures.megabytes_per_second(),
+            cost.map_or("-".to_string(), |cost| format!("{cost:.0}")),
+        );
+        Ok(())
+    }
+
+    /// Seconds of processor time it has used: proc_pid_stat(5), fields 14 and 15.
+    fn processor(&self) -> Option<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0?)).ok()?;
+        let ticks = stat.rsplit(')').next()?.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        Some(ticks.sum::<Result<f64, _>>().ok()? / TICKS)
+    }
+
+    /// Resident memory, as Linux accounts it.
+    fn memory(&self, when: &str) {
+        let Some(pid) = self.0 else { return };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or(" unknown");
+        println!("resident {when}: {}", resident.trim());
+    }
 }
