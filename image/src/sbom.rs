@@ -139,7 +139,7 @@ mod tests {
         let package = |name: &str, source: Value| json!({ "id": name, "name": name, "version": "1.0.0", "source": source, "license": "MIT/Apache-2.0" });
         let dep = |name: &str, kind: Value| json!({ "pkg": name, "dep_kinds": [{ "kind": kind }] });
         let metadata = json!({
-            "packages": [package("corten", Value::Null), package("tests", Value::Null), package("a", json!("r")), package("b", json!("r")), package("t", json!("r"))],
+            "packages": [package("corten", Value::Null), package("tests", Value::Null), package("a", json!("r")), package("b", json!("r")), package("t", json!("r")), package("k8s-openapi", json!("r"))],
             "resolve": { "nodes": [
                 { "id": "corten", "deps": [dep("a", Value::Null), dep("t", json!("dev"))] },
                 { "id": "a", "deps": [dep("b", json!("build"))] },
@@ -148,7 +148,7 @@ mod tests {
         });
         let listed = crates(&metadata).unwrap();
         let names: Vec<&str> = listed.iter().filter_map(|part| part["name"].as_str()).collect();
-        assert_eq!(names, ["a", "corten"]);
+        assert_eq!(names, ["a", "corten", "k8s-openapi"]);
         assert_eq!(listed[0]["licenseDeclared"], "MIT OR Apache-2.0");
         assert_eq!(spdx_id("libstdc++6"), "libstdc--6");
     }

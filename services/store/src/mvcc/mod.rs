@@ -26,6 +26,9 @@ use crate::error::{Error, Refusal};
 use crate::lease::LeaseTable;
 use crate::schema::{self, Applied, Revision};
 
+/// How many keys are looked up by the thread that was asked: beyond that, the way to another thread is worth it.
+const AT_ONCE: usize = 64;
+
 /// Reads records by revision.
 pub trait Load {
     /// The record stored at `revision`.
@@ -217,11 +220,51 @@ impl Mvcc {
     /// # Errors
     /// A revision cannot be read, or the disk failed.
     pub fn read_txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
+        if let Some(ranges) = txn::only_ranges(request) {
+            return self.read_all(&ranges, || self.engine.snapshot());
+        }
         // The same code as for writing transactions; without a put or delete it leaves index and leases alone.
         let mut index = self.index.write();
         let mut leases = LeaseTable::default();
         let records = self.engine.snapshot();
         Transaction::new(&mut index, &mut leases, &records, self.revision(), self.compacted()).txn(request)
+    }
+
+    /// [`Mvcc::read_txn`] without waiting for the disk.
+    ///
+    /// # Errors
+    /// As for [`Mvcc::read_txn`]; or a value is not in memory, or the transaction reads more than some keys.
+    pub fn read_txn_in_memory(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
+        match txn::only_ranges(request) {
+            Some(ranges) if ranges.len() <= AT_ONCE && ranges.iter().all(|range| range.range_end.is_empty()) => {
+                self.read_all(&ranges, || self.engine.snapshot_in_memory())
+            }
+            _ => Err(Error::NotInMemory),
+        }
+    }
+
+    /// Answers ranges as of one moment.
+    fn read_all<'e>(
+        &'e self,
+        ranges: &[&pb::RangeRequest],
+        snapshot: impl FnOnce() -> Records<'e>,
+    ) -> Result<pb::TxnResponse, Error> {
+        let (selected, records, current) = {
+            let index = self.index.read();
+            let current = self.revision();
+            let select = |request: &&pb::RangeRequest| {
+                let at = read::read_at(request.revision, current, self.compacted())?;
+                Ok(read::select(&index, request, at))
+            };
+            (ranges.iter().map(select).collect::<Result<Vec<_>, Refusal>>()?, snapshot(), current)
+        };
+        let header = Some(pb::ResponseHeader { revision: current, ..Default::default() });
+        let answer = |(selected, request): (read::Selected, &&pb::RangeRequest)| {
+            let response = pb::RangeResponse { header, ..read::answer(selected, request, &records)? };
+            Ok(pb::ResponseOp { response: Some(pb::response_op::Response::ResponseRange(response)) })
+        };
+        let responses = selected.into_iter().zip(ranges).map(answer).collect::<Result<_, Error>>()?;
+        Ok(pb::TxnResponse { header, succeeded: true, responses })
     }
 }
 

@@ -11,7 +11,7 @@ use store_api::etcdserverpb::request_op::Request;
 use store_api::etcdserverpb::response_op::Response;
 use store_api::mvccpb::KeyValue;
 
-use super::{Index, Load, Transaction, check, read};
+use super::{Index, Load, Transaction, check, read, txn};
 use crate::error::{Error, Refusal};
 use crate::lease::LeaseTable;
 use crate::schema::{Corruption, MVCC, Revision};
@@ -186,6 +186,23 @@ fn ranges_limit_sort_and_filter() {
     assert_eq!((counted.kvs.len(), counted.more, counted.count), (0, false, 3));
     let names = store.range(&pb::RangeRequest { keys_only: true, ..all() }).unwrap();
     assert!(names.kvs.iter().all(|kv| kv.value.is_empty() && kv.mod_revision > 0));
+}
+
+#[test]
+fn ranges_alone_need_no_transaction() {
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let range = || op(Request::RequestRange(all()));
+    let table = [
+        (vec![], vec![], Some(0)),
+        (vec![], vec![range(), range()], Some(2)),
+        (vec![], vec![range(), op(Request::RequestPut(put("a", "b")))], None),
+        (vec![], vec![op(Request::RequestTxn(pb::TxnRequest::default()))], None),
+        (vec![pb::Compare::default()], vec![range()], None),
+    ];
+    for (compare, success, expected) in table {
+        let request = pb::TxnRequest { compare, success, failure: vec![] };
+        assert_eq!(txn::only_ranges(&request).map(|ranges| ranges.len()), expected, "{request:?}");
+    }
 }
 
 #[test]

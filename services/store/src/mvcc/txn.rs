@@ -251,6 +251,17 @@ impl<L: Load> Load for Own<'_, '_, L> {
     }
 }
 
+/// The ranges of a transaction that does nothing else, so that the order of its steps does not matter.
+pub fn only_ranges(request: &pb::TxnRequest) -> Option<Vec<&pb::RangeRequest>> {
+    fn range(op: &pb::RequestOp) -> Option<&pb::RangeRequest> {
+        match &op.request {
+            Some(Request::RequestRange(range)) => Some(range),
+            _ => None,
+        }
+    }
+    request.compare.is_empty().then(|| request.success.iter().map(range).collect()).flatten()
+}
+
 fn compare_one(compare: &pb::Compare, kv: &KeyValue) -> bool {
     let number = |actual: i64| actual.cmp(&target_number(compare));
     let ordering = match compare.target() {

@@ -126,7 +126,10 @@ impl kv_server::Kv for Kv {
                 let keys_on = |lease| self.0.state.leases.lock().keys(lease);
                 auth::operation(book, caller.as_ref(), &Operation::Txn(request.clone()), keys_on)
             })?;
-            let response = self.read(move |mvcc| mvcc.read_txn(&request)).await?;
+            let response = match self.0.state.mvcc.read_txn_in_memory(&request) {
+                Err(Error::NotInMemory) => self.read(move |mvcc| mvcc.read_txn(&request)).await?,
+                at_once => at_once?,
+            };
             self.still(permit)?;
             response
         };
