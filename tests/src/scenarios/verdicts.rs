@@ -1,7 +1,7 @@
 //! Pods that cannot run, each for a reason of its own: what the node says of them, in upstream's words.
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::context::Context;
 
@@ -169,6 +169,6 @@ fn check(context: &Context, name: &str, said: &Said) -> Result<()> {
     };
     let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
     ensure!(text("reason") == **reason && text("message").contains(message), "{found}, the pod's status: {status}");
-    ensure!(!matches!(said, Failed(..)) || status["phase"] == Value::from("Failed"), "the pod's status: {status}");
+    ensure!(!matches!(said, Failed(..)) || status["phase"] == "Failed", "the pod's status: {status}");
     Ok(())
 }
