@@ -137,6 +137,15 @@ fn total(pod: &Pod, resource: &str, of: &dyn Fn(&Resources, &str) -> i128) -> i1
     {
         return of(whole, resource);
     }
+    of_containers(pod, resource, of)
+}
+
+/// What the containers together ask for, whatever the pod as a whole does.
+pub fn request_of_containers(pod: &Pod, resource: &str) -> i128 {
+    of_containers(pod, resource, &|r, name| amount(&r.requests, name))
+}
+
+fn of_containers(pod: &Pod, resource: &str, of: &dyn Fn(&Resources, &str) -> i128) -> i128 {
     let of = |c: &Container| of(&c.resources, resource);
     let (mut sidecars, mut peak) = (0, 0);
     for container in &pod.spec.init_containers {

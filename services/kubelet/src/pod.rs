@@ -280,6 +280,17 @@ impl Pod {
         self.every_container().find(|c| c.name == name)
     }
 
+    /// Where a container stands in the object: what an event about it names.
+    pub fn field_path(&self, name: &str) -> String {
+        let has = |list: &[Container]| list.iter().any(|c| c.name == name);
+        let list = match (has(&self.spec.containers), has(&self.spec.init_containers)) {
+            (true, _) => "containers",
+            (_, true) => "initContainers",
+            _ => "ephemeralContainers",
+        };
+        format!("spec.{list}{{{name}}}")
+    }
+
     /// Sidecars and main containers: those that run side by side.
     pub fn lasting_containers(&self) -> impl Iterator<Item = &Container> {
         self.spec.init_containers.iter().filter(|c| c.is_sidecar()).chain(&self.spec.containers)
@@ -295,6 +306,11 @@ impl Pod {
         self.is_static()
             || self.metadata.annotations.contains_key(MIRROR)
             || self.spec.priority >= Some(CRITICAL_PRIORITY)
+    }
+
+    /// Whether the node cannot do without it.
+    pub fn is_node_critical(&self) -> bool {
+        self.is_critical() && self.spec.priority_class_name == "system-node-critical"
     }
 
     /// Whether deletion was asked for.
@@ -420,5 +436,14 @@ mod tests {
         assert_eq!(container.port_number(&json!("web")), Some(8080));
         assert_eq!(container.port_number(&json!("81")), Some(81));
         assert_eq!(container.port_number(&json!("none")), None);
+    }
+
+    #[test]
+    fn events_name_containers_by_their_list() {
+        let container = |name: &str| Container { name: name.into(), ..Container::default() };
+        let mut pod = Pod::default();
+        (pod.spec.containers, pod.spec.init_containers) = (vec![container("a")], vec![container("b")]);
+        let paths = ["a", "b", "c"].map(|name| pod.field_path(name));
+        assert_eq!(paths, ["spec.containers{a}", "spec.initContainers{b}", "spec.ephemeralContainers{c}"]);
     }
 }

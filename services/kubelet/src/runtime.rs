@@ -24,6 +24,16 @@ pub fn text(status: tonic::Status) -> String {
     format!("rpc error: code = {code} desc = {}", status.message())
 }
 
+/// A failed call in the runtime's own words.
+fn message(status: tonic::Status) -> String {
+    status.message().to_owned()
+}
+
+/// A failed call whose code tells nothing is told without it.
+fn readable(status: tonic::Status) -> String {
+    if status.code() == tonic::Code::Unknown { message(status) } else { text(status) }
+}
+
 fn request<T>(message: T, limit: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(limit);
@@ -183,19 +193,19 @@ impl Cri {
 
     /// Makes a container; returns its id.
     pub async fn create(&self, sandbox: &str, config: v1::ContainerConfig, of: v1::PodSandboxConfig) -> Answer<String> {
-        let message = v1::CreateContainerRequest {
+        let call = v1::CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
             config: Some(config),
             sandbox_config: Some(of),
         };
-        let answer = call!(self.runtime.create_container, "create_container", request(message, SLOW)).map_err(text)?;
+        let answer = call!(self.runtime.create_container, "create_container", request(call, SLOW)).map_err(message)?;
         Ok(answer.container_id)
     }
 
     /// Starts a container.
     pub async fn start(&self, id: &str) -> Answer<()> {
         let call = request(v1::StartContainerRequest { container_id: id.to_owned() }, SLOW);
-        call!(self.runtime.start_container, "start_container", call).map(drop).map_err(text)
+        call!(self.runtime.start_container, "start_container", call).map(drop).map_err(message)
     }
 
     /// Asks a container to end and kills it after `grace` seconds.
@@ -291,7 +301,7 @@ impl Cri {
     pub async fn pull(&self, name: &str, auth: Option<v1::AuthConfig>, sandbox: v1::PodSandboxConfig) -> Answer<()> {
         let image = Some(v1::ImageSpec { image: name.to_owned(), ..Default::default() });
         let call = v1::PullImageRequest { image, auth, sandbox_config: Some(sandbox) };
-        call!(self.images.pull_image, "pull_image", call).map(drop).map_err(text)
+        call!(self.images.pull_image, "pull_image", call).map(drop).map_err(readable)
     }
 
     /// Statistics of all running containers.

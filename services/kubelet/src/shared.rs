@@ -101,8 +101,25 @@ pub struct Shared {
 impl Shared {
     /// Records an event about a pod without waiting for it.
     pub fn event(self: &Arc<Self>, pod: &Pod, warning: bool, reason: impl Into<String>, message: impl Into<String>) {
-        let object = reference(pod);
-        let (shared, reason, message) = (Arc::clone(self), reason.into(), message.into());
+        self.record(reference(pod), warning, reason.into(), message.into());
+    }
+
+    /// The same about one of its containers.
+    pub fn container_event(
+        self: &Arc<Self>,
+        pod: &Pod,
+        container: &str,
+        warning: bool,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        let mut object = reference(pod);
+        object["fieldPath"] = pod.field_path(container).into();
+        self.record(object, warning, reason.into(), message.into());
+    }
+
+    fn record(self: &Arc<Self>, object: Value, warning: bool, reason: String, message: String) {
+        let shared = Arc::clone(self);
         let kind = if warning { "Warning" } else { "Normal" };
         tokio::spawn(async move { shared.recorder.event(&object, kind, &reason, &message).await });
     }

@@ -16,7 +16,7 @@ use crate::files::Entry;
 use crate::machine::Machine;
 use crate::network::{Network, Wanted};
 use crate::server::{self, Api, Running};
-use crate::{api_proxy, args, config, files, images, join};
+use crate::{api_proxy, args, config, files, images, join, remains};
 
 /// Exists where cgroup version 2 is all there is (cgroups(7)).
 const CGROUP_V2: &str = "/sys/fs/cgroup/cgroup.controllers";
@@ -121,8 +121,10 @@ async fn serve(machine: Arc<Machine>, config: Config, node: Node, shutdown: Shut
     machine.stages.done("target", format!("{wanted:?}"));
     machine.tell(&ready);
     let import = tokio::spawn(images::import_shipped(machine.clone()));
+    let clearing = tokio::spawn(remains::run(machine.clone()));
     shutdown.wait().await;
     import.abort();
+    clearing.abort();
     let _ = tokio::join!(serving, proxy);
     Ok(())
 }

@@ -21,6 +21,7 @@ mod kubeconfig;
 mod logs;
 mod machine;
 mod network;
+mod remains;
 mod server;
 mod stages;
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod configuration;
 mod controllers;
 mod devices;
 mod full_disk;
+mod insides;
 mod kills;
 mod kubelet;
 mod leftovers;
@@ -24,6 +25,7 @@ mod restarts;
 mod restore;
 mod storage;
 mod streams;
+mod verdicts;
 mod workload;
 
 /// One scenario.
@@ -53,6 +55,8 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("commands", commands::run),
     everywhere("workload", workload::run),
     everywhere("kubelet", kubelet::run),
+    everywhere("insides", insides::run),
+    everywhere("verdicts", verdicts::run),
     everywhere("controllers", controllers::run),
     everywhere("streams", streams::run),
     everywhere("refusals", refusals::run),

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use super::{Finding, connect};
+use super::{Finding, address, connect};
 use crate::pod::HttpGet;
 
 const MAX_REDIRECTS: u32 = 10;
@@ -47,8 +47,39 @@ struct Place {
     path: String,
 }
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    /// The server answered a request to begin TLS, but not with TLS.
+    #[error("Get {url:?}: http: server gave HTTP response to HTTPS client")]
+    NotTls { url: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Tells a server of what happens to its container: any answer will do, as upstream has it. A server that does not speak TLS
+/// although it should is told without it; gives its address then.
+pub async fn notify(action: &HttpGet, ip: &str, port: u16, agent: &str) -> Result<Option<String>, String> {
+    match ask(action, ip, port, agent).await {
+        Ok(_) => Ok(None),
+        Err(Unanswered::NotTls { .. }) => {
+            // What names somebody is for encrypted connections only.
+            let mut plain = HttpGet { scheme: "HTTP".into(), ..action.clone() };
+            plain.http_headers.retain(|header| !header.name.eq_ignore_ascii_case("authorization"));
+            ask(&plain, ip, port, agent).await.map_err(|e| e.to_string())?;
+            let host = if action.host.is_empty() { ip } else { &action.host };
+            Ok(Some(address(host, port)))
+        }
+        Err(other) => Err(other.to_string()),
+    }
+}
+
 /// Sends the request and follows redirects.
 pub async fn get(action: &HttpGet, ip: &str, port: u16, agent: &str) -> Result<Reply, String> {
+    ask(action, ip, port, agent).await.map_err(|e| e.to_string())
+}
+
+async fn ask(action: &HttpGet, ip: &str, port: u16, agent: &str) -> Result<Reply, Unanswered> {
     let host = if action.host.is_empty() { ip } else { &action.host };
     let path = if action.path.starts_with('/') { action.path.clone() } else { format!("/{}", action.path) };
     let mut place = Place { tls: action.scheme.eq_ignore_ascii_case("https"), host: host.to_owned(), port, path };
@@ -62,7 +93,7 @@ pub async fn get(action: &HttpGet, ip: &str, port: u16, agent: &str) -> Result<R
             _ => return Ok(Reply { status, body: body(answer).await }),
         }
     }
-    Err("stopped after 10 redirects".into())
+    Err(Unanswered::Other("stopped after 10 redirects".into()))
 }
 
 async fn body(answer: http::Response<Incoming>) -> String {
@@ -85,14 +116,17 @@ fn follow(from: &Place, location: &str) -> Option<Place> {
     })
 }
 
-async fn send(action: &HttpGet, place: &Place, agent: &str) -> Result<http::Response<Incoming>, String> {
-    let request = request(action, place, agent)?;
-    let url = format!("{}://{}:{}{}", if place.tls { "https" } else { "http" }, place.host, place.port, place.path);
-    let fail = |e: &dyn std::fmt::Display| format!("Get {url:?}: {e}");
+async fn send(action: &HttpGet, place: &Place, agent: &str) -> Result<http::Response<Incoming>, Unanswered> {
+    let request = request(action, place, agent).map_err(Unanswered::Other)?;
+    let scheme = if place.tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}{}", address(&place.host, place.port), place.path);
+    let fail = |e: &dyn std::fmt::Display| Unanswered::Other(format!("Get {url:?}: {e}"));
     let stream = connect(&place.host, place.port).await.map_err(|e| fail(&e))?;
     let answer = if place.tls {
         let name = ServerName::try_from(place.host.clone()).map_err(|e| fail(&e))?;
-        let stream = TlsConnector::from(unverified()).connect(name, stream).await.map_err(|e| fail(&e))?;
+        let stream = TlsConnector::from(unverified()).connect(name, stream).await;
+        let stream =
+            stream.map_err(|e| if is_not_tls(&e) { Unanswered::NotTls { url: url.clone() } } else { fail(&e) })?;
         exchange(TokioIo::new(stream), request).await
     } else {
         exchange(TokioIo::new(stream), request).await
@@ -100,12 +134,17 @@ async fn send(action: &HttpGet, place: &Place, agent: &str) -> Result<http::Resp
     answer.map_err(|e| fail(&e))
 }
 
+/// The first byte of the answer begins no record of TLS (RFC 8446, section 5.1).
+fn is_not_tls(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
 fn request(action: &HttpGet, place: &Place, agent: &str) -> Result<Request<Empty<bytes::Bytes>>, String> {
-    let host = if place.host.contains(':') { format!("[{}]", place.host) } else { place.host.clone() };
     let mut builder = Request::builder().method("GET").uri(&place.path);
     let headers = builder.headers_mut().ok_or_else(|| format!("path {:?} is not valid", place.path))?;
     let value = |text: &str| HeaderValue::from_str(text).map_err(|e| e.to_string());
-    headers.insert(HOST, value(&format!("{host}:{}", place.port))?);
+    headers.insert(HOST, value(&address(&place.host, place.port))?);
     headers.insert(USER_AGENT, value(agent)?);
     headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
     for header in &action.http_headers {
@@ -214,5 +253,28 @@ mod tests {
         assert!(ask("ok?x=1").await.is_ok());
         assert_eq!(ask("/local").await.unwrap_err(), "HTTP probe failed with statuscode: 500");
         assert!(ask("/far").await.is_ok(), "another host's redirect counts as an answer");
+    }
+    #[tokio::test]
+    async fn hooks_take_any_answer_and_do_without_tls_where_there_is_none() {
+        daemon::tls::install_provider();
+        let port = server(|line| {
+            let ours = line.starts_with("GET /told ");
+            format!("HTTP/1.1 {} No\r\ncontent-length: 0\r\n\r\n", if ours { 500 } else { 400 })
+        })
+        .await;
+        let plain = notify(&action("told"), "127.0.0.1", port, "kube-lifecycle/1.35").await;
+        assert_eq!(plain, Ok(None), "a hook's answer says nothing");
+        let header = |name: &str| crate::pod::HttpHeader { name: name.into(), value: "x".into() };
+        let secret = HttpGet {
+            scheme: "HTTPS".into(),
+            http_headers: vec![header("Authorization"), header("X-A")],
+            ..action("told")
+        };
+        let told = notify(&secret, "127.0.0.1", port, "kube-lifecycle/1.35").await;
+        assert_eq!(told, Ok(Some(format!("127.0.0.1:{port}"))));
+        let probe = get(&secret, "127.0.0.1", port, "kube-probe/1.35").await.unwrap_err();
+        assert!(probe.ends_with("http: server gave HTTP response to HTTPS client"), "{probe}");
+        let nobody = notify(&secret, "127.0.0.1", 1, "kube-lifecycle/1.35").await;
+        assert!(nobody.is_err(), "{nobody:?}");
     }
 }

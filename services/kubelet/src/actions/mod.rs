@@ -6,6 +6,7 @@ mod http;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::pod::{Container, Handler};
@@ -36,7 +37,45 @@ pub enum Failure {
     Unclear(String),
 }
 
-/// Performs a probe's or hook's action within `limit`.
+/// How hooks introduce themselves to HTTP servers, and probes.
+const HOOK_AGENT: &str = "kube-lifecycle/1.35";
+const PROBE_AGENT: &str = "kube-probe/1.35";
+
+/// Performs a hook's action within `limit`; gives a warning if it could be done only without TLS.
+///
+/// # Errors
+/// The action failed; the text says how.
+pub async fn hook(
+    cri: &Cri,
+    container: &Container,
+    handler: &Handler,
+    target: &Target,
+    limit: Duration,
+) -> Result<Option<String>, Failure> {
+    let Some(get) = &handler.http_get else {
+        return run(cri, container, handler, target, limit).await.map(|()| None);
+    };
+    let action = async {
+        let port = port(container, &get.port)?;
+        http::notify(get, &target.ip, port, HOOK_AGENT).await
+    };
+    let unencrypted = within(limit, action).await?;
+    Ok(unencrypted
+        .map(|host| format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded")))
+}
+
+fn port(container: &Container, port: &Value) -> Result<u16, String> {
+    container.port_number(port).ok_or_else(|| format!("port {port} is not defined"))
+}
+
+async fn within<T>(limit: Duration, action: impl Future<Output = Result<T, String>>) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, action).await {
+        Ok(finding) => finding.map_err(Failure::Failed),
+        Err(_) => Err(Failure::Failed(format!("context deadline exceeded ({}s)", limit.as_secs()))),
+    }
+}
+
+/// Performs a probe's action within `limit`.
 ///
 /// # Errors
 /// The action failed; the text says how.
@@ -46,19 +85,17 @@ pub async fn run(
     handler: &Handler,
     target: &Target,
     limit: Duration,
-    agent: &str,
 ) -> Result<(), Failure> {
     if let Some(exec) = &handler.exec {
         return command(cri, &target.id, &exec.command, limit).await;
     }
     let action = async {
         if let Some(get) = &handler.http_get {
-            let port = container.port_number(&get.port).ok_or_else(|| format!("port {} is not defined", get.port))?;
-            return http::get(get, &target.ip, port, agent).await.and_then(Reply::into_finding);
+            let port = port(container, &get.port)?;
+            return http::get(get, &target.ip, port, PROBE_AGENT).await.and_then(Reply::into_finding);
         }
         if let Some(socket) = &handler.tcp_socket {
-            let port =
-                container.port_number(&socket.port).ok_or_else(|| format!("port {} is not defined", socket.port))?;
+            let port = port(container, &socket.port)?;
             let host = if socket.host.is_empty() { &target.ip } else { &socket.host };
             return connect(host, port).await.map(drop);
         }
@@ -72,10 +109,7 @@ pub async fn run(
         }
         Err("the handler has no action".into())
     };
-    match tokio::time::timeout(limit, action).await {
-        Ok(finding) => finding.map_err(Failure::Failed),
-        Err(_) => Err(Failure::Failed(format!("context deadline exceeded ({}s)", limit.as_secs()))),
-    }
+    within(limit, action).await
 }
 
 async fn command(cri: &Cri, id: &str, command: &[String], limit: Duration) -> Result<(), Failure> {
@@ -102,12 +136,33 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
         Ok(ip) => TcpStream::connect((ip, port)).await,
         Err(_) => TcpStream::connect((host, port)).await,
     };
-    stream.map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+    stream.map_err(|e| format!("dial tcp {}: {}", address(host, port), reason(&e)))
+}
+
+/// As in a URL (RFC 3986, section 3.2.2).
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// What the kernel refused, in the words of upstream's events.
+fn reason(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => format!("connect: {}", nix::errno::Errno::from_raw(number).desc().to_lowercase()),
+        None => error.to_string(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_refused_connection_is_told_as_upstream_tells_it() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let told = connect("127.0.0.1", free.port()).await.unwrap_err();
+        assert_eq!(told, format!("dial tcp {free}: connect: connection refused"));
+        assert_eq!(address("::1", 7), "[::1]:7");
+    }
 
     #[test]
     fn a_runtime_that_is_away_says_nothing_about_the_container() {

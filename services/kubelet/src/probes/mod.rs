@@ -28,8 +28,6 @@ use crate::sync::plan::{FailedProbe, Health};
 use tally::Probed;
 use threshold::Threshold;
 
-const AGENT: &str = "kube-probe/1.35";
-
 /// Calls back when a verdict changed.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
@@ -247,6 +245,10 @@ impl Subject {
         }
     }
 
+    fn unhealthy(&self, text: String) {
+        self.shared.container_event(&self.pod, &self.container.name, true, "Unhealthy", text);
+    }
+
     fn condemn(&self, probe: FailedProbe) {
         self.health.lock().failed.insert(self.target.id.clone(), probe);
         (self.wake)();
@@ -265,7 +267,7 @@ impl Subject {
     async fn once(&self, probe: &Probe, title: &'static str) -> Option<bool> {
         let limit = seconds(probe.timeout_seconds, 1);
         let cri = &self.shared.cri;
-        let outcome = actions::run(cri, &self.container, &probe.handler, &self.target, limit, AGENT).await;
+        let outcome = actions::run(cri, &self.container, &probe.handler, &self.target, limit).await;
         self.shared.probe_tally.count(Probed {
             namespace: self.pod.metadata.namespace.clone(),
             pod: self.pod.metadata.name.clone(),
@@ -281,11 +283,11 @@ impl Subject {
         match outcome {
             Ok(()) => Some(true),
             Err(Failure::Failed(text)) => {
-                self.shared.event(&self.pod, true, "Unhealthy", format!("{title} probe failed: {text}"));
+                self.unhealthy(format!("{title} probe failed: {text}"));
                 Some(false)
             }
             Err(Failure::Unclear(text)) => {
-                self.shared.event(&self.pod, true, "Unhealthy", format!("{title} probe errored: {text}"));
+                self.unhealthy(format!("{title} probe errored and resulted in unknown state: {text}"));
                 None
             }
         }

@@ -204,7 +204,7 @@ fn container_status(input: &Input<'_>, container: &Container, init: bool) -> Val
         (State::Running, _) => {
             status["state"] = json!({"running": {"startedAt": time(current.started_at)}});
             status["started"] = input.health.started.contains(&current.id).into();
-            let settled = resources::changed(container, current).is_empty();
+            let settled = resources::changed(input.pod, container, current).is_empty();
             let (given, has) = shown(container, settled, published(input.pod, &container.name));
             status["resources"] = has;
             if !given.is_null() {

@@ -114,6 +114,12 @@ fn mounts(
             .ok_or_else(|| format!("volumeMount {:?}: the pod has no such volume", mount.name))?;
         let sub =
             if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { resolved(&mount.sub_path_expr, get)? };
+        if sub.starts_with('/') {
+            return Err(format!("error SubPath `{sub}` must not be an absolute path"));
+        }
+        if sub.split('/').any(|part| part == "..") {
+            return Err(format!("unable to provision SubPath `{sub}`: must not contain '..'"));
+        }
         let recursive = recursive(mount, parts.recursive_read_only)?;
         list.push(match volume {
             Source::Path(path) => {
@@ -121,7 +127,13 @@ fn mounts(
                     path.clone()
                 } else {
                     let target = parts.sub_paths.join(&mount.name).join(&container.name).join(index.to_string());
-                    sub_path::bind(path, &sub, &target)?
+                    sub_path::bind(path, &sub, &target).map_err(|error| {
+                        tracing::warn!(pod = %pod.full_name(), container = container.name, error, "subPath refused");
+                        format!(
+                            "failed to prepare subPath for volumeMount {:?} of container {:?}",
+                            mount.name, container.name
+                        )
+                    })?
                 };
                 let host_path = host.to_string_lossy().into_owned();
                 v1::Mount { host_path, recursive_read_only: recursive, ..one_mount(pod, mount) }
@@ -198,7 +210,7 @@ fn resolved(expression: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<St
         value
     });
     match missing.into_inner() {
-        Some(name) => Err(format!("failed to expand subPathExpr: missing value for {name:?}")),
+        Some(name) => Err(format!("missing value for {name:?}")),
         None => Ok(text),
     }
 }

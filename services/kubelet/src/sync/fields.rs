@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::pod::{Container, Map, Pod, ResourceFieldRef, amount};
+use crate::sync::resources::limit;
 
 /// What a field can refer to beside the pod itself.
 #[derive(Clone, Debug, Default)]
@@ -100,7 +101,7 @@ pub fn resource(
     let (kind, name) =
         reference.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", reference.resource))?;
     let amount = match kind {
-        "limits" => match amount(&container.resources.limits, name) {
+        "limits" => match limit(pod, container, name) {
             0 if matches!(name, "cpu" | "memory" | "ephemeral-storage") => amount(&around.allocatable, name),
             limit => limit,
         },

@@ -207,7 +207,7 @@ fn plan_sidecar<'a>(
             State::Running => match condemned(container, c, health) {
                 Some(reason) => kill_and_restart(pod, container, observed, c, reason, plan),
                 None => {
-                    if resize(container, c, plan).is_some() {
+                    if resize(pod, container, c, plan).is_some() {
                         kill_and_restart(pod, container, observed, c, KillReason::Resize, plan);
                         return false;
                     }
@@ -242,7 +242,7 @@ fn plan_main<'a>(
         }
         Some(c) => match c.state {
             State::Running => {
-                let Some(reason) = condemned(container, c, health).or_else(|| resize(container, c, plan)) else {
+                let Some(reason) = condemned(container, c, health).or_else(|| resize(pod, container, c, plan)) else {
                     return;
                 };
                 // A killed process ends with the code of SIGKILL or SIGTERM, which rules may mean.
@@ -315,8 +315,8 @@ fn condemned(container: &Container, instance: &Instance, health: &Health) -> Opt
 }
 
 /// Notes a container that can get its new resources while it runs; gives the reason to restart one that cannot.
-fn resize(container: &Container, instance: &Instance, plan: &mut Plan) -> Option<KillReason> {
-    let changed = resources::changed(container, instance);
+fn resize(pod: &Pod, container: &Container, instance: &Instance, plan: &mut Plan) -> Option<KillReason> {
+    let changed = resources::changed(pod, container, instance);
     if changed.is_empty() {
         return None;
     }

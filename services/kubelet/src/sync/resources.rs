@@ -24,15 +24,38 @@ pub fn quota(milli: i128) -> i64 {
 
 /// How readily the kernel kills a container when memory runs out.
 pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i128) -> i64 {
+    let requests = |c: &Container| amount(&c.resources.requests, "memory") / 1000;
     match pod.qos() {
+        _ if pod.is_node_critical() => -997,
         QosClass::Guaranteed => -997,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
-            let request = amount(&container.resources.requests, "memory") / 1000;
+            let mut request = requests(container);
+            if container.is_sidecar() {
+                // A sidecar does not go before the containers that it serves (KEP-753).
+                request = request.max(pod.spec.containers.iter().map(requests).min().unwrap_or(0));
+            }
+            request += unclaimed_memory(pod);
             let share = if node_memory > 0 { 1000 * request / node_memory } else { 0 };
             // Stays above guaranteed containers and below best-effort ones.
             i64::try_from(1000 - share).unwrap_or(999).clamp(3, 999)
         }
+    }
+}
+
+/// What a pod as a whole asks for beyond its containers, by container, in bytes (KEP-2837).
+fn unclaimed_memory(pod: &Pod) -> i128 {
+    let whole = pod.spec.resources.as_ref().map_or(0, |r| amount(&r.requests, "memory"));
+    let claimed = crate::admission::request_of_containers(pod, "memory");
+    let containers = i128::try_from(pod.all_containers().count()).unwrap_or(1).max(1);
+    (whole - claimed).max(0) / 1000 / containers
+}
+
+/// A container's limit: its own, or what the pod as a whole may have (KEP-2837).
+pub fn limit(pod: &Pod, container: &Container, resource: &str) -> i128 {
+    match amount(&container.resources.limits, resource) {
+        0 => pod.spec.resources.as_ref().map_or(0, |r| amount(&r.limits, resource)),
+        own => own,
     }
 }
 
@@ -52,9 +75,9 @@ pub struct NodeFacts {
 }
 
 /// A container's amounts.
-pub fn amounts(container: &Container, node: &NodeFacts) -> Amounts {
+pub fn amounts(pod: &Pod, container: &Container, node: &NodeFacts) -> Amounts {
     let r = &container.resources;
-    let cpu_limit = amount(&r.limits, "cpu");
+    let cpu_limit = limit(pod, container, "cpu");
     let cpu_request = match amount(&r.requests, "cpu") {
         0 if !r.requests.contains_key("cpu") => cpu_limit,
         request => request,
@@ -62,15 +85,15 @@ pub fn amounts(container: &Container, node: &NodeFacts) -> Amounts {
     Amounts {
         shares: shares(cpu_request),
         quota: if node.cpu_quota { quota(cpu_limit) } else { 0 },
-        memory: i64::try_from(amount(&r.limits, "memory") / 1000).unwrap_or(0),
+        memory: i64::try_from(limit(pod, container, "memory") / 1000).unwrap_or(0),
     }
 }
 
 /// Which resources a running container has in another amount than its specification says. A node that enforces no CPU
 /// limits never sees those change.
-pub fn changed(container: &Container, instance: &Instance) -> Vec<&'static str> {
+pub fn changed(pod: &Pod, container: &Container, instance: &Instance) -> Vec<&'static str> {
     let Some(has) = instance.resources else { return Vec::new() };
-    let wants = amounts(container, &NodeFacts { cpu_quota: true, ..NodeFacts::default() });
+    let wants = amounts(pod, container, &NodeFacts { cpu_quota: true, ..NodeFacts::default() });
     let mut changed = Vec::new();
     if has.shares != wants.shares || (has.quota != wants.quota && has.quota != 0 && wants.quota != 0) {
         changed.push("cpu");
@@ -83,7 +106,7 @@ pub fn changed(container: &Container, instance: &Instance) -> Vec<&'static str> 
 
 /// The container's resources.
 pub fn resources(pod: &Pod, container: &Container, node: &NodeFacts) -> v1::LinuxContainerResources {
-    let amounts = amounts(container, node);
+    let amounts = amounts(pod, container, node);
     let mut unified = HashMap::new();
     if node.cgroup2 && !node.single_process_oom {
         // A container whose main process died of memory pressure must not limp on with its other processes.
@@ -204,6 +227,37 @@ mod tests {
         assert_eq!(score(json!({})), 1000);
         assert_eq!(score(json!({"requests": {"memory": "1Gi"}})), 750);
         assert_eq!(score(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), -997);
+    }
+
+    #[test]
+    fn a_sidecar_goes_no_sooner_than_what_it_serves_and_a_critical_pod_last() {
+        let score = |spec: serde_json::Value, name: &str| {
+            let pod = Pod::from_value(&json!({"spec": spec})).unwrap();
+            oom_score_adj(&pod, pod.container(name).unwrap(), 4 << 30)
+        };
+        let memory = |amount: &str| json!({"requests": {"memory": amount}});
+        let spec = json!({
+            "initContainers": [{"name": "side", "restartPolicy": "Always", "resources": memory("1Mi")}, {"name": "first"}],
+            "containers": [{"name": "a", "resources": memory("1Gi")}, {"name": "b", "resources": memory("2Gi")}],
+        });
+        assert_eq!(["side", "first", "a", "b"].map(|name| score(spec.clone(), name)), [750, 999, 750, 500]);
+        let whole = json!({"resources": memory("3Gi"), "containers": [{"name": "a", "resources": memory("1Gi")}, {"name": "b"}]});
+        assert_eq!(["a", "b"].map(|name| score(whole.clone(), name)), [500, 750]);
+        let critical = json!({"priority": 2_000_001_000, "priorityClassName": "system-node-critical", "containers": [{"name": "a"}]});
+        assert_eq!(score(critical, "a"), -997);
+    }
+
+    #[test]
+    fn what_the_pod_may_have_limits_containers_without_limits() {
+        let pod = Pod::from_value(&json!({"spec": {
+            "resources": {"limits": {"cpu": "1", "memory": "64Mi"}},
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "500m"}}}],
+        }}))
+        .unwrap();
+        let node = NodeFacts { cpu_quota: true, ..NodeFacts::default() };
+        let of = |name: &str| amounts(&pod, pod.container(name).unwrap(), &node);
+        assert_eq!(of("a"), Amounts { shares: 1024, quota: 100_000, memory: 64 << 20 });
+        assert_eq!(of("b"), Amounts { shares: 512, quota: 50_000, memory: 64 << 20 });
     }
 
     #[test]

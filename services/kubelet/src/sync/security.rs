@@ -131,16 +131,15 @@ pub fn check_non_root(pod: &Pod, container: &Container, image: &ImageUser) -> Re
     if own.run_as_non_root.or(shared.run_as_non_root) != Some(true) {
         return Ok(());
     }
+    let refused = |text: &str| Err(format!("{text} (pod: {:?}, container: {})", pod.full_name(), container.name));
     match (own.run_as_user.or(shared.run_as_user), image.uid) {
-        (Some(0), _) => Err("container's runAsUser breaks non-root policy".into()),
-        (Some(_), _) => Ok(()),
-        (None, Some(0)) => Err("container has runAsNonRoot and image will run as root".into()),
-        (None, Some(_)) => Ok(()),
-        (None, None) if image.name.is_empty() => Err("container has runAsNonRoot and image will run as root".into()),
-        (None, None) => Err(format!(
+        (Some(0), _) => refused("container's runAsUser breaks non-root policy"),
+        (Some(_), _) | (None, Some(1..)) => Ok(()),
+        (None, None) if !image.name.is_empty() => refused(&format!(
             "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root",
             image.name
         )),
+        (None, _) => refused("container has runAsNonRoot and image will run as root"),
     }
 }
 

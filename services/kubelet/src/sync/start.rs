@@ -120,7 +120,7 @@ impl PodSync {
         let already = self.waiting.get(name).is_some_and(|w| w.reason == "CrashLoopBackOff");
         if !already {
             let text = format!("Back-off restarting failed container {name} in pod {}", pod.full_name());
-            self.shared.event(pod, true, "BackOff", text);
+            self.shared.container_event(pod, name, true, "BackOff", text);
         }
         self.waiting.insert(name.clone(), Waiting { reason: "CrashLoopBackOff".into(), message });
         Some(left)
@@ -135,13 +135,19 @@ impl PodSync {
         config: &v1::PodSandboxConfig,
         ips: &[String],
     ) -> Result<(), NotStarted> {
-        let image = images::ensure(&self.shared, pod, &container.image, &container.image_pull_policy, config)
-            .await
-            .map_err(|absent| NotStarted { waiting: absent.waiting, retry_in: absent.retry_in })?;
-        let wrong = |shared: &Arc<crate::shared::Shared>, text: String| {
-            shared.event(pod, true, "Failed", format!("Error: {text}"));
-            NotStarted::new("CreateContainerConfigError", text)
+        let name = container.name.as_str();
+        let of = images::For { pod, container: Some(name) };
+        let image = images::ensure(&self.shared, of, &container.image, &container.image_pull_policy, config).await;
+        let image = image.map_err(|absent| {
+            self.shared.container_event(pod, name, true, "Failed", format!("Error: {}", absent.waiting.reason));
+            NotStarted { waiting: absent.waiting, retry_in: absent.retry_in }
+        })?;
+        let failed = |shared: &Arc<crate::shared::Shared>, reason: &str, text: String| {
+            shared.container_event(pod, name, true, "Failed", format!("Error: {text}"));
+            NotStarted::new(reason, text)
         };
+        let wrong =
+            |shared: &Arc<crate::shared::Shared>, text: String| failed(shared, "CreateContainerConfigError", text);
         security::check_non_root(pod, container, &image.user).map_err(|e| wrong(&self.shared, e))?;
         if !container.target_container_name.is_empty() && start.target.is_none() {
             let text = format!("unable to find target container {:?}", container.target_container_name);
@@ -150,17 +156,13 @@ impl PodSync {
         self.image_volumes(pod, container, config).await?;
         let made = self.container_config(pod, container, start, &image.id, ips).await;
         let made = made.map_err(|e| wrong(&self.shared, e))?;
-        let id = self.shared.cri.create(sandbox, made, config.clone()).await.map_err(|e| {
-            self.shared.event(pod, true, "Failed", format!("Error: {e}"));
-            NotStarted::new("CreateContainerError", e)
-        })?;
-        self.shared.event(pod, false, "Created", format!("Created container: {}", container.name));
-        self.shared.cri.start(&id).await.map_err(|e| {
-            self.shared.event(pod, true, "Failed", format!("Error: {e}"));
-            NotStarted::new("RunContainerError", e)
-        })?;
+        let id = self.shared.cri.create(sandbox, made, config.clone()).await;
+        let id = id.map_err(|e| failed(&self.shared, "CreateContainerError", e))?;
+        self.shared.container_event(pod, name, false, "Created", "Container created");
+        let started = self.shared.cri.start(&id).await;
+        started.map_err(|e| failed(&self.shared, "RunContainerError", e))?;
         self.shared.allocation.cpus.look();
-        self.shared.event(pod, false, "Started", format!("Started container {}", container.name));
+        self.shared.container_event(pod, name, false, "Started", "Container started");
         self.post_start(pod, container, &id, ips).await
     }
 
@@ -219,7 +221,8 @@ impl PodSync {
     ) -> Result<(), NotStarted> {
         for volume in pod.spec.volumes.iter().filter(|v| container.volume_mounts.iter().any(|m| m.name == v.name)) {
             let Some(source) = &volume.image else { continue };
-            let found = images::ensure(&self.shared, pod, &source.reference, &source.pull_policy, config).await;
+            let of = images::For { pod, container: None };
+            let found = images::ensure(&self.shared, of, &source.reference, &source.pull_policy, config).await;
             let image = found.map_err(|absent| NotStarted { waiting: absent.waiting, retry_in: absent.retry_in })?;
             if let Some(mounted) = &mut self.mounted {
                 mounted.insert(volume.name.clone(), volumes::Source::Image(image.id));
@@ -249,20 +252,24 @@ impl PodSync {
     ) -> Result<(), NotStarted> {
         let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
         let target = self.shared.target(pod, id, ips);
-        let outcome = actions::run(&self.shared.cri, container, hook, &target, POST_START_LIMIT, HOOK_AGENT).await;
-        let Err(error) = outcome else { return Ok(()) };
-        self.shared.event(pod, true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
-        let text = format!("FailedPostStartHook: container {} will be restarted", container.name);
+        let error = match actions::hook(&self.shared.cri, container, hook, &target, POST_START_LIMIT).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(unencrypted)) => {
+                self.shared.event(pod, true, "LifecycleHTTPFallback", unencrypted);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        // What a hook's server or program says may be secret: it goes to the status, which fewer may read than events.
+        self.shared.container_event(pod, &container.name, true, "FailedPostStartHook", "PostStartHook failed");
+        let text = "FailedPostStartHook";
         let grace = pod.spec.termination_grace_period_seconds.unwrap_or(30);
-        if let Err(error) = self.stop_container(pod, id, &container.name, grace, &text).await {
+        if let Err(error) = self.stop_container(pod, id, &container.name, grace, text).await {
             tracing::warn!(pod = %pod.full_name(), %error, "container with a failed hook not stopped");
         }
         Err(NotStarted::new("PostStartHookError", error.to_string()))
     }
 }
-
-/// How hooks introduce themselves to HTTP servers.
-pub(super) const HOOK_AGENT: &str = "kube-lifecycle/1.35";
 
 fn duration(nanoseconds: i64) -> Option<Duration> {
     u64::try_from(nanoseconds).ok().map(Duration::from_nanos)

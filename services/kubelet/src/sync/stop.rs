@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use linux::process::PidFd;
 
 use super::PodSync;
-use super::start::{HOOK_AGENT, anything_left};
+use super::start::anything_left;
 use crate::actions;
 use crate::observed::{Instance, State};
 use crate::pod::{Container, Pod};
@@ -30,7 +30,7 @@ impl PodSync {
     ) -> Result<(), String> {
         let hook_due = self.pre_stopped.insert(id.to_owned());
         if hook_due {
-            self.shared.event(pod, false, "Killing", message);
+            self.shared.container_event(pod, name, false, "Killing", message);
         }
         let ips = self.sandbox_ips(pod).await;
         Ender { shared: Arc::clone(&self.shared), pod: Arc::clone(pod), ips }.end(id, name, grace, hook_due).await
@@ -58,7 +58,8 @@ impl PodSync {
         for instance in mains {
             let hook_due = self.pre_stopped.insert(instance.id.clone());
             if hook_due {
-                self.shared.event(pod, false, "Killing", format!("Stopping container {}", instance.name));
+                let text = format!("Stopping container {}", instance.name);
+                self.shared.container_event(pod, &instance.name, false, "Killing", text);
             }
             due.push((instance, hook_due));
         }
@@ -158,8 +159,13 @@ impl Ender {
         if let Some((container, hook)) = hook.filter(|_| hook_due && grace > 0) {
             let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
             let target = self.shared.target(pod, id, &self.ips);
-            if let Err(error) = actions::run(&self.shared.cri, container, hook, &target, limit, HOOK_AGENT).await {
-                self.shared.event(pod, true, "FailedPreStopHook", format!("PreStopHook failed: {error}"));
+            match actions::hook(&self.shared.cri, container, hook, &target, limit).await {
+                Ok(None) => {}
+                Ok(Some(unencrypted)) => self.shared.event(pod, true, "LifecycleHTTPFallback", unencrypted),
+                Err(error) => {
+                    tracing::info!(pod = %pod.full_name(), container = name, %error, "hook before the end failed");
+                    self.shared.container_event(pod, name, true, "FailedPreStopHook", "PreStopHook failed");
+                }
             }
         }
         let used = i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);

@@ -62,14 +62,16 @@ impl EventRecorder {
         }
     }
 
-    /// Records that `reason` happened to `object`; the same event again raises the count of the first.
+    /// Records that `reason` happened to `object`, or to the part of it that a `fieldPath` beside its metadata names; the same
+    /// event again raises the count of the first.
     pub async fn event(&self, object: &Value, kind: &str, reason: &str, message: &str) {
         let metadata = &object["metadata"];
         if !self.allowance.lock().takes(metadata["uid"].as_str().unwrap_or_default(), Instant::now()) {
             debug!(reason, "too many events about one object");
             return;
         }
-        let identity = format!("{}|{kind}|{reason}|{message}", metadata["uid"].as_str().unwrap_or_default());
+        let part = object["fieldPath"].as_str().unwrap_or_default();
+        let identity = format!("{}|{part}|{kind}|{reason}|{message}", metadata["uid"].as_str().unwrap_or_default());
         let namespace = metadata["namespace"].as_str().filter(|ns| !ns.is_empty()).unwrap_or("default").to_owned();
         let earlier = self.seen.lock().get(&identity).cloned();
         if let Some((name, count)) = earlier
@@ -101,7 +103,7 @@ impl EventRecorder {
         let metadata = &object["metadata"];
         let name = metadata["name"].as_str().unwrap_or_default();
         let now = now();
-        json!({
+        let mut event = json!({
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": format!("{name}.{:016x}", rand::random::<u64>()), "namespace": namespace},
@@ -122,7 +124,11 @@ impl EventRecorder {
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,
-        })
+        });
+        if object["fieldPath"].is_string() {
+            event["involvedObject"]["fieldPath"] = object["fieldPath"].clone();
+        }
+        event
     }
 }
 

@@ -34,29 +34,35 @@ fn parse_rollup(text: &str) -> Resident {
     Resident { rss: sum(&["Rss"]), pss: sum(&["Pss"]), private: sum(&["Private_Clean", "Private_Dirty"]) }
 }
 
-/// Takes this program's code out of the process's address space; the kernel maps it again, in pieces, as it runs on. What
-/// only the start needed then no longer counts as this process's memory, and the kernel may give it to others. Nothing is
-/// lost: code is never written to, so every page is still in its file (madvise(2), `MADV_DONTNEED`); only breakpoints that
-/// a debugger has set are.
+/// Takes the code and the constants of this program and its libraries out of the process's address space; the kernel maps them
+/// again, in pieces, as it runs on. What only the start needed then no longer counts as this process's memory, and the kernel may
+/// give it to others. Nothing is lost: these pages are never written to, so each is still in its file (madvise(2),
+/// `MADV_DONTNEED`); only breakpoints that a debugger has set are.
 ///
 /// # Errors
-/// The kernel does not tell where the code lies.
+/// The kernel does not tell where they lie.
 pub fn forget_code() -> Result<()> {
-    let (path, program) = (Path::new("/proc/self/maps"), Path::new("/proc/self/exe"));
+    let path = Path::new("/proc/self/maps");
     let maps = std::fs::read_to_string(path).map_err(|e| Error::at("read", path, e))?;
-    let program = std::fs::read_link(program).map_err(|e| Error::at("readlink", program, e))?;
-    if let Some((start, end)) = code(&maps, &program.to_string_lossy()) {
-        // SAFETY: the range is one private mapping of the program's file that is not writable, so it holds nothing but what
-        // the file holds, and the file cannot be changed while it runs (ETXTBSY).
+    for (start, end) in maps.lines().filter_map(unwritten) {
+        // SAFETY: the range is one private mapping of a file that nobody has written to through it, so it holds nothing but what
+        // the file holds; a program's own file cannot be changed while it runs (ETXTBSY), and a page of a library's would
+        // show a change to its file anyway.
         unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
     }
     Ok(())
 }
 
-/// Where a file's code lies: first address and end (proc(5)).
-fn code(maps: &str, file: &str) -> Option<(usize, usize)> {
-    let mine = |rest: &str| rest.starts_with("r-xp") && rest.strip_suffix(file).is_some_and(|rest| rest.ends_with(' '));
-    let (range, _) = maps.lines().filter_map(|line| line.split_once(' ')).find(|(_, rest)| mine(rest))?;
+/// First address and end of a mapping of a file that was never writable, from its line (proc(5)): code, and what lies at a file's
+/// beginning. What is read-only further on may be pointers that the loader has corrected.
+fn unwritten(line: &str) -> Option<(usize, usize)> {
+    let mut words = line.split_ascii_whitespace();
+    let (range, rights, offset) = (words.next()?, words.next()?, words.next()?);
+    let file = words.nth(2)?;
+    let begins = rights == "r--p" && offset.bytes().all(|digit| digit == b'0');
+    if !file.starts_with('/') || !(begins || rights == "r-xp") {
+        return None;
+    }
     let (start, end) = range.split_once('-')?;
     Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
 }
@@ -74,10 +80,11 @@ pub fn page_size() -> u64 {
 mod tests {
     #[test]
     fn code_can_be_forgotten_and_runs_on() {
-        let maps = "10-20 r--p 0 08:01 7 /bin/x\n20-40 r-xp 10 08:01 7 /bin/x\n40-50 rw-p 30 08:01 7 /bin/x\n\
-                    50-60 r-xp 0 08:01 9 /lib/y\n60-70 r-xp 0 00:00 0 [vdso]\n";
-        assert_eq!(super::code(maps, "/bin/x"), Some((0x20, 0x40)));
-        assert_eq!(super::code(maps, "/x"), None);
+        let maps = "10-20 r--p 00000000 08:01 7 /bin/x\n20-40 r-xp 00001000 08:01 7 /bin/x\n40-50 r--p 00003000 08:01 7 /bin/x\n\
+                    50-60 rw-p 00004000 08:01 7 /bin/x\n60-70 rw-p 00000000 00:00 0 \n80-90 r-xp 00000000 00:00 0 [vdso]\n\
+                    a0-b0 r--p 00000000 00:00 0 \nb0-c0 r-xp 00001000 08:01 9 /lib/a b";
+        let found: Vec<_> = maps.lines().filter_map(super::unwritten).collect();
+        assert_eq!(found, [(0x10, 0x20), (0x20, 0x40), (0xb0, 0xc0)]);
         let own = || super::resident(i32::try_from(std::process::id()).unwrap()).unwrap().rss;
         let before = own();
         super::forget_code().unwrap();
