@@ -9,7 +9,6 @@ mod configuration;
 mod controllers;
 mod devices;
 mod full_disk;
-mod insides;
 mod kills;
 mod kubelet;
 mod leftovers;
@@ -55,7 +54,6 @@ pub const SCENARIOS: &[Scenario] = &[
     everywhere("commands", commands::run),
     everywhere("workload", workload::run),
     everywhere("kubelet", kubelet::run),
-    everywhere("insides", insides::run),
     everywhere("verdicts", verdicts::run),
     everywhere("controllers", controllers::run),
     everywhere("streams", streams::run),

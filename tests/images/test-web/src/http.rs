@@ -6,8 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What a client that wants to speak TLS begins with (RFC 8446, section 5.1).
-const TLS: u8 = 22;
 
 /// Serves for ever: `/` answers the host name (or `text`), `/healthz` ok, `/client` the caller's address, `/echo/...` the rest.
 pub fn serve(port: u16, text: Option<&str>) -> Result<(), String> {
@@ -34,9 +32,6 @@ fn answer(stream: &TcpStream, host: &str) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let peer = stream.peer_addr()?;
     let mut reader = BufReader::new(stream);
-    if reader.fill_buf()?.first() == Some(&TLS) {
-        return respond(stream, "400 Bad Request", "this server does not speak TLS\n");
-    }
     let mut request = String::new();
     reader.read_line(&mut request)?;
     let mut header = String::new();
@@ -54,10 +49,7 @@ fn answer(stream: &TcpStream, host: &str) -> std::io::Result<()> {
             None => ("404 Not Found", "not found\n".to_owned()),
         },
     };
-    respond(stream, status, &body)
-}
-
-fn respond(mut stream: &TcpStream, status: &str, body: &str) -> std::io::Result<()> {
+    let mut stream = stream;
     let length = body.len();
     write!(
         stream,
