@@ -94,8 +94,8 @@ pub const SERVICES: &[Spec] = &[
     Spec {
         name: "metal-controller-manager",
         argv: &["/usr/bin/metal-controller-manager"],
-        target: Target::ControlPlane,
-        after: &["kube-apiserver"],
+        target: Target::Worker,
+        after: &["machined"],
         grace_ms: 5_000,
         privileges: Privileges::Only(&[Capability::NetRaw]),
         oom_score_adj: CONTROL_PLANE,

@@ -18,6 +18,7 @@ pub(crate) fn files(config: &Config, node: &Node, cgroup_v2: bool) -> Vec<Entry>
         arguments("kube-proxy", kube_proxy(config, node)),
         arguments("pod-network", pod_network(config, node)),
         arguments("cluster-dns", cluster_dns(config)),
+        arguments("metal-controller-manager", metal_controller_manager(config, node)),
         Entry::public("/etc/kubernetes/kubelet.yaml", kubelet_configuration(config, cgroup_v2)),
     ];
     if matches!(config.role, Role::ControlPlane(_)) {
@@ -28,7 +29,6 @@ pub(crate) fn files(config: &Config, node: &Node, cgroup_v2: bool) -> Vec<Entry>
             "kube-scheduler",
             vec!["--kubeconfig=/etc/kubernetes/kube-scheduler.conf".to_owned(), "--leader-elect".to_owned()],
         ));
-        files.push(arguments("metal-controller-manager", metal_controller_manager(config, node)));
     }
     files
 }
@@ -97,10 +97,12 @@ fn kube_controller_manager(config: &Config) -> Vec<String> {
 }
 
 fn metal_controller_manager(config: &Config, node: &Node) -> Vec<String> {
-    let mut args = vec![
-        "--kubeconfig=/etc/kubernetes/metal-controller-manager.conf".to_owned(),
-        format!("--node-name={}", node.hostname),
-    ];
+    let node_name = format!("--node-name={}", node.hostname);
+    if matches!(config.role, Role::Worker) {
+        let kubeconfig = "--kubeconfig=/etc/kubernetes/announcer.conf".to_owned();
+        return vec![kubeconfig, node_name, "--announce-only".to_owned()];
+    }
+    let mut args = vec!["--kubeconfig=/etc/kubernetes/metal-controller-manager.conf".to_owned(), node_name];
     for pool in &config.cluster.load_balancer_pools {
         args.push(format!("--load-balancer-pool={}={}", pool.name, pool.addresses.join(",")));
     }

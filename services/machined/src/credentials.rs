@@ -42,6 +42,8 @@ pub(crate) struct PerIdentity<T> {
     pub(crate) kube_proxy: T,
     pub(crate) pod_network: T,
     pub(crate) cluster_dns: T,
+    /// metal-controller-manager where it only announces.
+    pub(crate) announcer: T,
 }
 
 impl<T> PerIdentity<T> {
@@ -54,6 +56,7 @@ impl<T> PerIdentity<T> {
             kube_proxy: f("kube-proxy", self.kube_proxy)?,
             pod_network: f("pod-network", self.pod_network)?,
             cluster_dns: f("cluster-dns", self.cluster_dns)?,
+            announcer: f("announcer", self.announcer)?,
         })
     }
 }
@@ -74,6 +77,7 @@ pub(crate) fn node_requests(hostname: &str, addresses: &[IpAddr], extra_names: &
         kube_proxy: client("system:kube-proxy"),
         pod_network: client("system:pod-network"),
         cluster_dns: client("system:cluster-dns"),
+        announcer: client("system:announcer"),
     }
 }
 
@@ -90,6 +94,7 @@ pub(crate) fn node_files(config: &Config, issued: &PerIdentity<Issued>) -> Vec<E
     files.push(client_file(&config.cluster, "kube-proxy", &issued.kube_proxy));
     files.push(client_file(&config.cluster, "pod-network", &issued.pod_network));
     files.push(client_file(&config.cluster, "cluster-dns", &issued.cluster_dns));
+    files.push(client_file(&config.cluster, "announcer", &issued.announcer));
     files
 }
 

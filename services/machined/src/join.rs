@@ -95,6 +95,7 @@ async fn ask(paths: &Paths, config: &Config, node: &Node) -> Result<PerIdentity<
         kube_proxy_csr: csr(&keys.kube_proxy)?,
         pod_network_csr: csr(&keys.pod_network)?,
         cluster_dns_csr: csr(&keys.cluster_dns)?,
+        announcer_csr: csr(&keys.announcer)?,
     };
     let mut request = tonic::Request::new(request);
     request.set_timeout(CALL_LIMIT);
@@ -117,6 +118,7 @@ fn by_name(granted: JoinResponse) -> BTreeMap<&'static str, String> {
         ("kube-proxy", granted.kube_proxy_crt),
         ("pod-network", granted.pod_network_crt),
         ("cluster-dns", granted.cluster_dns_crt),
+        ("announcer", granted.announcer_crt),
     ])
 }
 

@@ -102,6 +102,7 @@ fn every_file_of_the_contract_is_there_with_its_identity() {
         ("kube-proxy", "system:kube-proxy", ""),
         ("pod-network", "system:pod-network", ""),
         ("cluster-dns", "system:cluster-dns", ""),
+        ("announcer", "system:announcer", ""),
     ] {
         let text = &files[&format!("/etc/kubernetes/{name}.conf")];
         let crt = text.lines().find_map(|l| l.trim().strip_prefix("client-certificate-data: ")).unwrap();
@@ -143,6 +144,11 @@ fn arguments_follow_the_configuration() {
     let fields = "cpuManagerPolicy: \"static\"\nmaxPods: 50\nsystemReserved: {\"cpu\":\"500m\"}\npodPidsLimit: 4096\n";
     assert!(files["/etc/kubernetes/kubelet.yaml"].ends_with(fields), "{}", files["/etc/kubernetes/kubelet.yaml"]);
     assert!(args("kube-scheduler").ends_with('\n'));
+    let worker = Config { role: machine_config::Role::Worker, ..config };
+    let files = crate::args::files(&worker, &node(), true);
+    let announcer = files.iter().find(|entry| entry.path.ends_with("args/metal-controller-manager")).unwrap();
+    let expected = "--kubeconfig=/etc/kubernetes/announcer.conf\n--node-name=n1\n--announce-only\n";
+    assert_eq!(announcer.content, expected, "a worker needs no pools");
 }
 
 #[test]
@@ -345,6 +351,7 @@ async fn a_worker_joins_with_the_token_only() {
         kube_proxy_csr: csr.clone(),
         pod_network_csr: csr.clone(),
         cluster_dns_csr: csr.clone(),
+        announcer_csr: csr.clone(),
     };
     let token = "t0123456789abcdef";
     for (token, hostname, address, message) in [

@@ -1,9 +1,10 @@
 //! metal-controller-manager: what a cloud does for a cluster, done for one that has none.
 //!
 //! Owns the addresses of Services of type LoadBalancer ([`pools`]: which Service has which; [`announce`]: which machine
-//! answers for it on the local network) and what Nodes say about their machines ([`nodes`]). One process of the cluster
-//! assigns; every control-plane machine may announce. It must never translate packets (kube-proxy does) and never give an
-//! interface an address: it only answers who has it. Start reading at [`pools`]' plan, then [`announce`].
+//! answers for it on the local network) and what Nodes say about their machines ([`nodes`]). One process of the cluster's
+//! control plane assigns; every machine may announce, for which a worker runs it with `--announce-only`. It must never
+//! translate packets (kube-proxy does) and never give an interface an address: it only answers who has it. Start reading at
+//! [`pools`]' plan, then [`announce`].
 
 mod announce;
 mod nodes;
@@ -33,6 +34,9 @@ struct Config {
     /// Addresses for Services of type LoadBalancer, as NAME=NETWORK|FIRST-LAST|ADDRESS[,...]; may be repeated
     #[arg(long = "load-balancer-pool", value_name = "POOL")]
     load_balancer_pools: Vec<Pool>,
+    /// Announce addresses that others assign, and nothing else: what a worker does
+    #[arg(long, conflicts_with = "load_balancer_pools")]
+    announce_only: bool,
 }
 
 /// Runs until `shutdown`.
@@ -42,12 +46,19 @@ struct Config {
 pub async fn run(args: Vec<String>, shutdown: Shutdown) -> Outcome {
     let config = Config::try_parse_from(args)?;
     let client = Client::from_kubeconfig(&config.kubeconfig)?;
-    let services = Informer::start(client.clone(), resource::SERVICES, InformerParams::default());
+    // Who assigns also looks for those that are no load balancers any more.
+    let field_selector = if config.announce_only { "spec.type=LoadBalancer".to_owned() } else { String::new() };
+    let params = InformerParams { field_selector, ..InformerParams::default() };
+    let services = Informer::start(client.clone(), resource::SERVICES, params);
     tokio::select! {
         () = shutdown.wait() => return Ok(()),
         () = services.synced() => {}
     }
-    let announcing = announce::run(&client, &config.node_name, &config.load_balancer_pools, &services, &shutdown);
+    let announcing = announce::run(&client, &config.node_name, &services, &shutdown);
+    if config.announce_only {
+        announcing.await;
+        return Ok(());
+    }
     let leading = lead(&client, &config.load_balancer_pools, &services);
     tokio::pin!(leading);
     tokio::select! {

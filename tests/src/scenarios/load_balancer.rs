@@ -57,6 +57,9 @@ spec:
   ports: [{port: 80, targetPort: http}]
 "#;
 
+/// An answer takes no longer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
 /// The scenario.
 pub fn run(context: &Context) -> Result<()> {
     workload::bring_up(context)?;
@@ -75,7 +78,7 @@ pub fn run(context: &Context) -> Result<()> {
     for name in ["outside", "any", "near"] {
         context.eventually("an answer from outside", || {
             let ip: IpAddr = address(context, name)?.parse()?;
-            let answer = ask(context, SocketAddr::new(ip, 80))?;
+            let answer = ask(context, SocketAddr::new(ip, 80), PATIENCE)?;
             ensure!(answer.contains("200 OK"), "{ip}: {answer}");
             Ok(())
         })?;
@@ -86,7 +89,7 @@ pub fn run(context: &Context) -> Result<()> {
     let near = context.get("service near")?;
     let port = near["spec"]["healthCheckNodePort"].as_u64().context("near has no healthCheckNodePort")?;
     let check = SocketAddr::new(ip, u16::try_from(port)?);
-    let health = ask(context, check)?;
+    let health = ask(context, check, PATIENCE)?;
     ensure!(health.contains("200 OK") && health.contains(r#""localEndpoints":2"#), "{check}: {health}");
     // A node's identity is the machine's.
     let id = node["spec"]["providerID"].as_str().unwrap_or_default();
@@ -96,16 +99,15 @@ pub fn run(context: &Context) -> Result<()> {
     workload::take_down(context)
 }
 
-fn address(context: &Context, name: &str) -> Result<String> {
+pub(super) fn address(context: &Context, name: &str) -> Result<String> {
     let service: Value = context.get(&format!("service {name}"))?;
     Ok(service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Asks from the segment that the nodes are plugged into, as a machine beside them would.
-fn ask(context: &Context, address: SocketAddr) -> Result<String> {
+pub(super) fn ask(context: &Context, address: SocketAddr, patience: Duration) -> Result<String> {
     let segment = context.cluster.folder.join("segment.ns");
     linux::netns::run_in(&segment, || {
-        let patience = Duration::from_secs(3);
         let mut stream = TcpStream::connect_timeout(&address, patience).context("connect")?;
         stream.set_read_timeout(Some(patience))?;
         stream.write_all(b"GET / HTTP/1.0\r\nHost: outside\r\n\r\n")?;

@@ -208,6 +208,8 @@ pub const ROLES: &[Role] = &[
         ],
     )
     .bound_to_users(&["system:pod-network"]),
+    role("system:announcer", &[r(FOLLOW, CORE, &["nodes", "services"]), r(FOLLOW, SLICES, &["endpointslices"])])
+        .bound_to_users(&["system:announcer"]),
     role(
         "system:metal-controller-manager",
         &[

@@ -15,6 +15,8 @@ pub enum Hears {
     Arp,
     /// ICMPv6 neighbour solicitations, also those to groups that the interface has not joined.
     NeighbourSolicitations,
+    /// Frames of one Ethernet type.
+    Type(u16),
 }
 
 /// Ethernet type IPv6, next header ICMPv6, type 135; everything else has length 0.
@@ -55,6 +57,7 @@ pub fn open(interface: u32, hears: Hears) -> Result<OwnedFd> {
             attach(&socket, &SOLICITATIONS).map_err(failed("SO_ATTACH_FILTER"))?;
             libc::ETH_P_IPV6
         }
+        Hears::Type(number) => i32::from(number),
     };
     bind(&socket, index, protocol).map_err(failed("bind"))?;
     Ok(socket)
@@ -107,8 +110,8 @@ mod tests {
             return;
         }
         // The loopback interface, which is the first of every network namespace.
-        let [mut arp, mut ndp] =
-            [Hears::Arp, Hears::NeighbourSolicitations].map(|hears| std::fs::File::from(open(1, hears).unwrap()));
+        let [mut arp, mut ndp, mut own] = [Hears::Arp, Hears::NeighbourSolicitations, Hears::Type(0x88b5)]
+            .map(|hears| std::fs::File::from(open(1, hears).unwrap()));
         let mut frame = [0; 60];
         frame[12..14].copy_from_slice(&[0x08, 0x06]);
         if let Err(error) = arp.write_all(&frame) {
@@ -118,6 +121,10 @@ mod tests {
         let mut buffer = [0; 100];
         assert!(arp.read(&mut buffer).unwrap() >= 60);
         assert_eq!(ndp.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(own.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+        frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+        own.write_all(&frame).unwrap();
+        assert_eq!(own.read(&mut buffer).unwrap(), 60);
         let mut solicitation = [0; 86];
         solicitation[12..14].copy_from_slice(&[0x86, 0xdd]);
         (solicitation[20], solicitation[54]) = (58, 135);

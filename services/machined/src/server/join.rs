@@ -38,6 +38,7 @@ pub(crate) fn call(running: &Running, peer: Option<IpAddr>, request: &JoinReques
         kube_proxy_crt: sign(&cluster, &request.kube_proxy_csr, &wanted.kube_proxy)?,
         pod_network_crt: sign(&cluster, &request.pod_network_csr, &wanted.pod_network)?,
         cluster_dns_crt: sign(&cluster, &request.cluster_dns_csr, &wanted.cluster_dns)?,
+        announcer_crt: sign(&cluster, &request.announcer_csr, &wanted.announcer)?,
     };
     tracing::info!("{:?} joined from {peer:?}", request.hostname);
     Ok(response)

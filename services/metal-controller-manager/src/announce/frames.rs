@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// A hardware address.
 pub type Mac = [u8; 6];
 
-const BROADCAST: Mac = [0xff; 6];
+/// Everybody.
+pub const BROADCAST: Mac = [0xff; 6];
 /// Where all nodes of a link listen (RFC 4291, RFC 2464).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];

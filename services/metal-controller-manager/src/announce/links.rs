@@ -1,4 +1,4 @@
-//! The interfaces of this machine and who answers on them.
+//! The interfaces of this machine and what is said on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
+use super::claims::{self, Said};
+use super::contest::Claim;
 use super::frames::{self, Mac};
 
 /// An Ethernet interface that can carry announcements.
@@ -53,66 +55,93 @@ pub async fn ports(handle: &netlink::Handle) -> Result<Vec<Port>, netlink::Error
     Ok(ports)
 }
 
+/// Where an address is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// On which interface.
+    pub index: u32,
+    /// With which hardware address.
+    pub mac: Mac,
+}
+
+/// What comes from the network.
+#[derive(Debug)]
+pub enum News {
+    /// Another announcer's words.
+    Said(Said),
+    /// A line has ended: its interface went away.
+    Ended,
+}
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// Questions and answers of IPv4.
+    Arp,
+    /// The same of IPv6.
+    Neighbours,
+    /// What announcers tell each other.
+    Claims,
+}
+
 type Owned = Arc<RwLock<BTreeSet<IpAddr>>>;
 
-/// Answers on every interface on which there is something to answer for.
+/// The sockets of every interface on which there is something to say or to hear.
 #[derive(Debug)]
-pub struct Responders {
-    running: BTreeMap<(u32, bool), Responder>,
-    /// Told when one has ended: its interface went away.
-    ended: mpsc::UnboundedSender<()>,
+pub struct Lines {
+    open: BTreeMap<(u32, Use), Line>,
+    news: mpsc::Sender<News>,
 }
 
 #[derive(Debug)]
-struct Responder {
+struct Line {
     mac: Mac,
+    /// The addresses that it answers for, or claims.
     owned: Owned,
     socket: Arc<UdpSocket>,
     task: AbortHandle,
 }
 
-impl Drop for Responder {
+impl Drop for Line {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Responders {
+impl Lines {
     /// None yet.
-    pub fn new(ended: mpsc::UnboundedSender<()>) -> Self {
-        Responders { running: BTreeMap::new(), ended }
+    pub fn new(news: mpsc::Sender<News>) -> Self {
+        Lines { open: BTreeMap::new(), news }
     }
 
-    /// Answers for these addresses and no others. Returns false when some interface could not be opened.
-    pub fn set(&mut self, ours: &BTreeSet<IpAddr>, ports: &[Port]) -> bool {
-        let mut wanted: BTreeMap<(u32, bool), (Mac, BTreeSet<IpAddr>)> = BTreeMap::new();
-        let mut fine = true;
-        for ip in ours {
-            match port_for(*ip, ports) {
-                Some(port) => {
-                    wanted.entry((port.index, ip.is_ipv4())).or_insert((port.mac, BTreeSet::new())).1.insert(*ip);
-                }
-                None => {
-                    warn!("no interface leads to {ip}: it is not announced");
-                    fine = false;
+    /// Listens where these addresses have their places, and answers for those that are ours. Returns false when some
+    /// interface could not be opened.
+    pub fn set(&mut self, places: &BTreeMap<IpAddr, Place>, ours: &BTreeSet<IpAddr>) -> bool {
+        let mut wanted: BTreeMap<(u32, Use), (Mac, BTreeSet<IpAddr>)> = BTreeMap::new();
+        for (ip, place) in places {
+            let answers = if ip.is_ipv4() { Use::Arp } else { Use::Neighbours };
+            wanted.entry((place.index, Use::Claims)).or_insert((place.mac, BTreeSet::new()));
+            if ours.contains(ip) {
+                for purpose in [Use::Claims, answers] {
+                    wanted.entry((place.index, purpose)).or_insert((place.mac, BTreeSet::new())).1.insert(*ip);
                 }
             }
         }
-        self.running.retain(|key, responder| {
-            wanted.get(key).is_some_and(|(mac, _)| *mac == responder.mac) && !responder.task.is_finished()
-        });
+        self.open
+            .retain(|key, line| wanted.get(key).is_some_and(|(mac, _)| *mac == line.mac) && !line.task.is_finished());
+        let mut fine = true;
         for (key, (mac, addresses)) in wanted {
-            if !self.running.contains_key(&key) {
-                match start(key, mac, self.ended.clone()) {
-                    Ok(responder) => drop(self.running.insert(key, responder)),
+            if !self.open.contains_key(&key) {
+                match start(key, mac, self.news.clone()) {
+                    Ok(line) => drop(self.open.insert(key, line)),
                     Err(error) => {
                         warn!("{error}");
                         fine = false;
                     }
                 }
             }
-            if let Some(responder) = self.running.get(&key) {
-                *responder.owned.write() = addresses;
+            if let Some(line) = self.open.get(&key) {
+                *line.owned.write() = addresses;
             }
         }
         fine
@@ -120,32 +149,55 @@ impl Responders {
 
     /// Tells the network that these addresses are here.
     pub async fn announce(&self, addresses: &BTreeSet<IpAddr>) {
-        for responder in self.running.values() {
-            let here: Vec<IpAddr> = responder.owned.read().intersection(addresses).copied().collect();
-            for frame in here.into_iter().flat_map(|ip| frames::announcement(ip, responder.mac)) {
-                if let Err(error) = responder.socket.send(&frame).await {
-                    warn!("announcement: {error}");
-                }
+        for line in self.open.iter().filter(|((_, purpose), _)| *purpose != Use::Claims).map(|(_, line)| line) {
+            let here: Vec<IpAddr> = line.owned.read().intersection(addresses).copied().collect();
+            line.send(here.into_iter().flat_map(|ip| frames::announcement(ip, line.mac))).await;
+        }
+    }
+
+    /// Tells the other announcers about all addresses that are ours.
+    pub async fn claim(&self, claim: Claim) {
+        for line in self.open.iter().filter(|((_, purpose), _)| *purpose == Use::Claims).map(|(_, line)| line) {
+            let addresses = line.owned.read().iter().copied().collect();
+            line.send(claims::frames(&Said { from: line.mac, claim, addresses })).await;
+        }
+    }
+}
+
+impl Line {
+    async fn send(&self, frames: impl Iterator<Item = Vec<u8>>) {
+        for frame in frames {
+            if let Err(error) = self.socket.send(&frame).await {
+                warn!("announcement: {error}");
             }
         }
     }
 }
 
-fn start((index, v4): (u32, bool), mac: Mac, ended: mpsc::UnboundedSender<()>) -> Result<Responder, linux::Error> {
-    let socket = packet::open(index, if v4 { Hears::Arp } else { Hears::NeighbourSolicitations })?;
+fn start((index, purpose): (u32, Use), mac: Mac, news: mpsc::Sender<News>) -> Result<Line, linux::Error> {
+    let hears = match purpose {
+        Use::Arp => Hears::Arp,
+        Use::Neighbours => Hears::NeighbourSolicitations,
+        Use::Claims => Hears::Type(claims::TYPE),
+    };
+    let socket = packet::open(index, hears)?;
     // To tokio any socket whose messages are whole is a UDP socket: it only receives and sends.
     let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))
         .map_err(|e| linux::Error::new("epoll", format!("interface {index}"), e))?;
     let (socket, owned) = (Arc::new(socket), Owned::default());
     let (ears, known) = (Arc::clone(&socket), Arc::clone(&owned));
     let task = tokio::spawn(async move {
-        if let Err(error) = respond(&ears, mac, &known).await {
+        let ended = match purpose {
+            Use::Arp | Use::Neighbours => respond(&ears, mac, &known).await,
+            Use::Claims => listen(&ears, &news).await,
+        };
+        if let Err(error) = ended {
             info!("interface {index}: {error}");
         }
         // Fails when the whole process ends.
-        let _ = ended.send(());
+        let _ = news.send(News::Ended).await;
     });
-    Ok(Responder { mac, owned, socket, task: task.abort_handle() })
+    Ok(Line { mac, owned, socket, task: task.abort_handle() })
 }
 
 async fn respond(socket: &UdpSocket, mac: Mac, owned: &Owned) -> std::io::Result<()> {
@@ -159,6 +211,17 @@ async fn respond(socket: &UdpSocket, mac: Mac, owned: &Owned) -> std::io::Result
         if let Some(answer) = frames::answer(&question, mac) {
             // An answer that is lost is asked for again.
             let _ = socket.send(&answer).await;
+        }
+    }
+}
+
+async fn listen(socket: &UdpSocket, news: &mpsc::Sender<News>) -> std::io::Result<()> {
+    let mut buffer = [0; 2048];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if let Some(said) = claims::read(&buffer[..length]) {
+            // Whoever floods the network loses words: they are said again.
+            let _ = news.try_send(News::Said(said));
         }
     }
 }

@@ -1,279 +1,274 @@
-//! Answers for load balancer addresses on the local network. Which machine answers is decided in [`election`] from the
-//! announcers' Leases; [`frames`] are the words, [`links`] the mouths.
+//! Answers for load balancers' addresses on the local network. What this machine can serve is decided in [`servable`], which
+//! machine of several announces it in [`contest`]; [`frames`] and [`claims`] are the words, [`links`] the mouths and ears.
 //!
-//! A machine that dies misses its renewals, and the others take its addresses over within two seconds: three of their own
-//! renewals later, with an announcement that moves every neighbour's entry at once.
+//! Every machine of the cluster takes part. A machine that dies falls silent, and others take its addresses over within two
+//! seconds, with an announcement that moves every neighbour's entry at once. The API is not asked for that: the cluster may
+//! have died with the machine. Nothing is said or asked while no Service has an address.
 
-mod election;
+mod claims;
+mod contest;
 mod frames;
-mod lease;
 mod links;
+mod reach;
+mod servable;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use apimachinery::meta;
-use client::{Change, Client, Informer, InformerParams, resource};
+use client::{Change, Changes, Client, Informer, InformerParams, Resource, resource};
 use daemon::Shutdown;
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use self::election::{Addresses, Members};
-use self::lease::Own;
-use self::links::Responders;
-use crate::pools::{self, Pool};
+use self::claims::Said;
+use self::contest::{Claim, Contest, Outcome, PACE};
+use self::links::{Lines, News, Place};
+use self::reach::Reach;
 
-/// Between two renewals while there is something to announce, and somebody who would take it over.
-const PACE: Duration = Duration::from_millis(400);
-/// The same while nobody would. Another machine's first Lease quickens the pace before that machine could miss a renewal.
-const PACE_ALONE: Duration = Duration::from_secs(10);
-/// A renewal that takes longer has failed.
-const RENEWAL_MAX: Duration = Duration::from_secs(1);
-/// A machine whose renewals fail for this long leaves its addresses to the others.
-const ISOLATED_AFTER: Duration = Duration::from_secs(5);
 /// A new owner says so this often, one [`PACE`] apart: a frame may be lost.
-const REPEATS: u32 = 3;
-/// Names a slice's Service.
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+const REPEATS: u32 = 4;
+/// Two beats are at least so far apart, whoever defies us.
+const BREATH: Duration = Duration::from_millis(25);
 /// After an interface could not be used.
 const RETRY: Duration = Duration::from_secs(1);
+/// Words of other announcers that wait to be heard.
+const NEWS_MAX: usize = 256;
 
-struct Announcer {
-    me: String,
-    own: Own,
-    members: Members,
-    /// All addresses of the cluster's load balancers.
-    addresses: Addresses,
-    ours: BTreeSet<IpAddr>,
-    /// New ones of ours, and how often they are still to be announced.
-    fresh: (BTreeSet<IpAddr>, u32),
-    /// Since when renewals fail.
-    failing: Option<Instant>,
-    responders: Responders,
+/// Objects that are followed for as long as they matter.
+struct Feed {
+    informer: Informer,
+    changes: Changes,
+}
+
+impl Feed {
+    fn start(client: &Client, resource: Resource<'static>, params: InformerParams) -> Feed {
+        let informer = Informer::start(client.clone(), resource, params);
+        Feed { changes: informer.subscribe(), informer }
+    }
+}
+
+/// The next change of something that may not be followed.
+async fn next(feed: &mut Option<Feed>) -> Option<Change> {
+    match feed {
+        Some(feed) => feed.changes.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Announcer<'a> {
+    client: &'a Client,
+    node: &'a str,
+    services: &'a Informer,
+    /// All EndpointSlices, while a Service is served only where it has endpoints.
+    slices: Option<Feed>,
+    /// This machine's Node, while anything is announced at all.
+    own: Option<Feed>,
+    reach: Reach,
+    servable: BTreeSet<IpAddr>,
+    places: BTreeMap<IpAddr, Place>,
+    contest: Contest,
+    lines: Lines,
+    /// New addresses of ours, and how often they are still to be announced.
+    fresh: BTreeMap<IpAddr, u32>,
+    /// When what we have is to be claimed again, and was last.
+    beat: Option<Instant>,
+    spoke: Instant,
     /// When interfaces are to be looked at again.
-    retry: Option<tokio::time::Instant>,
+    retry: Option<Instant>,
 }
 
 /// Runs until `shutdown`, then hands this machine's addresses on.
-pub async fn run(client: &Client, node: &str, pools: &[Pool], services: &Informer, shutdown: &Shutdown) {
-    let params = InformerParams {
-        namespace: Some(crate::NAMESPACE.to_owned()),
-        label_selector: format!("{}=true", lease::LABEL),
-        ..InformerParams::default()
-    };
-    let leases = Informer::start(client.clone(), resource::LEASES, params);
-    let params = InformerParams { trim: Some(trim), compact: true, ..InformerParams::default() };
-    let slices = Informer::start(client.clone(), resource::ENDPOINTSLICES, params);
-    let (mut service_changes, mut lease_changes) = (services.subscribe(), leases.subscribe());
-    let mut slice_changes = slices.subscribe();
-    let (ended, mut endings) = mpsc::unbounded_channel();
+pub async fn run(client: &Client, node: &str, services: &Informer, shutdown: &Shutdown) {
+    let mut changes = services.subscribe();
+    let (sender, mut news) = mpsc::channel(NEWS_MAX);
     let mut announcer = Announcer {
-        me: node.to_owned(),
-        own: Own::new(client.clone(), node),
-        members: Members::default(),
-        addresses: Addresses::new(),
-        ours: BTreeSet::new(),
-        fresh: (BTreeSet::new(), 0),
-        failing: None,
-        responders: Responders::new(ended),
+        client,
+        node,
+        services,
+        slices: None,
+        own: None,
+        reach: Reach::start(client.clone()),
+        servable: BTreeSet::new(),
+        places: BTreeMap::new(),
+        contest: Contest::new(),
+        lines: Lines::new(sender),
+        fresh: BTreeMap::new(),
+        beat: None,
+        spoke: Instant::now(),
         retry: None,
     };
-    leases.synced().await;
-    let mut beat = tokio::time::Instant::now();
     loop {
-        let (retry, idle) = (announcer.retry, announcer.is_idle());
-        tokio::select! {
+        let due = announcer.due();
+        let more = tokio::select! {
             () = shutdown.wait() => break,
-            change = service_changes.recv() => {
-                if change.is_none() { break }
-                while service_changes.try_recv().is_ok() {}
-                announcer.addresses = balanced(&services.list(), &slices, pools);
-                announcer.settle().await;
+            change = changes.recv() => {
+                while changes.try_recv().is_ok() {}
+                announcer.follow();
+                change
             }
-            change = slice_changes.recv() => {
-                if change.is_none() { break }
-                while slice_changes.try_recv().is_ok() {}
-                if announcer.addresses.values().any(Option::is_some) {
-                    announcer.addresses = balanced(&services.list(), &slices, pools);
-                    announcer.settle().await;
-                }
+            change = next(&mut announcer.slices) => {
+                while announcer.slices.as_mut().is_some_and(|feed| feed.changes.try_recv().is_ok()) {}
+                change
             }
-            change = lease_changes.recv() => {
-                let Some(change) = change else { break };
-                if announcer.lease(&change) {
-                    announcer.settle().await;
-                }
+            change = next(&mut announcer.own) => change,
+            () = announcer.reach.changed() => {
+                announcer.survey().await;
+                continue;
             }
-            () = tokio::time::sleep_until(beat), if !idle => {
-                announcer.beat().await;
-                beat = tokio::time::Instant::now() + PACE_ALONE;
+            Some(news) = news.recv() => {
+                announcer.hear(news).await;
+                continue;
             }
-            _ = endings.recv() => announcer.retry = Some(tokio::time::Instant::now() + RETRY),
-            () = sleep_until(retry), if retry.is_some() => announcer.settle().await,
-        }
-        beat = beat.min(tokio::time::Instant::now() + announcer.pace());
-    }
-    announcer.own.give_up().await;
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    if let Some(at) = at {
-        tokio::time::sleep_until(at).await;
-    }
-}
-
-/// The addresses that Services have from the pools. One that is to see its clients' addresses is served only where it has
-/// endpoints.
-fn balanced(services: &[Arc<Value>], slices: &Informer, pools: &[Pool]) -> Addresses {
-    let mut found = Addresses::new();
-    for service in services.iter().filter(|service| pools::is_ours(service)) {
-        let local = service["spec"]["externalTrafficPolicy"] == "Local";
-        let able = local.then(|| machines(service, slices.each_in(meta::namespace(service))));
-        let addresses = pools::addresses(service).into_iter();
-        found.extend(addresses.filter(|ip| pools.iter().any(|pool| pool.contains(*ip))).map(|ip| (ip, able.clone())));
-    }
-    found
-}
-
-/// The nodes with ready endpoints of a Service.
-fn machines(service: &Value, slices: impl Iterator<Item = Arc<Value>>) -> BTreeSet<String> {
-    let mut nodes = BTreeSet::new();
-    for slice in slices.filter(|slice| slice["metadata"]["labels"][SERVICE_LABEL] == service["metadata"]["name"]) {
-        let ready = |endpoint: &&Value| endpoint["conditions"]["ready"].as_bool().unwrap_or(true);
-        let endpoints = slice["endpoints"].as_array().into_iter().flatten().filter(ready);
-        nodes.extend(endpoints.filter_map(|endpoint| endpoint["nodeName"].as_str().map(str::to_owned)));
-    }
-    nodes
-}
-
-/// Keeps of an EndpointSlice on which nodes something is ready.
-fn trim(slice: &mut Value) {
-    for endpoint in slice["endpoints"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
-        endpoint.retain(|field, _| field == "nodeName" || field == "conditions");
-    }
-}
-
-impl Announcer {
-    /// Nothing to announce and no Lease to take back: nothing is written at rest.
-    fn is_idle(&self) -> bool {
-        self.addresses.is_empty() && !self.own.is_held()
-    }
-
-    fn pace(&self) -> Duration {
-        let repeats = self.fresh.1 > 0;
-        if repeats || self.failing.is_some() || self.members.living().next().is_some() { PACE } else { PACE_ALONE }
-    }
-
-    /// Notes another machine's Lease; returns whether the machines that live are others now.
-    fn lease(&mut self, change: &Change) -> bool {
-        let name = change.object()["spec"]["holderIdentity"].as_str().unwrap_or_default();
-        if name.is_empty() || name == self.me {
-            return false;
-        }
-        let lived = self.members.living().any(|other| other == name);
-        match change {
-            Change::Applied { .. } => self.members.seen(name),
-            Change::Deleted(_) => self.members.left(name),
-        }
-        lived != matches!(change, Change::Applied { .. })
-    }
-
-    /// One beat: our Lease, and announcements that are still to be repeated.
-    async fn beat(&mut self) {
-        if self.addresses.is_empty() {
-            self.own.give_up().await;
-            return;
-        }
-        let was_isolated = self.is_isolated();
-        let died = match tokio::time::timeout(RENEWAL_MAX, self.own.renew()).await {
-            Ok(Ok(())) => {
-                self.failing = None;
-                self.members.renewed()
-            }
-            failed => {
-                if let Ok(Err(error)) = failed
-                    && !error.is_conflict()
-                    && self.failing.is_none()
-                {
-                    warn!("renewing the announcer's Lease: {error}");
-                }
-                self.failing.get_or_insert_with(Instant::now);
-                false
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                announcer.tick(Instant::now()).await;
+                continue;
             }
         };
-        if died || was_isolated != self.is_isolated() {
-            self.settle().await;
+        if more.is_none() {
+            break;
         }
-        let (addresses, left) = &mut self.fresh;
-        if *left > 0 {
-            *left -= 1;
-            self.responders.announce(addresses).await;
+        announcer.survey().await;
+    }
+    announcer.lines.claim(Claim::GivenUp).await;
+}
+
+impl Announcer<'_> {
+    /// Follows what matters to the Services that there are.
+    fn follow(&mut self) {
+        let services = self.services.list();
+        let announced = || services.iter().filter(|service| servable::is_announced(service));
+        if announced().next().is_none() {
+            self.own = None;
+        } else if self.own.is_none() {
+            let field_selector = format!("metadata.name={}", self.node);
+            let params =
+                InformerParams { field_selector, trim: Some(servable::trim_node), ..InformerParams::default() };
+            self.own = Some(Feed::start(self.client, resource::NODES, params));
+        }
+        if !announced().any(|service| servable::is_local(service)) {
+            self.slices = None;
+        } else if self.slices.is_none() {
+            let params =
+                InformerParams { trim: Some(servable::trim_slice), compact: true, ..InformerParams::default() };
+            self.slices = Some(Feed::start(self.client, resource::ENDPOINTSLICES, params));
         }
     }
 
-    fn is_isolated(&self) -> bool {
-        self.failing.is_some_and(|since| since.elapsed() >= ISOLATED_AFTER)
+    /// Looks at what this machine can serve now.
+    async fn survey(&mut self) {
+        let node = self.own.as_ref().and_then(|feed| feed.informer.get("", self.node));
+        self.contest.fit = self.reach.is_informed() && node.as_ref().is_some_and(|node| servable::is_ready(node));
+        let slices = self.slices.as_ref().map(|feed| &feed.informer);
+        let near = |namespace: &str| slices.map(|slices| slices.each_in(namespace)).into_iter().flatten();
+        let servable = match node {
+            Some(node) if !servable::is_excluded(&node) => servable::addresses(&self.services.list(), self.node, near),
+            _ => BTreeSet::new(),
+        };
+        if servable != self.servable {
+            self.servable = servable;
+            self.find_places().await;
+        }
     }
 
-    /// Answers for what is ours now, and says aloud what has become so.
-    async fn settle(&mut self) {
+    /// Finds the interfaces for what can be served.
+    async fn find_places(&mut self) {
         self.retry = None;
-        let ours = self.members.ours(&self.me, &self.addresses, self.is_isolated());
-        if ours.is_empty() && self.ours.is_empty() {
-            return;
-        }
         let ports = match netlink::Handle::new() {
+            _ if self.servable.is_empty() => Ok(Vec::new()),
             Ok(handle) => links::ports(&handle).await,
             Err(error) => Err(error),
         };
-        let fine = match ports {
-            Ok(ports) => self.responders.set(&ours, &ports),
-            Err(error) => {
-                warn!("interfaces: {error}");
-                false
+        match ports {
+            Ok(ports) => {
+                let place = |ip: &IpAddr| {
+                    let port = links::port_for(*ip, &ports)?;
+                    Some((*ip, Place { index: port.index, mac: port.mac }))
+                };
+                self.places = self.servable.iter().filter_map(place).collect();
             }
-        };
-        if !fine {
-            self.retry = Some(tokio::time::Instant::now() + RETRY);
+            Err(error) => warn!("interfaces: {error}"),
         }
-        let gained: BTreeSet<IpAddr> = ours.difference(&self.ours).copied().collect();
-        if ours != self.ours {
+        if let Some(ip) = self.servable.iter().find(|ip| !self.places.contains_key(ip)) {
+            warn!("no interface leads to {ip}: it is not announced");
+            self.retry = Some(Instant::now() + RETRY);
+        }
+        let macs = self.places.iter().map(|(ip, place)| (*ip, place.mac)).collect();
+        let before = self.contest.ours();
+        self.contest.stand(&macs, Instant::now());
+        self.settle(&before);
+    }
+
+    /// Answers for what is ours now.
+    fn settle(&mut self, before: &BTreeSet<IpAddr>) {
+        let ours = self.contest.ours();
+        if !self.lines.set(&self.places, &ours) {
+            self.retry = Some(Instant::now() + RETRY);
+        }
+        if ours != *before {
             info!("announcing {ours:?}");
         }
-        if !gained.is_empty() {
-            self.responders.announce(&gained).await;
-            self.fresh = (gained, REPEATS);
-        }
-        self.ours = ours;
+        self.fresh.retain(|ip, _| ours.contains(ip));
+        self.reach.announcing(!ours.is_empty());
+        self.beat = if ours.is_empty() { None } else { Some(self.beat.unwrap_or_else(Instant::now)) };
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
+    /// When there is something to do unless something happens first.
+    fn due(&self) -> Option<Instant> {
+        [self.beat, self.retry, self.contest.next()].into_iter().flatten().min()
+    }
 
-    #[test]
-    fn a_service_that_sees_its_clients_is_served_where_it_is_ready() {
-        let slice = |service: &str, endpoints: Value| {
-            let mut slice = json!({"metadata": {"labels": {SERVICE_LABEL: service}}, "endpoints": endpoints});
-            trim(&mut slice);
-            assert!(slice["endpoints"][0]["addresses"].is_null());
-            Arc::new(slice)
+    async fn tick(&mut self, now: Instant) {
+        if self.retry.is_some_and(|at| at <= now) {
+            self.find_places().await;
+        }
+        let before = self.contest.ours();
+        let gained = self.contest.take(now);
+        if !gained.is_empty() {
+            self.fresh.extend(gained.into_iter().map(|ip| (ip, REPEATS)));
+            self.settle(&before);
+            self.beat = Some(now);
+        }
+        if self.beat.is_some_and(|at| at <= now) {
+            self.speak(now).await;
+        }
+    }
+
+    /// One beat: our claims, and announcements that are still to be made.
+    async fn speak(&mut self, now: Instant) {
+        self.lines.claim(Claim::Held { fit: self.contest.fit }).await;
+        if !self.fresh.is_empty() {
+            self.lines.announce(&self.fresh.keys().copied().collect()).await;
+        }
+        self.fresh.retain(|_, left| {
+            *left -= 1;
+            *left > 0
+        });
+        (self.spoke, self.beat) = (now, Some(now + PACE));
+    }
+
+    async fn hear(&mut self, news: News) {
+        let Said { from, claim, addresses } = match news {
+            News::Said(said) => said,
+            News::Ended => {
+                self.retry = Some(Instant::now() + RETRY);
+                return;
+            }
         };
-        let slices = [
-            slice(
-                "web",
-                json!([{"addresses": ["10.0.0.1"], "nodeName": "a", "conditions": {"ready": true}},
-                                {"addresses": ["10.0.1.1"], "nodeName": "b", "conditions": {"ready": false}}]),
-            ),
-            slice("web", json!([{"addresses": ["10.0.2.1"], "nodeName": "c"}])),
-            slice("other", json!([{"addresses": ["10.0.3.1"], "nodeName": "d"}])),
-        ];
-        let nodes = machines(&json!({"metadata": {"name": "web"}}), slices.into_iter());
-        assert_eq!(nodes.into_iter().collect::<Vec<_>>(), ["a", "c"]);
+        let (before, now) = (self.contest.ours(), Instant::now());
+        let mut lost = false;
+        for ip in addresses {
+            match self.contest.hear(ip, from, claim, now) {
+                Outcome::None => {}
+                Outcome::Lost => lost = true,
+                Outcome::Defied => {
+                    self.fresh.entry(ip).or_insert(1);
+                    self.beat = self.beat.map(|at| at.min(self.spoke + BREATH).max(now));
+                }
+            }
+        }
+        if lost {
+            self.settle(&before);
+        }
     }
 }

@@ -13,7 +13,7 @@ use client::{Client, EventRecorder, Informer, Patch, resource};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-pub use plan::{addresses, is_ours};
+pub use plan::{MARK, addresses, is_marked, is_ours};
 pub use range::Pool;
 
 use self::plan::Verdict;
@@ -36,10 +36,11 @@ pub async fn run(client: &Client, pools: &[Pool], services: &Informer) {
                     refused.remove(&uid);
                     failed |= !assign(client, &events, &service, &ips).await;
                 }
-                Verdict::Release => failed |= !write(client, &service, Value::Null).await,
+                Verdict::Release => failed |= !write(client, &service, None).await,
                 Verdict::Refuse(why) => {
-                    if !plan::addresses(&service).is_empty() {
-                        failed |= !write(client, &service, Value::Null).await;
+                    // What another one gave it is not ours to take.
+                    if plan::is_marked(&service) {
+                        failed |= !write(client, &service, None).await;
                     }
                     if refused.get(&uid) != Some(&why) {
                         let message = format!("Error syncing load balancer: failed to ensure load balancer: {why}");
@@ -60,7 +61,7 @@ pub async fn run(client: &Client, pools: &[Pool], services: &Informer) {
 
 async fn assign(client: &Client, events: &EventRecorder, service: &Value, ips: &[std::net::IpAddr]) -> bool {
     let ingress: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip.to_string(), "ipMode": "VIP"})).collect();
-    if !write(client, service, json!(ingress)).await {
+    if !write(client, service, Some(ingress)).await {
         return false;
     }
     info!("{} has {ips:?}", meta::key(service));
@@ -68,11 +69,22 @@ async fn assign(client: &Client, events: &EventRecorder, service: &Value, ips: &
     true
 }
 
-/// Writes the list of addresses; what failed is tried again, a Service that is gone needs none.
-async fn write(client: &Client, service: &Value, ingress: Value) -> bool {
-    let balancer = if ingress.is_null() { Value::Null } else { json!({"ingress": ingress}) };
+/// Writes the addresses and the mark that they are from here, or takes both away; what failed is tried again, a Service that is
+/// gone needs none.
+async fn write(client: &Client, service: &Value, ingress: Option<Vec<Value>>) -> bool {
+    let (balancer, condition) = match ingress {
+        Some(ingress) => {
+            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let condition = json!({"type": MARK, "status": "True", "reason": "FromPool", "lastTransitionTime": now,
+                "message": "machines of this cluster announce the addresses"});
+            (json!({"ingress": ingress}), condition)
+        }
+        None => (Value::Null, json!({"type": MARK, "$patch": "delete"})),
+    };
     // The uid makes the server refuse if another Service has taken the name.
-    let patch = Patch::Merge(json!({"metadata": {"uid": meta::uid(service)}, "status": {"loadBalancer": balancer}}));
+    let patch = json!({"metadata": {"uid": meta::uid(service)},
+        "status": {"loadBalancer": balancer, "conditions": [condition]}});
+    let patch = Patch::Strategic(patch);
     let (namespace, name) = (Some(meta::namespace(service)), meta::name(service));
     match client.patch(resource::SERVICES, namespace, name, Some("status"), &patch).await {
         Ok(_) => true,

@@ -17,6 +17,10 @@ pub const POOL: &str = "corten.dev/load-balancer-pool";
 /// Annotation: the addresses to have, separated by commas. spec.loadBalancerIP does the same for one.
 pub const ADDRESSES: &str = "corten.dev/load-balancer-ips";
 
+/// status.condition of Services whose addresses are from a pool: announcers on every machine learn from it, without knowing the
+/// pools, that the addresses are theirs to announce.
+pub const MARK: &str = "corten.dev/Assigned";
+
 /// What to write about one Service.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -32,6 +36,12 @@ pub enum Verdict {
 pub fn is_ours(service: &Value) -> bool {
     let class = service["spec"]["loadBalancerClass"].as_str();
     service["spec"]["type"] == "LoadBalancer" && class.is_none_or(|class| class == CLASS)
+}
+
+/// Whether a Service's addresses were assigned by this process.
+pub fn is_marked(service: &Value) -> bool {
+    let mut conditions = service["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.any(|condition| condition["type"] == MARK && condition["status"] == "True")
 }
 
 /// The addresses that a Service has.
@@ -63,8 +73,7 @@ pub fn plan(services: &[Arc<Value>], pools: &[Pool]) -> Vec<(Arc<Value>, Verdict
         let has = addresses(service);
         if !is_ours(service) {
             // A Service of another class is another's; one that is no load balancer any more keeps nothing of ours.
-            let plain = service["spec"]["type"] != "LoadBalancer";
-            if plain && has.iter().any(|ip| pools.iter().any(|pool| pool.contains(*ip))) {
+            if service["spec"]["type"] != "LoadBalancer" && is_marked(service) {
                 verdicts.push((Arc::clone(service), Verdict::Release));
             }
             continue;
@@ -72,7 +81,10 @@ pub fn plan(services: &[Arc<Value>], pools: &[Pool]) -> Vec<(Arc<Value>, Verdict
         let request = request(service, pools);
         let keeps = request.as_ref().is_ok_and(|request| request.accepts(&has));
         if keeps && has.iter().all(|ip| !taken.contains(ip)) {
-            taken.extend(has);
+            taken.extend(&has);
+            if !is_marked(service) {
+                verdicts.push((Arc::clone(service), Verdict::Assign(has)));
+            }
         } else if meta::deletion_timestamp(service).is_none() {
             waiting.push((service, request));
         }

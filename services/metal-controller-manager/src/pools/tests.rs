@@ -5,14 +5,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Pool;
-use super::plan::{ADDRESSES, POOL, Verdict, plan};
+use super::plan::{ADDRESSES, MARK, POOL, Verdict, plan};
 use super::range::PoolError;
 
 fn pools(text: &[&str]) -> Vec<Pool> {
     text.iter().map(|pool| pool.parse().unwrap()).collect()
 }
 
-/// A load balancer with what differs; `has` are its addresses.
+/// A load balancer with what differs; `has` are its addresses, which we gave it.
 fn service(name: &str, spec: &Value, annotations: &Value, has: &[&str]) -> Arc<Value> {
     let mut service = json!({
         "metadata": {"namespace": "n", "name": name, "creationTimestamp": name, "annotations": annotations},
@@ -22,7 +22,10 @@ fn service(name: &str, spec: &Value, annotations: &Value, has: &[&str]) -> Arc<V
         service["spec"][field] = value.clone();
     }
     let ingress: Vec<Value> = has.iter().map(|ip| json!({"ip": ip})).collect();
-    service["status"]["loadBalancer"]["ingress"] = ingress.into();
+    if !ingress.is_empty() {
+        service["status"] =
+            json!({"conditions": [{"type": MARK, "status": "True"}], "loadBalancer": {"ingress": ingress}});
+    }
     Arc::new(service)
 }
 
@@ -57,6 +60,13 @@ fn what_is_wrong_at_the_start_is_repaired() {
     assert_eq!(decide(&[plain("1", &["198.51.100.1"])], &pool), ["1 192.0.2.0"], "from a pool that is gone");
     let former = service("1", &json!({"type": "ClusterIP"}), &json!({}), &["192.0.2.0"]);
     assert_eq!(decide(&[former], &pool), ["1 -"]);
+    let unmarked = |ip: &str, spec: Value| {
+        let mut service = (*service("1", &spec, &json!({}), &[ip])).clone();
+        service["status"]["conditions"] = json!([{"type": "Other", "status": "True"}]);
+        Arc::new(service)
+    };
+    assert_eq!(decide(&[unmarked("192.0.2.2", json!({}))], &pool), ["1 192.0.2.2"], "marked with what it has");
+    assert!(decide(&[unmarked("192.0.2.2", json!({"type": "ClusterIP"}))], &pool).is_empty(), "another's");
     let foreign = service("1", &json!({"loadBalancerClass": "example.com/x"}), &json!({}), &["192.0.2.0"]);
     assert!(decide(&[foreign], &pool).is_empty());
 }
