@@ -184,7 +184,7 @@ mod tests {
                     let (contest, lives) = &mut self.machines[number];
                     let (fit, fresh, ours) = (contest.fit, contest.take(now), contest.ours());
                     if *lives {
-                        let said = if self.ms % 250 == 0 { ours } else { fresh };
+                        let said = if self.ms.is_multiple_of(250) { ours } else { fresh };
                         self.say(number, said, Claim::Held { fit });
                     }
                 }
