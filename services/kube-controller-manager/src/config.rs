@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use client::leader::Times;
 use pki::Ca;
 
-use crate::csr_signing::Signing;
+use crate::csr_signing::{Signing, plan};
 use crate::node_ipam::plan::Cidr;
 
 /// The process's flags. Those of upstream that only name files already in the kubeconfig are not needed.
@@ -76,6 +77,9 @@ pub struct Config {
     /// PEM key of that authority
     #[arg(long, requires = "cluster_signing_cert_file")]
     pub cluster_signing_key_file: Option<PathBuf>,
+    /// The same for each signer alone
+    #[command(flatten)]
+    pub signers: Signers,
     /// How long a signed certificate lives at most, such as 8760h0m0s
     #[arg(long, default_value = "8760h0m0s")]
     pub cluster_signing_duration: String,
@@ -122,9 +126,43 @@ concurrent! {
     concurrent_replicaset_syncs: "replicasets", 5;
     concurrent_resource_quota_syncs: "resourcequota", 5;
     concurrent_service_endpoint_syncs: "endpointslice", 5;
+    concurrent_serviceaccount_token_syncs: "serviceaccount-token", 5;
     concurrent_statefulset_syncs: "statefulset", 5;
     concurrent_ttl_after_finished_syncs: "ttl-after-finished", 5;
+    concurrent_validating_admission_policy_status_syncs: "validatingadmissionpolicy-status", 5;
     mirroring_concurrent_service_endpoint_syncs: "endpointslice-mirroring", 5;
+}
+
+macro_rules! signers {
+    ($($cert:ident, $key:ident: $signer:literal;)*) => {
+        /// Authorities of single signers; upstream's flags. Whoever names one names all that are to sign.
+        #[derive(Clone, Debug, clap::Args)]
+        pub struct Signers {
+            $(
+                #[doc = concat!("PEM certificate of the authority of ", $signer)]
+                #[arg(long, requires = stringify!($key), conflicts_with = "cluster_signing_cert_file")]
+                pub $cert: Option<PathBuf>,
+                #[doc = concat!("PEM key of the authority of ", $signer)]
+                #[arg(long, requires = stringify!($cert))]
+                pub $key: Option<PathBuf>,
+            )*
+        }
+
+        impl Signers {
+            /// The signers that are named, with their certificates and keys.
+            fn named(&self) -> impl Iterator<Item = (&'static str, &Path, &Path)> {
+                let all = [$(($signer, &self.$cert, &self.$key),)*];
+                all.into_iter().filter_map(|(signer, cert, key)| Some((signer, cert.as_deref()?, key.as_deref()?)))
+            }
+        }
+    };
+}
+
+signers! {
+    cluster_signing_kubelet_serving_cert_file, cluster_signing_kubelet_serving_key_file: "kubernetes.io/kubelet-serving";
+    cluster_signing_kubelet_client_cert_file, cluster_signing_kubelet_client_key_file: "kubernetes.io/kube-apiserver-client-kubelet";
+    cluster_signing_kube_apiserver_client_cert_file, cluster_signing_kube_apiserver_client_key_file: "kubernetes.io/kube-apiserver-client";
+    cluster_signing_legacy_unknown_cert_file, cluster_signing_legacy_unknown_key_file: "kubernetes.io/legacy-unknown";
 }
 
 /// A flag whose value cannot be used.
@@ -141,8 +179,13 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// An authority that cannot sign.
-    #[error("--cluster-signing-cert-file: {0}")]
-    Authority(#[from] pki::Error),
+    #[error("--cluster-signing-*-file {path}: {source}")]
+    Authority {
+        /// The certificate's file.
+        path: String,
+        /// Why.
+        source: pki::Error,
+    },
     /// Not a duration.
     #[error("{flag}: {value:?} is not a duration such as 8760h0m0s")]
     Duration {
@@ -167,15 +210,18 @@ impl Config {
         self.root_ca_file.as_ref().map_or(Ok(String::new()), |path| read("--root-ca-file", path))
     }
 
-    /// The authority for certificate signing requests, if one was named.
+    /// The authorities for certificate signing requests, if any was named.
     pub fn read_signing(&self) -> Result<Option<Signing>, ConfigError> {
         let longest = seconds("--cluster-signing-duration", &self.cluster_signing_duration)?;
-        let (Some(cert), Some(key)) = (&self.cluster_signing_cert_file, &self.cluster_signing_key_file) else {
-            return Ok(None);
-        };
-        let cert = read("--cluster-signing-cert-file", cert)?;
-        let key = read("--cluster-signing-key-file", key)?;
-        Ok(Some(Signing { ca: Ca::from_pem(&cert, &key)?, longest }))
+        let mut authorities = HashMap::new();
+        if let (Some(cert), Some(key)) = (&self.cluster_signing_cert_file, &self.cluster_signing_key_file) {
+            let all = read_authority(cert, key)?;
+            authorities.extend(plan::SIGNERS.map(|signer| (signer, Arc::clone(&all))));
+        }
+        for (signer, cert, key) in self.signers.named() {
+            authorities.insert(signer, read_authority(cert, key)?);
+        }
+        Ok((!authorities.is_empty()).then_some(Signing { authorities, longest }))
     }
 
     /// When legacy tokens go, in seconds.
@@ -201,6 +247,12 @@ impl Config {
         let parts = self.cluster_cidr.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.map(|part| Cidr::parse(part).map_err(ConfigError::Cidr)).collect()
     }
+}
+
+fn read_authority(cert: &Path, key: &Path) -> Result<Arc<Ca>, ConfigError> {
+    let read = |path| read("--cluster-signing-*-file", path);
+    let ca = Ca::from_pem(&read(cert)?, &read(key)?);
+    Ok(Arc::new(ca.map_err(|source| ConfigError::Authority { path: cert.display().to_string(), source })?))
 }
 
 fn read(flag: &'static str, path: &Path) -> Result<String, ConfigError> {
@@ -250,6 +302,42 @@ mod tests {
         assert_eq!(parse(&["--concurrent-job-syncs=7"]).concurrent.by_queue()["job"], 7);
         let zero = ["kube-controller-manager", "--kubeconfig=x", "--concurrent-job-syncs=0"];
         assert!(Config::try_parse_from(zero).unwrap_err().to_string().contains("--concurrent-job-syncs"));
+    }
+
+    #[test]
+    fn signers_have_authorities_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let ca = Ca::generate("a").unwrap();
+        let (cert, key) = (file("a.crt", ca.cert_pem()), file("a.key", ca.key_pem()));
+        let parse = |args: &[String]| {
+            let first = ["kube-controller-manager", "--kubeconfig=x"].map(str::to_owned);
+            Config::try_parse_from(first.iter().chain(args))
+        };
+        let pair = |of: &str| {
+            [format!("--cluster-signing{of}-cert-file={cert}"), format!("--cluster-signing{of}-key-file={key}")]
+        };
+        let signers = |args: &[String]| {
+            let signing = parse(args).unwrap().read_signing().unwrap();
+            let mut names: Vec<&str> = signing.iter().flat_map(|s| s.authorities.keys().copied()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(signers(&[]), Vec::<&str>::new());
+        assert_eq!(signers(&pair("")).len(), plan::SIGNERS.len());
+        assert_eq!(signers(&pair("-kubelet-serving")), [plan::KUBELET_SERVING]);
+        let two = [pair("-kubelet-client"), pair("-kube-apiserver-client")].concat();
+        assert_eq!(signers(&two), [plan::CLIENT, plan::KUBELET_CLIENT]);
+        assert!(parse(&[pair(""), pair("-legacy-unknown")].concat()).is_err(), "one for all, or one for each");
+        assert!(parse(&pair("-legacy-unknown")[..1]).is_err(), "a certificate without its key");
+        let wrong = file("wrong", "x");
+        let args = [format!("--cluster-signing-cert-file={wrong}"), format!("--cluster-signing-key-file={key}")];
+        let error = parse(&args).unwrap().read_signing().err().unwrap().to_string();
+        assert!(error.starts_with("--cluster-signing-*-file") && error.contains("wrong"), "{error}");
     }
 
     #[test]

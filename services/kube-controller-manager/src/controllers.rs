@@ -86,11 +86,7 @@ pub const TABLE: &[Controller] = &[
     ),
     controller!("resourceclaim-controller", "resource-claim-controller", resource_claim),
     controller!("ttl-controller", "ttl-controller", node_ttl),
-    controller!(
-        "storage-version-garbage-collector-controller",
-        "storage-version-garbage-collector",
-        storage_version_gc
-    ),
+    controller!("storageversion-garbage-collector-controller", "storage-version-garbage-collector", storage_version_gc),
     controller!(
         "validatingadmissionpolicy-status-controller",
         "validatingadmissionpolicy-status-controller",
@@ -109,19 +105,70 @@ pub enum ControllersError {
     Ended(String),
 }
 
+/// The names that upstream used before 1.28 and still takes.
+const ALIASES: &[(&str, &str)] = &[
+    ("attachdetach", "persistentvolume-attach-detach-controller"),
+    ("bootstrapsigner", "bootstrap-signer-controller"),
+    ("clusterrole-aggregation", "clusterrole-aggregation-controller"),
+    ("cronjob", "cronjob-controller"),
+    ("csrapproving", "certificatesigningrequest-approving-controller"),
+    ("csrcleaner", "certificatesigningrequest-cleaner-controller"),
+    ("csrsigning", "certificatesigningrequest-signing-controller"),
+    ("daemonset", "daemonset-controller"),
+    ("deployment", "deployment-controller"),
+    ("disruption", "disruption-controller"),
+    ("endpoint", "endpoints-controller"),
+    ("endpointslice", "endpointslice-controller"),
+    ("endpointslicemirroring", "endpointslice-mirroring-controller"),
+    ("ephemeral-volume", "ephemeral-volume-controller"),
+    ("garbagecollector", "garbage-collector-controller"),
+    ("horizontalpodautoscaling", "horizontal-pod-autoscaler-controller"),
+    ("job", "job-controller"),
+    ("legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller"),
+    ("namespace", "namespace-controller"),
+    ("nodeipam", "node-ipam-controller"),
+    ("nodelifecycle", "node-lifecycle-controller"),
+    ("persistentvolume-binder", "persistentvolume-binder-controller"),
+    ("persistentvolume-expander", "persistentvolume-expander-controller"),
+    ("podgc", "pod-garbage-collector-controller"),
+    ("pv-protection", "persistentvolume-protection-controller"),
+    ("pvc-protection", "persistentvolumeclaim-protection-controller"),
+    ("replicaset", "replicaset-controller"),
+    ("replicationcontroller", "replicationcontroller-controller"),
+    ("resource-claim-controller", "resourceclaim-controller"),
+    ("resourcequota", "resourcequota-controller"),
+    ("root-ca-cert-publisher", "root-ca-certificate-publisher-controller"),
+    ("serviceaccount", "serviceaccount-controller"),
+    ("serviceaccount-token", "serviceaccount-token-controller"),
+    ("statefulset", "statefulset-controller"),
+    ("storage-version-gc", "storageversion-garbage-collector-controller"),
+    ("tokencleaner", "token-cleaner-controller"),
+    ("ttl", "ttl-controller"),
+    ("ttl-after-finished", "ttl-after-finished-controller"),
+];
+
+/// The row of a name, or of one that was used before.
+fn named(name: &str) -> Option<&'static Controller> {
+    let name = ALIASES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
+    TABLE.iter().find(|controller| controller.name == name)
+}
+
 /// The rows that `--controllers` selects.
 pub fn enabled(selection: &[String]) -> Result<Vec<&'static Controller>, ControllersError> {
-    for item in selection.iter().filter(|item| *item != "*") {
-        let name = item.strip_prefix('-').unwrap_or(item);
-        if !TABLE.iter().any(|c| c.name == name) {
-            return Err(ControllersError::Unknown(item.clone()));
-        }
+    let (mut all, mut added, mut left_out) = (false, Vec::new(), Vec::new());
+    for item in selection {
+        let list = match item.strip_prefix('-') {
+            None if item == "*" => {
+                all = true;
+                continue;
+            }
+            None => &mut added,
+            Some(_) => &mut left_out,
+        };
+        let row = named(item.trim_start_matches('-')).ok_or_else(|| ControllersError::Unknown(item.clone()))?;
+        list.push(row.name);
     }
-    let all = selection.iter().any(|item| item == "*");
-    let chosen = |c: &&Controller| {
-        let excluded = selection.iter().any(|item| item.strip_prefix('-') == Some(c.name));
-        !excluded && (all || selection.iter().any(|item| item == c.name))
-    };
+    let chosen = |c: &&Controller| !left_out.contains(&c.name) && (all || added.contains(&c.name));
     Ok(TABLE.iter().filter(chosen).collect())
 }
 
@@ -157,6 +204,10 @@ mod tests {
         assert_eq!(names(&["*"]).ok(), Some(TABLE.len()));
         assert_eq!(names(&["*", "-deployment-controller"]).ok(), Some(TABLE.len() - 1));
         assert_eq!(names(&["deployment-controller"]).ok(), Some(1));
+        assert_eq!(names(&["*", "bootstrapsigner", "tokencleaner"]).ok(), Some(TABLE.len()), "kubeadm's");
+        assert_eq!(names(&["*", "-podgc", "-pod-garbage-collector-controller"]).ok(), Some(TABLE.len() - 1));
+        assert_eq!(names(&["-ttl", "ttl", "job"]).ok(), Some(1), "leaving out wins");
         assert!(names(&["deployments"]).is_err());
+        assert!(ALIASES.iter().all(|(old, _)| named(old).is_some()));
     }
 }

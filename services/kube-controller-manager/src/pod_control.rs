@@ -142,14 +142,15 @@ impl PodControl {
                 if self.pods.get(namespace, name).is_some_and(|seen| meta::uid(&seen) == uid) {
                     self.expectations.gone(uid);
                 }
-                self.events.note(owner, "Normal", "SuccessfulCreate", format!("Created pod: {name}"));
+                self.events.note(owner, "Normal", "SuccessfulCreate", CREATE.succeeded(owner, name));
                 Ok(created)
             }
             Err(error) => {
                 let error = Error::from(error);
                 // What a namespace that is going away refuses is nobody's failure, nor a name that is still taken.
                 if !error.is_namespace_terminating() && !error.is_conflict() {
-                    self.events.note(owner, "Warning", "FailedCreate", format!("Error creating: {error}"));
+                    let message = CREATE.failed(owner, meta::name(pod), &error.to_string());
+                    self.events.note(owner, "Warning", "FailedCreate", message);
                 }
                 Err(error)
             }
@@ -171,15 +172,46 @@ impl PodControl {
         match ignore_not_found(self.client.delete(PODS, Some(namespace), name, &only_this).await) {
             Ok(None) => self.expectations.gone(uid),
             Ok(Some(_)) => {
-                self.events.note(owner, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}"));
+                self.events.note(owner, "Normal", "SuccessfulDelete", DELETE.succeeded(owner, name));
             }
             Err(error) => {
                 self.expectations.gone(uid);
-                self.events.note(owner, "Warning", "FailedDelete", format!("Error deleting: {error}"));
+                self.events.note(owner, "Warning", "FailedDelete", DELETE.failed(owner, name, &error.to_string()));
                 return Err(error.into());
             }
         }
         Ok(())
+    }
+}
+
+/// What is said of something done to a pod: StatefulSets have words of their own.
+struct Words {
+    verb: &'static str,
+    done: &'static str,
+    doing: &'static str,
+}
+
+const CREATE: Words = Words { verb: "create", done: "Created", doing: "creating" };
+const DELETE: Words = Words { verb: "delete", done: "Deleted", doing: "deleting" };
+
+impl Words {
+    fn of_set(&self, owner: &Value, pod: &str) -> Option<String> {
+        let is_set = meta::kind(owner) == "StatefulSet";
+        is_set.then(|| format!("{} Pod {pod} in StatefulSet {}", self.verb, meta::name(owner)))
+    }
+
+    fn succeeded(&self, owner: &Value, pod: &str) -> String {
+        match self.of_set(owner, pod) {
+            Some(what) => format!("{what} successful"),
+            None => format!("{} pod: {pod}", self.done),
+        }
+    }
+
+    fn failed(&self, owner: &Value, pod: &str, error: &str) -> String {
+        match self.of_set(owner, pod) {
+            Some(what) => format!("{what} failed error: {error}"),
+            None => format!("Error {}: {error}", self.doing),
+        }
     }
 }
 
@@ -196,4 +228,27 @@ pub fn from_template(owner: &Value, template: &Value) -> Value {
         }
     }
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_in_upstreams_words() {
+        let owner = |kind: &str| json!({"kind": kind, "metadata": {"name": "web"}});
+        let (set, other) = (owner("StatefulSet"), owner("ReplicaSet"));
+        let cases = [
+            (CREATE.succeeded(&set, "web-0"), "create Pod web-0 in StatefulSet web successful"),
+            (CREATE.failed(&set, "web-0", "no"), "create Pod web-0 in StatefulSet web failed error: no"),
+            (DELETE.succeeded(&set, "web-0"), "delete Pod web-0 in StatefulSet web successful"),
+            (CREATE.succeeded(&other, "web-x"), "Created pod: web-x"),
+            (CREATE.failed(&other, "", "no"), "Error creating: no"),
+            (DELETE.succeeded(&other, "web-x"), "Deleted pod: web-x"),
+            (DELETE.failed(&other, "web-x", "no"), "Error deleting: no"),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(said, expected);
+        }
+    }
 }

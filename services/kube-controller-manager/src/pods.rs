@@ -1,6 +1,9 @@
 //! What controllers ask about pods.
 
+use std::sync::Arc;
+
 use apimachinery::meta;
+use client::Informer;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -9,6 +12,11 @@ use crate::{clock, object};
 /// Succeeded or Failed: it will never run again.
 pub fn is_finished(pod: &Value) -> bool {
     matches!(object::text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+/// The pods of a node, one at a time.
+pub fn on_node(pods: &Informer, node: &str) -> impl Iterator<Item = Arc<Value>> {
+    pods.each_naming("nodeName", node).filter(move |pod| object::text(pod, "/spec/nodeName") == node)
 }
 
 /// Whether deletion was asked for.

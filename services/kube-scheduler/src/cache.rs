@@ -292,6 +292,11 @@ impl Cache {
         !self.nominated.is_empty()
     }
 
+    /// The node that was cleared for a pod.
+    pub fn nomination(&self, uid: &str) -> Option<&Arc<str>> {
+        self.nominations.get(uid)
+    }
+
     /// A node was cleared for a pod; an empty name takes that back.
     pub fn nominate(&mut self, pod: &Arc<Pod>, node: &str) {
         self.denominate(&pod.uid);

@@ -21,6 +21,8 @@ use super::shapes::node;
 /// Requests under way at once.
 const CONCURRENCY: usize = 64;
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
+/// Renewals under way at once.
+const RENEWALS_MAX: usize = 16;
 
 /// What a hollow kubelet reads of a pod.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -150,22 +152,29 @@ pub async fn live_but(client: Client, nodes: usize, delay: Duration, lost: Arc<A
     }
 }
 
-/// Behind nothing else, as with real kubelets: one whose renewals wait for its pods would be given up.
+/// Behind nothing else, as with real kubelets: one whose renewals wait for its pods, or for those of others, would be given up.
 async fn renew(client: Client, nodes: usize, lost: Arc<AtomicUsize>) {
     if nodes == 0 {
         return std::future::pending().await;
     }
     let mut turns = tokio::time::interval(LEASE_PERIOD / u32::try_from(nodes).unwrap_or(u32::MAX));
+    let mut renewals = JoinSet::new();
     for number in (0..nodes).cycle() {
         turns.tick().await;
-        if number < lost.load(Ordering::Relaxed) {
-            continue;
+        if number >= lost.load(Ordering::Relaxed) {
+            renewals.spawn(renew_one(client.clone(), format!("bench-node-{number}")));
         }
-        let patch = Patch::Merge(json!({"spec": {"renewTime": apimachinery::time::now_rfc3339_micro()}}));
-        let name = format!("bench-node-{number}");
-        if let Err(error) = client.patch(LEASES, Some("kube-node-lease"), &name, None, &patch).await {
-            eprintln!("lease of {name}: {error}");
+        while renewals.len() > RENEWALS_MAX {
+            renewals.join_next().await;
         }
+        while renewals.try_join_next().is_some() {}
+    }
+}
+
+async fn renew_one(client: Client, name: String) {
+    let patch = Patch::Merge(json!({"spec": {"renewTime": apimachinery::time::now_rfc3339_micro()}}));
+    if let Err(error) = client.patch(LEASES, Some("kube-node-lease"), &name, None, &patch).await {
+        eprintln!("lease of {name}: {error}");
     }
 }
 

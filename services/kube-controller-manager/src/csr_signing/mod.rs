@@ -1,7 +1,8 @@
-//! certificatesigningrequest-signing-controller: signs what was approved, with `--cluster-signing-cert-file`.
+//! certificatesigningrequest-signing-controller: signs what was approved, with the authorities of `--cluster-signing-*`.
 
 pub mod plan;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use apimachinery::{meta, time};
@@ -19,26 +20,32 @@ use crate::object;
 use crate::resource::CERTIFICATESIGNINGREQUESTS;
 use crate::worker::{self, Next};
 
-/// The authority, and how long its certificates live at most.
+/// The authorities, and how long their certificates live at most.
 pub struct Signing {
-    /// Signs.
-    pub ca: Ca,
+    /// By the names of the signers whose certificates they sign.
+    pub authorities: HashMap<&'static str, Arc<Ca>>,
     /// In seconds.
     pub longest: i64,
+}
+
+impl Signing {
+    fn authority(&self, csr: &Value) -> Option<&Ca> {
+        self.authorities.get(object::text(csr, "/spec/signerName")).map(|ca| &**ca)
+    }
 }
 
 /// Runs the controller; without an authority there is nothing to sign with.
 pub async fn run(context: Context) {
     let Some(signing) = context.signing.clone() else {
-        info!("no --cluster-signing-cert-file: certificate signing requests are left to others");
+        info!("no --cluster-signing-*-file: certificate signing requests are left to others");
         return context.shutdown.wait().await;
     };
     let requests = context.informers.get(CERTIFICATESIGNINGREQUESTS);
     requests.synced().await;
     let queue = WorkQueue::new();
-    let to = queue.clone();
+    let (this, to) = (Arc::clone(&signing), queue.clone());
     worker::on_change(&requests, move |change| {
-        if plan::is_to_be_signed(change.object()) {
+        if plan::is_to_be_signed(change.object()) && this.authority(change.object()).is_some() {
             to.add(meta::name(change.object()).to_owned());
         }
     });
@@ -46,7 +53,8 @@ pub async fn run(context: Context) {
         let Some(csr) = requests.get("", &name).filter(|csr| plan::is_to_be_signed(csr)) else {
             return Ok(Next::Done);
         };
-        let new = sign(&signing, &csr, Timestamp::now());
+        let Some(ca) = signing.authority(&csr) else { return Ok(Next::Done) };
+        let new = sign(ca, signing.longest, &csr, Timestamp::now());
         context.client.update_sub(CERTIFICATESIGNINGREQUESTS, None, &name, "status", &new).await?;
         Ok(Next::Done)
     };
@@ -54,9 +62,9 @@ pub async fn run(context: Context) {
 }
 
 /// The request with its certificate, or with the reason why it will never have one.
-fn sign(signing: &Arc<Signing>, csr: &Value, now: Timestamp) -> Value {
+fn sign(ca: &Ca, longest: i64, csr: &Value, now: Timestamp) -> Value {
     let mut new = csr.clone();
-    match certificate(signing, csr, now) {
+    match certificate(ca, longest, csr, now) {
         Ok(pem) => new["status"]["certificate"] = STANDARD.encode(pem).into(),
         Err((reason, message)) => {
             let now = time::rfc3339(now);
@@ -69,12 +77,12 @@ fn sign(signing: &Arc<Signing>, csr: &Value, now: Timestamp) -> Value {
     new
 }
 
-fn certificate(signing: &Signing, csr: &Value, now: Timestamp) -> Result<String, (&'static str, String)> {
+fn certificate(ca: &Ca, longest: i64, csr: &Value, now: Timestamp) -> Result<String, (&'static str, String)> {
     let invalid = |message: String| ("SignerValidationFailure", message);
     let pem = STANDARD.decode(object::text(csr, "/spec/request")).map_err(|e| invalid(format!("spec.request: {e}")))?;
     let pem = String::from_utf8(pem).map_err(|e| invalid(format!("spec.request: {e}")))?;
     let requested = Requested::from_pem(&pem).map_err(|e| invalid(e.to_string()))?;
     let uses = plan::permit(csr, &requested).map_err(invalid)?;
-    let until = now.as_second().saturating_add(plan::lifetime(csr, signing.longest));
-    signing.ca.sign_as_requested(&pem, uses, until).map_err(|e| ("SigningError", e.to_string()))
+    let until = now.as_second().saturating_add(plan::lifetime(csr, longest));
+    ca.sign_as_requested(&pem, uses, until).map_err(|e| ("SigningError", e.to_string()))
 }

@@ -8,8 +8,10 @@ use crate::object;
 
 pub(crate) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
+/// All signers of the cluster's own.
+pub(crate) const SIGNERS: [&str; 4] = [CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY];
 /// Nobody gets less, in seconds.
 const SHORTEST: i64 = 600;
 
@@ -17,7 +19,7 @@ const SHORTEST: i64 = 600;
 pub(super) fn is_to_be_signed(csr: &Value) -> bool {
     let has = |kind| meta::condition(csr, kind).is_some();
     let signed = csr["status"]["certificate"].as_str().is_some_and(|certificate| !certificate.is_empty());
-    let ours = [CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY].contains(&object::text(csr, "/spec/signerName"));
+    let ours = SIGNERS.contains(&object::text(csr, "/spec/signerName"));
     ours && has("Approved") && !has("Denied") && !has("Failed") && !signed
 }
 

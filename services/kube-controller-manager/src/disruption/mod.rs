@@ -8,12 +8,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use apimachinery::meta;
 use apimachinery::selector::LabelSelector;
+use apimachinery::{meta, time};
 use client::resource::{DEPLOYMENTS, PODS, REPLICASETS};
-use client::{Change, Client, Informer, WorkQueue};
+use client::{Change, Client, Informer, Patch, WorkQueue};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Error, ignore_not_found};
@@ -59,11 +59,14 @@ pub async fn run(context: Context) {
     for informer in [&controller.budgets, &controller.pods].into_iter().chain(workloads) {
         informer.synced().await;
     }
-    let queue = WorkQueue::new();
+    let (queue, spared) = (WorkQueue::new(), WorkQueue::new());
     let to = queue.clone();
     worker::on_change(&controller.budgets, move |change| to.add(meta::key(change.object())));
-    let (this, to) = (Arc::clone(&controller), queue.clone());
+    let (this, to, to_spared) = (Arc::clone(&controller), queue.clone(), spared.clone());
     worker::on_change(&controller.pods, move |change| {
+        if plan::stale_in(change.object(), Timestamp::now()).is_some() {
+            to_spared.add(meta::key(change.object()));
+        }
         let old = match &change {
             Change::Applied { old, .. } => old.as_ref(),
             Change::Deleted(_) => None,
@@ -88,7 +91,28 @@ pub async fn run(context: Context) {
             }
         });
     }
-    worker::run("disruption", queue, 4, |key| sync(&controller, key)).await;
+    tokio::join!(
+        worker::run("disruption", queue, 4, |key| sync(&controller, key)),
+        worker::run("disruption-spared", spared, 1, |key| spare(&controller, key)),
+    );
+}
+
+/// A pod that was to be disrupted and was not.
+async fn spare(controller: &Controller, key: String) -> Result<Next, Error> {
+    let (namespace, name) = meta::split_key(&key);
+    let Some(pod) = controller.pods.get(namespace, name) else { return Ok(Next::Done) };
+    let now = Timestamp::now();
+    match plan::stale_in(&pod, now) {
+        None => return Ok(Next::Done),
+        Some(left) if !left.is_zero() => return Ok(Next::After(left)),
+        Some(_) => {}
+    }
+    let condition = json!({"type": "DisruptionTarget", "status": "False", "reason": null, "message": null,
+                           "lastTransitionTime": time::rfc3339(now)});
+    let metadata = json!({"uid": meta::uid(&pod), "resourceVersion": meta::resource_version(&pod)});
+    let patch = Patch::Strategic(json!({"metadata": metadata, "status": {"conditions": [condition]}}));
+    ignore_not_found(controller.client.patch(PODS, Some(namespace), name, Some("status"), &patch).await)?;
+    Ok(Next::Done)
 }
 
 /// Nothing that decides about a budget has changed.
@@ -112,6 +136,10 @@ async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
         controller.events.note(&budget, "Normal", "NoPods", "No matching pods found".to_owned());
     }
     let scale = if plan::needs_scale(&budget) { controller.scale(&pods).await? } else { Scale::Known(0) };
+    let alone = |pod: &Arc<Value>| meta::controller_of(pod).is_none();
+    if plan::needs_scale(&budget) && matches!(scale, Scale::Known(_)) && pods.iter().any(alone) {
+        controller.events.note(&budget, "Warning", "UnmanagedPods", plan::unmanaged(&budget));
+    }
     let plan = plan::plan(&budget, &pods, &scale, Timestamp::now());
     if let Some(why) = plan.failure.as_ref().filter(|_| plan.status.is_some()) {
         let message = format!("Failed to calculate the number of expected pods: {why}");
@@ -147,31 +175,27 @@ impl Controller {
     async fn scale(&self, pods: &[Arc<Value>]) -> Result<Scale, Error> {
         let mut sizes: BTreeMap<String, i64> = BTreeMap::new();
         for pod in pods {
-            let Some(owner) = meta::controller_of(pod) else {
-                return Ok(Scale::Unknown(format!("found no controller ref for pod {:?}", meta::name(pod))));
-            };
+            let Some(owner) = meta::controller_of(pod) else { continue };
             let uid = object::text(owner, "/uid");
             if sizes.contains_key(uid) {
                 continue;
             }
             match self.size_of(meta::namespace(pod), owner).await? {
-                Some((uid, size)) => drop(sizes.insert(uid, size)),
-                None => {
-                    let (kind, name) = (object::text(owner, "/kind"), object::text(owner, "/name"));
-                    let namespace = meta::namespace(pod);
-                    let why = format!("{kind} {namespace}/{name} does not implement the scale subresource");
-                    return Ok(Scale::Unknown(why));
+                Size::Known(uid, size) => drop(sizes.insert(uid, size)),
+                Size::Gone => {
+                    return Ok(Scale::Unknown(format!("found no controllers for pod {:?}", meta::name(pod))));
+                }
+                Size::None(resource) => {
+                    return Ok(Scale::Unknown(format!("{resource} does not implement the scale subresource")));
                 }
             }
         }
         Ok(Scale::Known(sizes.values().sum()))
     }
 
-    /// The uid and size of a pod's workload; of the Deployment for a ReplicaSet of one.
-    async fn size_of(&self, namespace: &str, owner: &Value) -> Result<Option<(String, i64)>, Error> {
+    /// The size of a pod's workload; of the Deployment for a ReplicaSet of one.
+    async fn size_of(&self, namespace: &str, owner: &Value) -> Result<Size, Error> {
         let (kind, name) = (object::text(owner, "/kind"), object::text(owner, "/name"));
-        let size =
-            |object: &Value| Some((meta::uid(object).to_owned(), object::int(object, "/spec/replicas").unwrap_or(1)));
         let found = match (meta::group_version(object::text(owner, "/apiVersion")).0, kind) {
             ("apps", "ReplicaSet") => {
                 let set = self.replica_sets.get(namespace, name);
@@ -185,16 +209,38 @@ impl Controller {
             ("", "ReplicationController") => self.replication_controllers.get(namespace, name),
             _ => return self.size_by_subresource(namespace, owner).await,
         };
-        // One that is gone counts nothing; its pods are about to go as well.
-        Ok(found.map_or_else(|| Some((object::text(owner, "/uid").to_owned(), 0)), |object| size(&object)))
+        Ok(found.map_or(Size::Gone, |object| {
+            Size::Known(meta::uid(&object).to_owned(), object::int(&object, "/spec/replicas").unwrap_or(1))
+        }))
     }
 
-    async fn size_by_subresource(&self, namespace: &str, owner: &Value) -> Result<Option<(String, i64)>, Error> {
-        let resource = self.resources.of_kind(object::text(owner, "/apiVersion"), object::text(owner, "/kind")).await?;
-        let Some(resource) = resource else { return Ok(None) };
-        let path = resource.path(Some(namespace), Some(object::text(owner, "/name")), Some("scale"));
-        let scale = ignore_not_found(self.client.get_raw(&path).await)?;
-        Ok(scale
-            .map(|scale| (object::text(owner, "/uid").to_owned(), object::int(&scale, "/spec/replicas").unwrap_or(0))))
+    async fn size_by_subresource(&self, namespace: &str, owner: &Value) -> Result<Size, Error> {
+        let (version, name) = (object::text(owner, "/apiVersion"), object::text(owner, "/name"));
+        let resource = self.resources.of_kind(version, object::text(owner, "/kind")).await?;
+        let Some(resource) = resource else { return Ok(Size::Gone) };
+        match self.client.get_raw(&resource.path(Some(namespace), Some(name), Some("scale"))).await {
+            Ok(scale) => Ok(Size::Known(
+                object::text(owner, "/uid").to_owned(),
+                object::int(&scale, "/spec/replicas").unwrap_or(0),
+            )),
+            // A 404 that names no object is about the path.
+            Err(error) if error.is_not_found() => {
+                let about = error.status().is_some_and(|status| status.details["name"] == name);
+                let dot = if resource.group.is_empty() { "" } else { "." };
+                let kind = || format!("{}{dot}{}", resource.plural, resource.group);
+                Ok(if about { Size::Gone } else { Size::None(kind()) })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+/// How large a pod's workload is.
+enum Size {
+    /// Its uid, and how many pods it is to have.
+    Known(String, i64),
+    /// The workload is not there.
+    Gone,
+    /// This kind has no size.
+    None(String),
 }

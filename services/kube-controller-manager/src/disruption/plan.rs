@@ -18,7 +18,7 @@ const EVICTION_LASTS: i64 = 120;
 pub(super) enum Scale {
     /// The sum of the sizes of all workloads that control them.
     Known(i64),
-    /// A pod's workload has no size, or there is none.
+    /// A pod's workload has no size, or is not there.
     Unknown(String),
 }
 
@@ -52,7 +52,8 @@ pub(super) fn plan(budget: &Value, pods: &[Arc<Value>], scale: &Scale, now: Time
             let mut status = budget["status"].as_object().cloned().unwrap_or_default();
             // Nothing may be taken away from what cannot be counted.
             status.insert("disruptionsAllowed".to_owned(), json!(0));
-            plan.finish(budget, status.into(), &disrupted, ("False", "SyncFailed", why), now);
+            let seen = status.get("observedGeneration").cloned().unwrap_or(json!(0));
+            plan.finish(budget, status.into(), &disrupted, ("False", "SyncFailed", why), (seen, now));
             return plan;
         }
     };
@@ -69,8 +70,53 @@ pub(super) fn plan(budget: &Value, pods: &[Arc<Value>], scale: &Scale, now: Time
     };
     let status = json!({"currentHealthy": current, "desiredHealthy": desired, "expectedPods": expected,
                         "disruptionsAllowed": allowed});
-    plan.finish(budget, status, &disrupted, condition, now);
+    plan.finish(budget, status, &disrupted, condition, (meta::generation(budget).into(), now));
     plan
+}
+
+/// How long until a pod that was to be disrupted has been left alone for so long that it is not true any more; `None` if
+/// nothing of the kind is said of it. What its kubelet says stays true for as long as its end takes.
+pub(super) fn stale_in(pod: &Value, now: Timestamp) -> Option<Duration> {
+    let condition = meta::condition(pod, "DisruptionTarget")?;
+    let said = condition["status"] == "True" && condition["reason"] != "TerminationByKubelet";
+    if !said || pods::is_terminating(pod) || pods::is_finished(pod) {
+        return None;
+    }
+    let since = condition["lastTransitionTime"].as_str().and_then(clock::parse);
+    Some(since.map_or(Duration::ZERO, |since| clock::until(now, clock::plus(since, EVICTION_LASTS))))
+}
+
+/// What is said of pods that nobody controls, where sizes matter. The selector stands as Go prints it.
+pub(super) fn unmanaged(budget: &Value) -> String {
+    let selector = go_selector(&budget["spec"]["selector"]);
+    format!(
+        "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of \
+         the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \
+         \".spec.minAvailable\" field of the PDB to an integer value."
+    )
+}
+
+fn go_selector(selector: &Value) -> String {
+    if selector.is_null() {
+        return "nil".to_owned();
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let labels: String = object::map(selector, "/matchLabels")
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}: {},", text(value)))
+        .collect();
+    let expressions: String = object::list(selector, "/matchExpressions")
+        .iter()
+        .map(|e| {
+            let values: Vec<String> = object::list(e, "/values").iter().map(text).collect();
+            let (key, operator) = (text(&e["key"]), text(&e["operator"]));
+            format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
 }
 
 /// Pods that should be there, and pods that must.
@@ -124,16 +170,15 @@ impl Plan {
         mut status: Value,
         disrupted: &Map<String, Value>,
         condition: (&str, &str, String),
-        now: Timestamp,
+        (generation, now): (Value, Timestamp),
     ) {
         let (state, reason, message) = condition;
         let mut conditions = object::list(budget, "/status/conditions").to_vec();
-        let generation = meta::generation(budget);
         let new = json!({"type": "DisruptionAllowed", "status": state, "reason": reason, "message": message,
                          "observedGeneration": generation});
         object::set_condition(&mut conditions, new, &time::rfc3339(now));
         status["conditions"] = conditions.into();
-        status["observedGeneration"] = generation.into();
+        status["observedGeneration"] = generation;
         if let Some(fields) = status.as_object_mut() {
             fields.remove("disruptedPods");
             if !disrupted.is_empty() {

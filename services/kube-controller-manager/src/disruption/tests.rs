@@ -4,7 +4,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::plan::{Scale, needs_scale, plan};
+use super::plan::{Scale, needs_scale, plan, stale_in, unmanaged};
 
 fn now() -> Timestamp {
     "2026-01-02T00:00:00Z".parse().unwrap()
@@ -73,10 +73,52 @@ fn evictions_under_way_are_not_forgotten() {
 
 #[test]
 fn what_cannot_be_counted_may_not_be_taken() {
-    let unknown = Scale::Unknown("found no controller ref for pod \"p0\"".to_owned());
-    let plan = plan(&budget(json!({"maxUnavailable": 1})), &pods("++"), &unknown, now());
+    let unknown = Scale::Unknown("found no controllers for pod \"p0\"".to_owned());
+    let mut budget = budget(json!({"maxUnavailable": 1}));
+    budget["status"] = json!({"observedGeneration": 2, "disruptionsAllowed": 1, "currentHealthy": 2});
+    let plan = plan(&budget, &pods("++"), &unknown, now());
     let status = plan.status.unwrap();
-    assert_eq!(status["disruptionsAllowed"], 0);
+    assert_eq!((&status["disruptionsAllowed"], &status["currentHealthy"]), (&json!(0), &json!(2)));
+    assert_eq!(status["observedGeneration"], 2, "it was not looked at");
     assert_eq!(status["conditions"][0]["reason"], "SyncFailed");
     assert!(plan.failure.unwrap().contains("p0"));
+}
+
+#[test]
+fn what_nobody_controls_is_named() {
+    let selector = json!({"matchLabels": {"app": "a", "tier": "b"},
+                          "matchExpressions": [{"key": "k", "operator": "In", "values": ["x", "y"]}]});
+    let said = unmanaged(&budget(json!({"maxUnavailable": 1, "selector": selector})));
+    let start = "Pods selected by this PodDisruptionBudget (selector: &LabelSelector{MatchLabels:map[string]string{app: a,tier: b,},\
+                 MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}) were found to \
+                 be unmanaged. As a result, the status of the PDB cannot";
+    assert!(said.starts_with(start), "{said}");
+}
+
+#[test]
+fn pods_that_were_spared() {
+    let pod = |status: &str, reason: &str, since: &str, change: Value| {
+        let mut pod = json!({"metadata": {}, "status": {"phase": "Running", "conditions": [
+            {"type": "DisruptionTarget", "status": status, "reason": reason, "lastTransitionTime": since}]}});
+        for (pointer, value) in change.as_object().unwrap() {
+            pod[pointer] = value.clone();
+        }
+        pod
+    };
+    let (long_ago, just_now) = ("2026-01-01T23:00:00Z", "2026-01-01T23:59:30Z");
+    let going = json!({"metadata": {"deletionTimestamp": long_ago}});
+    let cases = [
+        ("left alone", pod("True", "EvictionByEvictionAPI", long_ago, json!({})), Some(0)),
+        ("not for long", pod("True", "EvictionByEvictionAPI", just_now, json!({})), Some(90)),
+        ("not any more", pod("False", "", long_ago, json!({})), None),
+        ("its kubelet is at it", pod("True", "TerminationByKubelet", long_ago, json!({})), None),
+        ("going", pod("True", "PreemptionByScheduler", long_ago, going), None),
+        ("never", json!({"status": {}}), None),
+    ];
+    for (what, pod, expected) in cases {
+        assert_eq!(stale_in(&pod, now()), expected.map(Duration::from_secs), "{what}");
+    }
+    let mut done = pod("True", "EvictionByEvictionAPI", long_ago, json!({}));
+    done["status"]["phase"] = "Succeeded".into();
+    assert_eq!(stale_in(&done, now()), None);
 }

@@ -99,7 +99,25 @@ fn endpoint(service: &Value, pod: &Value, address: &str, zones: &BTreeMap<String
     if let Some(hostname) = services::hostname(service, pod) {
         endpoint["hostname"] = hostname.into();
     }
+    if let Some(hints) = hints(service, &endpoint).filter(|_| ready) {
+        endpoint["hints"] = hints;
+    }
     endpoint
+}
+
+/// For whom the endpoint is meant first, by the Service's trafficDistribution (KEP-4444, KEP-3015): clients of its own zone, or of
+/// its own node and then its zone.
+fn hints(service: &Value, endpoint: &Value) -> Option<Value> {
+    let named = |field: &str| endpoint.get(field).map(|name| json!([{"name": name}]));
+    let same_node = match object::text(service, "/spec/trafficDistribution") {
+        "PreferSameNode" => named("nodeName"),
+        "PreferClose" | "PreferSameZone" => None,
+        _ => return None,
+    };
+    let parts = [("forZones", named("zone")), ("forNodes", same_node)];
+    let hints: Map<String, Value> =
+        parts.into_iter().filter_map(|(field, names)| Some((field.to_owned(), names?))).collect();
+    (!hints.is_empty()).then_some(hints.into())
 }
 
 /// Keeps endpoints where they are, fills gaps with new ones, and only then opens new slices.

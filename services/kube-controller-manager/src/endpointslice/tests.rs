@@ -104,3 +104,28 @@ fn pods_with_other_ports_get_slices_of_their_own() {
     apply(&mut slices, changes);
     assert_eq!(slices.len(), 1);
 }
+
+#[test]
+fn endpoints_say_for_whom_they_are() {
+    let zones = BTreeMap::from([("a".to_owned(), "z1".to_owned())]);
+    let zone = json!([{"name": "z1"}]);
+    let cases = [
+        (None, true, Value::Null),
+        (Some("PreferClose"), true, json!({"forZones": zone})),
+        (Some("PreferSameZone"), true, json!({"forZones": zone})),
+        (Some("PreferSameNode"), true, json!({"forZones": zone, "forNodes": [{"name": "a"}]})),
+        (Some("PreferSameNode"), false, Value::Null),
+    ];
+    for (distribution, ready, expected) in cases {
+        let mut service = service();
+        service["spec"]["trafficDistribution"] = distribution.into();
+        let changes = plan(&service, &[pod(1, ready)], &[], &zones, "now");
+        let [Change::Create(slice)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!(slice["endpoints"][0]["hints"], expected, "{distribution:?}, ready: {ready}");
+    }
+    // A zone that nobody knows is nobody's.
+    let mut service = service();
+    service["spec"]["trafficDistribution"] = "PreferClose".into();
+    let changes = decide(&service, &[pod(1, true)], &[]);
+    assert!(matches!(&changes[..], [Change::Create(slice)] if slice["endpoints"][0]["hints"].is_null()));
+}

@@ -3,7 +3,7 @@
 mod plan;
 mod zones;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,8 +18,8 @@ use tracing::warn;
 use crate::context::Context;
 use crate::error::{Error, ignore_not_found};
 use crate::events::Events;
+use crate::pods;
 use crate::worker::{self, Next};
-use crate::{object, pods};
 
 use zones::{Eviction, Limits};
 
@@ -34,6 +34,8 @@ struct Controller {
     pods: Informer,
     /// When each node last gave a sign of life, by this process's clock: nodes' clocks are never compared.
     heard: Mutex<HashMap<String, Instant>>,
+    /// Silent nodes whose pods are known to be not ready.
+    marked: Mutex<HashSet<String>>,
     limits: Mutex<Limits>,
 }
 
@@ -46,6 +48,7 @@ pub async fn run(context: Context) {
         client: context.client,
         events: context.events,
         heard: Mutex::default(),
+        marked: Mutex::default(),
         limits: Mutex::default(),
     });
     for informer in [&leases, &controller.nodes, &controller.pods] {
@@ -55,6 +58,10 @@ pub async fn run(context: Context) {
     let (this, to) = (Arc::clone(&controller), queue.clone());
     worker::on_change(&controller.nodes, move |change| {
         let name = meta::name(change.object()).to_owned();
+        if let Some((reason, what)) = plan::arrival(&change) {
+            let message = format!("Node {name} event: {what} Controller");
+            this.events.note(change.object(), "Normal", reason, message);
+        }
         if plan::is_sign_of_life(&change) {
             this.heard.lock().insert(name.clone(), Instant::now());
         }
@@ -82,6 +89,7 @@ pub async fn run(context: Context) {
 async fn sync(controller: &Controller, name: String) -> Result<Next, Error> {
     let Some(node) = controller.nodes.get("", &name) else {
         controller.heard.lock().remove(&name);
+        controller.marked.lock().remove(&name);
         return Ok(Next::Done);
     };
     let silence = controller.heard.lock().entry(name.clone()).or_insert_with(Instant::now).elapsed();
@@ -109,8 +117,12 @@ async fn sync(controller: &Controller, name: String) -> Result<Next, Error> {
         let patch = Patch::Merge(json!({"metadata": metadata, "spec": {"taints": taints}}));
         ignore_not_found(controller.client.patch(NODES, None, &name, None, &patch).await)?;
     }
-    if meta::condition(&node, "Ready").is_some_and(|ready| ready["status"] == "Unknown") {
+    let is_unknown = meta::condition(&node, "Ready").is_some_and(|ready| ready["status"] == "Unknown");
+    if !is_unknown {
+        controller.marked.lock().remove(&name);
+    } else if !controller.marked.lock().contains(&name) {
         controller.mark_pods_not_ready(&name, now).await?;
+        controller.marked.lock().insert(name);
     }
     let deadline = (!left.is_zero()).then_some(left);
     let later = match eviction {
@@ -123,8 +135,7 @@ async fn sync(controller: &Controller, name: String) -> Result<Next, Error> {
 impl Controller {
     /// Nobody reports these pods' readiness any more; Services must not send anything there.
     async fn mark_pods_not_ready(&self, node: &str, now: Timestamp) -> Result<(), Error> {
-        let here = |pod: &Arc<Value>| object::text(pod, "/spec/nodeName") == node && pods::is_ready(pod);
-        for pod in self.pods.each().filter(here) {
+        for pod in pods::on_node(&self.pods, node).filter(|pod| pods::is_ready(pod)) {
             let condition =
                 json!({"type": "Ready", "status": "False", "lastTransitionTime": apimachinery::time::rfc3339(now)});
             let patch =

@@ -43,6 +43,16 @@ pub fn is_sign_of_life(change: &Change) -> bool {
     }
 }
 
+/// What is said of a node that came or went: the reason, and what this process did about it.
+pub fn arrival(change: &Change) -> Option<(&'static str, String)> {
+    let name = meta::name(change.object());
+    match change {
+        Change::Applied { old: None, .. } => Some(("RegisteredNode", format!("Registered Node {name} in"))),
+        Change::Applied { old: Some(_), .. } => None,
+        Change::Deleted(_) => Some(("RemovingNode", format!("Removing Node {name} from"))),
+    }
+}
+
 /// A node came, went, or changed between ready and not.
 pub fn readiness_changed(change: &Change) -> bool {
     match change {
@@ -129,7 +139,19 @@ fn wanted(node: &Value) -> Vec<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    #[test]
+    fn nodes_come_and_go() {
+        let node = Arc::new(json!({"metadata": {"name": "a"}}));
+        let applied = |old: Option<&Arc<Value>>| Change::Applied { old: old.cloned(), new: Arc::clone(&node) };
+        let said = |change: &Change| arrival(change).map(|(reason, what)| format!("{reason}: {what}"));
+        assert_eq!(said(&applied(None)).as_deref(), Some("RegisteredNode: Registered Node a in"));
+        assert_eq!(said(&applied(Some(&node))), None);
+        assert_eq!(said(&Change::Deleted(node)).as_deref(), Some("RemovingNode: Removing Node a from"));
+    }
 
     fn node(conditions: &[(&str, &str)]) -> Value {
         let conditions: Vec<Value> = conditions

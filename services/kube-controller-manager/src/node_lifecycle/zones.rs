@@ -44,8 +44,8 @@ impl Zone {
 }
 
 /// Region and zone, both empty where nodes have no such labels.
-fn zone_of(node: &Value) -> (String, String) {
-    let label = |name: &str| meta::label(node, name).unwrap_or_default().to_owned();
+fn zone_of(node: &Value) -> (&str, &str) {
+    let label = |name: &str| meta::label(node, name).unwrap_or_default();
     (label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone"))
 }
 
@@ -56,7 +56,7 @@ pub struct Limits(HashMap<(String, String), Instant>);
 impl Limits {
     /// Whether this silent node may lose its pods. `begun`: it has been told so before.
     pub fn ask(&mut self, node: &Value, all: &[Arc<Value>], begun: bool, now: Instant) -> Eviction {
-        let mut zones: BTreeMap<(String, String), Zone> = BTreeMap::new();
+        let mut zones: BTreeMap<(&str, &str), Zone> = BTreeMap::new();
         for other in all {
             let zone = zones.entry(zone_of(other)).or_default();
             if meta::is_condition_true(other, "Ready") { zone.ready += 1 } else { zone.silent += 1 }
@@ -77,6 +77,7 @@ impl Limits {
             // A small zone that is mostly silent waits until it is clear what happened.
             return Eviction::Later(CAREFUL);
         };
+        let name = (name.0.to_owned(), name.1.to_owned());
         match self.0.get(&name).filter(|next| **next > now) {
             Some(next) => Eviction::Later(*next - now),
             None => {

@@ -53,9 +53,7 @@ pub async fn run(context: Context) {
             this.absent.lock().remove(name);
             return;
         }
-        for pod in this.pods.each().filter(|pod| object::text(pod, "/spec/nodeName") == name) {
-            to.add(meta::key(&pod));
-        }
+        pods::on_node(&this.pods, name).for_each(|pod| to.add(meta::key(&pod)));
     });
     let (this, to) = (Arc::clone(&controller), queue.clone());
     worker::on_change(&controller.pods, move |change| {

@@ -106,20 +106,18 @@ impl Controller {
     async fn carry_out(&self, set: &Value, actions: Vec<Action>) -> Result<(), Error> {
         for action in actions {
             match action {
-                Action::Create(pod) => self.create(set, &pod).await?,
-                Action::Replace(pod) => {
-                    let message =
-                        format!("StatefulSet {} is recreating failed Pod {}", meta::key(set), meta::name(&pod));
-                    self.events.note(set, "Warning", "RecreatingFailedPod", message);
-                    self.pods.delete(set, &[pod]).await?;
+                Action::Create(pod) => {
+                    self.create_claims(set, &pod).await?;
+                    self.pods.create_one(set, &pod).await?;
                 }
-                Action::Delete(pod) => self.pods.delete(set, &[pod]).await?,
+                Action::Claims(pod) => self.create_claims(set, &pod).await?,
+                Action::Replace(pod) | Action::Delete(pod) => self.pods.delete(set, &[pod]).await?,
             }
         }
         Ok(())
     }
 
-    async fn create(&self, set: &Value, pod: &Value) -> Result<(), Error> {
+    async fn create_claims(&self, set: &Value, pod: &Value) -> Result<(), Error> {
         let namespace = meta::namespace(set);
         for claim in pod::claims(set, meta::name(pod)) {
             let name = meta::name(&claim);
@@ -135,11 +133,17 @@ impl Controller {
                         self.events.note(set, "Normal", "SuccessfulCreate", message);
                     }
                     Err(error) if error.is_already_exists() => {}
-                    Err(error) => return Err(error.into()),
+                    Err(error) => {
+                        let (pod, set_name) = (meta::name(pod), meta::name(set));
+                        let message = format!(
+                            "create Claim {name} for Pod {pod} in StatefulSet {set_name} failed error: {error}"
+                        );
+                        self.events.note(set, "Warning", "FailedCreate", message);
+                        return Err(error.into());
+                    }
                 },
             }
         }
-        self.pods.create_one(set, pod).await?;
         Ok(())
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Observed<'a> {
 pub(super) enum Action {
     /// Create the pod, after its claims.
     Create(Value),
+    /// Create what is missing of the claims of a pod that waits for them.
+    Claims(Arc<Value>),
     /// The pod ended and makes room for its successor of the same name.
     Replace(Arc<Value>),
     /// The pod is not wanted any more, or not in this revision.
@@ -135,6 +137,9 @@ impl Planner<'_> {
                     return false;
                 }
                 continue;
+            }
+            if object::text(&pod, "/status/phase") == "Pending" {
+                self.actions.push(Action::Claims(Arc::clone(&pod)));
             }
             if self.shape.ordered && !self.is_healthy(&pod) {
                 return false;

@@ -34,7 +34,7 @@ fn revision(name: &str) -> Value {
     made
 }
 
-/// `what` is the pod's revision and its state: `+` healthy, `-` unready, `x` failed, `t` terminating.
+/// `what` is the pod's revision and its state: `+` healthy, `-` unready, `x` failed, `p` pending, `t` terminating.
 fn pods(all: &[(i64, &str)]) -> Vec<Arc<Value>> {
     let one = |(ordinal, what): &(i64, &str)| {
         let (revision, state) = what.split_at(what.len() - 1);
@@ -43,6 +43,7 @@ fn pods(all: &[(i64, &str)]) -> Vec<Arc<Value>> {
         let (phase, ready) = match state {
             "+" | "t" => ("Running", "True"),
             "-" => ("Running", "False"),
+            "p" => ("Pending", "False"),
             _ => ("Failed", "False"),
         };
         if state == "t" {
@@ -61,13 +62,14 @@ fn decide(set: &Value, all: &[(i64, &str)]) -> Plan {
     plan(&Observed { set, pods: &pods, current: &current, update: &update, collisions: None, now: now() })
 }
 
-/// `+2new`: create ordinal 2 in revision new; `-2`: delete it; `!2`: replace it.
+/// `+2new`: create ordinal 2 in revision new; `-2`: delete it; `!2`: replace it; `?2`: see to its claims.
 fn text(plan: &Plan) -> Vec<String> {
     let ordinal = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().trim_start_matches("web-").to_owned();
     let one = |action: &Action| match action {
         Action::Create(pod) => {
             format!("+{}{}", ordinal(pod), pod["metadata"]["labels"]["controller-revision-hash"].as_str().unwrap())
         }
+        Action::Claims(pod) => format!("?{}", ordinal(pod)),
         Action::Replace(pod) => format!("!{}", ordinal(pod)),
         Action::Delete(pod) => format!("-{}", ordinal(pod)),
     };
@@ -88,6 +90,7 @@ fn ordered_sets_grow_and_shrink_one_by_one() {
         ("first", set(3, |_| {}), &[], &["+0new"]),
         ("next after a ready one", set(3, |_| {}), &[(0, "new+")], &["+1new"]),
         ("an unready one halts", set(3, |_| {}), &[(0, "new-")], &[]),
+        ("claims that were deleted come again", set(2, |_| {}), &[(0, "newp"), (1, "new+")], &["?0"]),
         ("a terminating one halts", set(3, |_| {}), &[(0, "newt")], &[]),
         ("a gap is filled first", set(3, |_| {}), &[(1, "new+")], &["+0new"]),
         ("failed pods come again", set(2, |_| {}), &[(0, "newx"), (1, "new+")], &["!0"]),

@@ -1,4 +1,4 @@
-//! storage-version-garbage-collector-controller: what API servers that are gone have said about their storage goes with them
+//! storageversion-garbage-collector-controller: what API servers that are gone have said about their storage goes with them
 //! (KEP-2339). An API server that does not serve StorageVersions, as ours, leaves it nothing to do.
 
 mod plan;

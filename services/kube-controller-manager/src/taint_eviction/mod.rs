@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::error::{Error, ignore_not_found};
 use crate::events::Events;
 use crate::worker::{self, Next};
-use crate::{clock, object};
+use crate::{clock, object, pods};
 
 const WORKERS: usize = 8;
 
@@ -46,10 +46,7 @@ pub async fn run(context: Context) {
         let Change::Applied { old, new } = &change else { return };
         let before = old.as_ref().map(|old| plan::executing(old)).unwrap_or_default();
         if plan::executing(new) != before {
-            let node = meta::name(new);
-            for pod in this.pods.each().filter(|pod| object::text(pod, "/spec/nodeName") == node) {
-                to.add(meta::key(&pod));
-            }
+            pods::on_node(&this.pods, meta::name(new)).for_each(|pod| to.add(meta::key(&pod)));
         }
     });
     let (this, to) = (Arc::clone(&controller), queue.clone());
@@ -70,7 +67,7 @@ pub async fn run(context: Context) {
 async fn sync(controller: &Controller, key: String) -> Result<Next, Error> {
     let (namespace, name) = meta::split_key(&key);
     let Some(pod) = controller.pods.get(namespace, name) else { return Ok(Next::Done) };
-    if meta::deletion_timestamp(&pod).is_some() || crate::pods::is_finished(&pod) {
+    if meta::deletion_timestamp(&pod).is_some() || pods::is_finished(&pod) {
         return Ok(Next::Done);
     }
     let node = controller.nodes.get("", object::text(&pod, "/spec/nodeName"));

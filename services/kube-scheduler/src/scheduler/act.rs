@@ -1,14 +1,16 @@
-//! Everything that is written: bindings, conditions, events, victims, volumes. Each in a task of its own; requests that
-//! matter are bounded in number, and what only informs comes after them.
+//! Everything that is written: bindings, conditions, victims, volumes. Each in a task of its own; requests are bounded in
+//! number, and what only informs comes after them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::time;
 use client::resource::{PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS};
-use client::{Client, DeleteParams, Error, EventRecorder, Patch};
+use client::{Client, DeleteParams, Error, EventQueue, EventRecorder, Patch};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tracing::warn;
 
 use super::feed::RESOURCECLAIMS;
@@ -22,8 +24,9 @@ use crate::volumes::{Bindings, ClaimKey, SELECTED_NODE};
 const REQUESTS_MAX: usize = 128;
 /// Pods whose victims are told to go at once; the others wait, which costs less than waiting for a request.
 const PREEMPTIONS_MAX: usize = 48;
-/// The same for events.
-const EVENTS_MAX: usize = 4;
+/// Victims that end at once make room within this time. What could be said of their successor until then would be out of date
+/// when it is read; upstream drops it too when the binding overtakes it.
+const MOMENT: Duration = Duration::from_millis(100);
 /// Keeps an allocated claim until its devices are given back.
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
@@ -34,7 +37,7 @@ pub enum Done {
     /// A binding was refused; `gone` if the pod does not exist any more.
     NotBound { pod: Arc<Pod>, reason: String, gone: bool },
     /// All victims were told to go.
-    Preempted { uid: Arc<str>, rejected_by: BTreeSet<&'static str> },
+    Preempted { uid: Arc<str>, rejected_by: BTreeSet<&'static str>, report: Report },
     /// The API server knows which volumes the pod's claims shall have.
     VolumesWritten { uid: Arc<str> },
     /// The API server knows which devices the pod's resource claims have, and that it uses them.
@@ -56,10 +59,16 @@ pub struct Report {
 pub struct Actor {
     client: Client,
     recorders: Arc<HashMap<String, EventRecorder>>,
+    events: EventQueue,
     done: mpsc::UnboundedSender<Done>,
     requests: Arc<Semaphore>,
     preemptions: Arc<Semaphore>,
-    events: Arc<Semaphore>,
+}
+
+/// What begins when a slot is free. Thousands may wait for one, so what is waited for is made only then.
+async fn in_turn<F: Future>(slots: &Semaphore, begin: impl FnOnce() -> F) -> F::Output {
+    let _slot = slots.acquire().await;
+    Box::pin(begin()).await
 }
 
 impl Actor {
@@ -68,10 +77,10 @@ impl Actor {
         Actor {
             client,
             recorders: Arc::new(recorders),
+            events: EventQueue::start(),
             done,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             preemptions: Arc::new(Semaphore::new(PREEMPTIONS_MAX)),
-            events: Arc::new(Semaphore::new(EVENTS_MAX)),
         }
     }
 
@@ -84,15 +93,11 @@ impl Actor {
     pub fn bind(&self, pod: Arc<Pod>) {
         let this = self.clone();
         tokio::spawn(async move {
-            let result = {
-                let _permit = this.requests.acquire().await;
-                this.post_binding(&pod).await
-            };
-            match result {
+            match in_turn(&this.requests, || this.post_binding(&pod)).await {
                 Ok(()) => {
                     this.tell(Done::Bound { pod: Arc::clone(&pod) });
                     let message = format!("Successfully assigned {} to {}", pod.key(), pod.node);
-                    this.event(&pod, "Normal", "Scheduled", &message).await;
+                    this.note(&pod.spec.scheduler, &pod, "Normal", "Scheduled", message);
                 }
                 Err(error) => {
                     let gone = error.is_not_found();
@@ -113,27 +118,34 @@ impl Actor {
         Ok(())
     }
 
-    async fn event(&self, pod: &Pod, kind: &str, reason: &str, message: &str) {
-        self.event_by(&pod.spec.scheduler, pod, kind, reason, message).await;
-    }
-
-    async fn event_by(&self, scheduler: &str, pod: &Pod, kind: &str, reason: &str, message: &str) {
-        let _permit = self.events.acquire().await;
-        if let Some(recorder) = self.recorders.get(scheduler) {
-            recorder.event(&pod.reference(), kind, reason, message).await;
+    fn note(&self, by: &str, pod: &Pod, kind: &'static str, reason: &str, message: String) {
+        if let Some(recorder) = self.recorders.get(by) {
+            self.events.note(recorder, &pod.reference(), kind, reason, message);
         }
     }
 
     /// Tells the user why a pod waits.
     pub fn report(&self, pod: &Arc<Pod>, report: Report) {
+        self.report_after(Duration::ZERO, pod, report);
+    }
+
+    /// The same; what stands in the pod's status only in a moment, if it is not aborted by then.
+    pub fn announce(&self, pod: &Arc<Pod>, report: Report) -> AbortHandle {
+        self.report_after(MOMENT, pod, report)
+    }
+
+    fn report_after(&self, delay: Duration, pod: &Arc<Pod>, report: Report) -> AbortHandle {
+        let patch = status_patch(pod, &report);
+        self.note(&pod.spec.scheduler, pod, "Warning", "FailedScheduling", report.message);
         let (this, pod) = (self.clone(), Arc::clone(pod));
-        tokio::spawn(async move {
-            if let Some(patch) = status_patch(&pod, &report) {
-                let _permit = this.requests.acquire().await;
-                this.patch_status(&pod, &patch).await;
+        let saying = async move {
+            let Some(patch) = patch else { return };
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
             }
-            this.event(&pod, "Warning", "FailedScheduling", &report.message).await;
-        });
+            in_turn(&this.requests, || this.patch_status(&pod, &patch)).await;
+        };
+        tokio::spawn(saying).abort_handle()
     }
 
     async fn patch_status(&self, pod: &Pod, patch: &Patch) {
@@ -144,30 +156,31 @@ impl Actor {
         }
     }
 
-    /// Removes the victims of a plan, then reports that the pod may be tried again.
-    pub fn preempt(&self, pod: &Arc<Pod>, plan: Plan, rejected_by: BTreeSet<&'static str>) {
+    /// Removes the victims of a plan, then tells that the pod may be tried again, and what is to be said about it.
+    pub fn preempt(&self, pod: &Arc<Pod>, plan: Plan, rejected_by: BTreeSet<&'static str>, report: Report) {
         let (this, pod) = (self.clone(), Arc::clone(pod));
         tokio::spawn(async move {
-            let removed = {
-                let _permit = this.preemptions.acquire().await;
-                for displaced in &plan.displaced {
-                    let patch = json!({"metadata": {"uid": &*displaced.uid}, "status": {"nominatedNodeName": null}});
-                    this.patch_status(displaced, &Patch::Merge(patch)).await;
-                }
-                let removals = plan.victims.iter().map(|victim| this.remove(&pod, victim));
-                futures_util::future::join_all(removals).await
-            };
-            this.tell(Done::Preempted { uid: Arc::clone(&pod.uid), rejected_by });
+            let removed = in_turn(&this.preemptions, || this.clear(&pod, &plan)).await;
+            this.tell(Done::Preempted { uid: Arc::clone(&pod.uid), rejected_by, report });
             for (victim, _) in plan.victims.iter().zip(removed).filter(|(_, removed)| *removed) {
                 let message = format!("Preempted by pod {} on node {}", pod.uid, victim.node);
-                this.event_by(&pod.spec.scheduler, victim, "Normal", "Preempted", &message).await;
+                this.note(&pod.spec.scheduler, victim, "Normal", "Preempted", message);
             }
         });
     }
 
+    /// Tells the victims to go; which of them were removed.
+    async fn clear(&self, pod: &Pod, plan: &Plan) -> Vec<bool> {
+        for displaced in &plan.displaced {
+            let patch = json!({"metadata": {"uid": &*displaced.uid}, "status": {"nominatedNodeName": null}});
+            self.patch_status(displaced, &Patch::Merge(patch)).await;
+        }
+        let removals = plan.victims.iter().map(|victim| in_turn(&self.requests, move || self.remove(pod, victim)));
+        futures_util::future::join_all(removals).await
+    }
+
     /// Whether it was removed: someone else may have been faster.
     async fn remove(&self, pod: &Pod, victim: &Pod) -> bool {
-        let _permit = self.requests.acquire().await;
         let namespace = Some(victim.spec.namespace.as_str());
         if !victim.ending {
             let condition = json!({
@@ -191,7 +204,7 @@ impl Actor {
     pub fn write_volumes(&self, pod: &Arc<Pod>, bindings: &Bindings) {
         let (this, pod, bindings) = (self.clone(), Arc::clone(pod), bindings.clone());
         tokio::spawn(async move {
-            match this.patch_volumes(&pod, &bindings).await {
+            match in_turn(&this.requests, || this.patch_volumes(&pod, &bindings)).await {
                 Ok(()) => this.tell(Done::VolumesWritten { uid: Arc::clone(&pod.uid) }),
                 Err(error) => {
                     let reason = format!("binding volumes: {error}");
@@ -206,7 +219,7 @@ impl Actor {
         let (this, pod, reservations) = (self.clone(), Arc::clone(pod), reservations.to_vec());
         tokio::spawn(async move {
             for reservation in &reservations {
-                if let Err(why) = this.reserve(&pod, reservation).await {
+                if let Err(why) = in_turn(&this.requests, || this.reserve(&pod, reservation)).await {
                     let reason = format!("reserving devices: {why}");
                     return this.tell(Done::NotBound { pod, reason, gone: false });
                 }
@@ -216,7 +229,6 @@ impl Actor {
     }
 
     async fn reserve(&self, pod: &Pod, reservation: &Reservation) -> Result<(), String> {
-        let _permit = self.requests.acquire().await;
         let (namespace, name) = (Some(&*reservation.key.0), &*reservation.key.1);
         // Without it a claim could be deleted while its devices are in use.
         let held = json!({"metadata": {"uid": &*reservation.uid, "finalizers": [FINALIZER]}});
@@ -238,8 +250,7 @@ impl Actor {
         let (this, pod) = (self.clone(), Arc::clone(pod));
         tokio::spawn(async move {
             for (namespace, name) in &claims {
-                let _permit = this.requests.acquire().await;
-                match this.give_back(&pod, namespace, name).await {
+                match in_turn(&this.requests, || this.give_back(&pod, namespace, name)).await {
                     Ok(()) => {}
                     Err(error) if error.is_not_found() || error.is_conflict() => {}
                     Err(error) => warn!("devices of claim {namespace}/{name}: {error}"),
@@ -262,7 +273,6 @@ impl Actor {
     }
 
     async fn patch_volumes(&self, pod: &Pod, bindings: &Bindings) -> Result<(), Error> {
-        let _permit = self.requests.acquire().await;
         for (volume, (namespace, claim)) in &bindings.reserve {
             let current = self.client.get(PERSISTENTVOLUMECLAIMS, Some(namespace), claim).await?;
             let reference = json!({

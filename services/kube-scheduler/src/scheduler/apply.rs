@@ -100,6 +100,7 @@ impl Scheduler {
 
     fn pod_gone(&mut self, uid: &str) {
         self.queue.remove(uid);
+        self.hush(uid);
         self.cache.denominate(uid);
         if let Some(pod) = self.cache.remove_pod(uid) {
             self.event(Event::Gone(pod));

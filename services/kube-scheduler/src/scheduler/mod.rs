@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use client::{Client, EventRecorder};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tracing::{debug, info};
 
 use crate::cache::Cache;
@@ -46,6 +47,8 @@ struct Scheduler {
     storage: storage::Pending,
     devices: devices::Pending,
     metrics: Arc<Metrics>,
+    /// What is said of pods that a node was cleared for, unless they are placed before it is said; by uid.
+    announced: HashMap<Arc<str>, AbortHandle>,
     /// The last refusal of a kind of pod and when it was true: replicas get the same answer while nothing changes.
     last_refusal: Option<(u64, u64, Unschedulable)>,
 }
@@ -71,6 +74,7 @@ pub async fn run(client: Client, settings: Settings, metrics: Arc<Metrics>) {
         storage: storage::Pending::default(),
         devices: devices::Pending::default(),
         metrics,
+        announced: HashMap::new(),
         last_refusal: None,
     };
     // A pod must not be called unschedulable because nobody has read the list of nodes yet.
@@ -177,7 +181,7 @@ impl Scheduler {
                 Ok(answer) => (feasible, extra) = (answer.slots, answer.scores),
                 Err(error) => {
                     let message = error.to_string();
-                    self.actor.report(pod, Report { reason: "SchedulerError", message, nominate: None });
+                    self.report(pod, Report { reason: "SchedulerError", message, nominate: None });
                     self.failed(&pod.uid, BTreeSet::new());
                     return Ok(None);
                 }
@@ -200,7 +204,7 @@ impl Scheduler {
         let plan = self.preempt(pod, unschedulable);
         debug!("{}: {message}", pod.key());
         match plan {
-            None => self.actor.report(pod, Report { reason: "Unschedulable", message, nominate: None }),
+            None => self.report(pod, Report { reason: "Unschedulable", message, nominate: None }),
             Some(Err(NoPlan { why, stale })) => {
                 message = format!("{message} preemption: {why}");
                 // A node that was cleared for the pod no longer helps it.
@@ -208,7 +212,7 @@ impl Scheduler {
                     self.cache.denominate(&pod.uid);
                 }
                 let nominate = stale.then(String::new);
-                self.actor.report(pod, Report { reason: "Unschedulable", message, nominate });
+                self.report(pod, Report { reason: "Unschedulable", message, nominate });
             }
             Some(Ok(plan)) => {
                 self.cache.nominate(pod, &plan.node);
@@ -216,13 +220,33 @@ impl Scheduler {
                     self.cache.denominate(&displaced.uid);
                 }
                 self.metrics.preempted(plan.victims.len());
-                let nominate = Some(plan.node.to_string());
-                self.actor.report(pod, Report { reason: "Unschedulable", message, nominate });
+                let report = Report { reason: "Unschedulable", message, nominate: Some(plan.node.to_string()) };
                 // It stays in flight until its victims are told to go: a second look before that would find more.
-                return self.actor.preempt(pod, plan, rejected_by);
+                return self.actor.preempt(pod, plan, rejected_by, report);
             }
         }
         self.failed(&pod.uid, rejected_by);
+    }
+
+    /// Tells the user why a pod waits; what was still to be said about it is out of date, but for the node cleared for it.
+    fn report(&mut self, pod: &Arc<Pod>, mut report: Report) {
+        if self.hush(&pod.uid) && report.nominate.is_none() {
+            report.nominate = self.cache.nomination(&pod.uid).map(|node| node.to_string());
+        }
+        self.actor.report(pod, report);
+    }
+
+    /// What was to be said about a pod is not said; whether there was something.
+    fn hush(&mut self, uid: &str) -> bool {
+        self.announced.remove(uid).inspect(AbortHandle::abort).is_some()
+    }
+
+    /// The victims were told to go.
+    fn preempted(&mut self, uid: &str, rejected_by: BTreeSet<&'static str>, report: Report) {
+        if let Some(pod) = self.queue.get(uid) {
+            self.announced.insert(Arc::clone(&pod.uid), self.actor.announce(pod, report));
+        }
+        self.failed(uid, rejected_by);
     }
 
     fn preempt(&mut self, pod: &Arc<Pod>, why: &Unschedulable) -> Option<Result<Plan, NoPlan>> {
@@ -242,6 +266,7 @@ impl Scheduler {
         let offer = Arc::clone(&self.cache.node(slot).offer);
         let placed = Arc::new(pod.placed_on(&offer.name));
         self.queue.binding(&pod.uid);
+        self.hush(&pod.uid);
         self.cache.denominate(&pod.uid);
         let bindings = storage::needed(&self.cache.volumes, pod, &offer);
         let reservations = self.cache.devices.reservations(pod, &offer).unwrap_or_default();
@@ -271,7 +296,7 @@ impl Scheduler {
                 self.queue.remove(&pod.uid);
             }
             Done::NotBound { pod, reason, gone } => self.not_bound(&pod, reason, gone),
-            Done::Preempted { uid, rejected_by } => self.failed(&uid, rejected_by),
+            Done::Preempted { uid, rejected_by, report } => self.preempted(&uid, rejected_by, report),
             Done::VolumesWritten { uid } => self.volumes_written(&uid),
             Done::ClaimsWritten { uid } => self.claims_written(&uid),
         }
@@ -293,7 +318,7 @@ impl Scheduler {
         self.failed(&pod.uid, BTreeSet::new());
         if let Some(waiting) = waiting {
             let message = format!("binding rejected: {reason}");
-            self.actor.report(&waiting, Report { reason: "SchedulerError", message, nominate: None });
+            self.report(&waiting, Report { reason: "SchedulerError", message, nominate: None });
         }
     }
 

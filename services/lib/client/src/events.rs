@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::params::Patch;
@@ -37,6 +39,56 @@ impl Allowance {
         let allowed = *left > 0;
         *left = left.saturating_sub(1);
         allowed
+    }
+}
+
+/// Events that wait to be recorded; client-go's number.
+const WAITING_MAX: usize = 1000;
+/// Events that are being recorded at once: they come after the requests that matter.
+const RECORDED_AT_ONCE: usize = 4;
+
+/// Events beside the work: nobody waits for one to be written. They stand in one short queue, and when that is full, what
+/// comes is lost, as in client-go: a storm of them must neither fill memory nor keep the API server busy.
+#[derive(Clone, Debug)]
+pub struct EventQueue(mpsc::Sender<Note>);
+
+#[derive(Debug)]
+struct Note {
+    by: EventRecorder,
+    about: Value,
+    kind: &'static str,
+    reason: String,
+    message: String,
+}
+
+impl EventQueue {
+    /// Records what is handed in, until the last handle is gone.
+    pub fn start() -> Self {
+        let (queue, waiting) = Self::new();
+        let waiting = stream::unfold(waiting, |mut waiting| async move { Some((waiting.recv().await?, waiting)) });
+        tokio::spawn(waiting.for_each_concurrent(RECORDED_AT_ONCE, |note| async move {
+            note.by.event(&note.about, note.kind, &note.reason, &note.message).await;
+        }));
+        queue
+    }
+
+    fn new() -> (Self, mpsc::Receiver<Note>) {
+        let (sender, waiting) = mpsc::channel(WAITING_MAX);
+        (EventQueue(sender), waiting)
+    }
+
+    /// Notes that `reason` happened to `object`, of which only what identifies it is read.
+    pub fn note(&self, by: &EventRecorder, object: &Value, kind: &'static str, reason: &str, message: String) {
+        let metadata = &object["metadata"];
+        let about = json!({
+            "apiVersion": object["apiVersion"], "kind": object["kind"],
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+                         "resourceVersion": metadata["resourceVersion"]},
+        });
+        let note = Note { by: by.clone(), about, kind, reason: reason.to_owned(), message };
+        if let Err(refused) = self.0.try_send(note) {
+            debug!(reason, "an event is lost: {refused}");
+        }
     }
 }
 
@@ -139,6 +191,23 @@ fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_storm_does_not_fill_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("conf");
+        let text = "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
+                    clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: u, user: {token: t}}]}";
+        std::fs::write(&path, text).unwrap();
+        let recorder = EventRecorder::new(Client::from_kubeconfig(&path).unwrap(), "c", None);
+        let (queue, mut waiting) = EventQueue::new();
+        let object = json!({"kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": {}});
+        (0..WAITING_MAX * 2).for_each(|n| queue.note(&recorder, &object, "Normal", "Made", n.to_string()));
+        let kept: Vec<Note> = std::iter::from_fn(|| waiting.try_recv().ok()).collect();
+        assert_eq!(kept.len(), WAITING_MAX);
+        assert_eq!((&*kept[0].message, &kept[0].about["metadata"]["uid"]), ("0", &json!("u")), "what came first");
+        assert!(kept[0].about["spec"].is_null());
+    }
 
     #[test]
     fn an_object_is_not_written_about_without_end() {

@@ -160,6 +160,14 @@ impl Informer {
         now.into_iter().map(|kept| kept.object())
     }
 
+    /// The objects in which a field of this name may hold this text, wherever it stands, one at a time: of those that are kept
+    /// as text the others are not even read.
+    pub fn each_naming(&self, field: &str, value: &str) -> impl Iterator<Item = Arc<Value>> + use<> {
+        let needle = format!("{}:{}", Value::from(field), Value::from(value));
+        let now: Vec<Kept> = self.shared.0.read().all().cloned().collect();
+        now.into_iter().filter(move |kept| kept.may_contain(&needle)).map(|kept| kept.object())
+    }
+
     /// All objects, in no order.
     pub fn list(&self) -> Vec<Arc<Value>> {
         self.each().collect()
@@ -457,6 +465,15 @@ mod tests {
         let mut changes = subscribe(&shared);
         shared.remove(Arc::new(object("a", "1", "x")));
         assert!(changes.try_recv().is_err());
+    }
+
+    #[test]
+    fn text_is_searched_before_it_is_read() {
+        let object = Arc::new(json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n\"1"}}));
+        for (needle, is_there) in [(r#""nodeName":"n\"1""#, true), (r#""nodeName":"n""#, false)] {
+            assert_eq!(Kept::new(&object, true).may_contain(needle), is_there, "{needle}");
+            assert!(Kept::new(&object, false).may_contain(needle), "a tree is looked at by who asks");
+        }
     }
 
     #[test]

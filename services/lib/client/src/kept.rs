@@ -27,6 +27,14 @@ impl Kept {
         }
     }
 
+    /// Whether this part of JSON may stand in the object; certain only if not.
+    pub(crate) fn may_contain(&self, json: &str) -> bool {
+        match self {
+            Kept::Tree(_) => true,
+            Kept::Text(text) => text.contains(json),
+        }
+    }
+
     /// Tells objects in the copy apart: none of them moves while it is there.
     pub(crate) fn place(&self) -> usize {
         match self {

@@ -21,7 +21,7 @@ pub mod workqueue;
 
 pub use connection::requests_sent;
 pub use error::{Error, Status};
-pub use events::EventRecorder;
+pub use events::{EventQueue, EventRecorder};
 pub use informer::{Change, Changes, Informer, InformerParams};
 pub use kubeconfig::KubeconfigError;
 pub use params::{DeleteParams, List, ListParams, Patch, WatchEvent, WatchKind, WatchParams};
