@@ -1,5 +1,6 @@
 //! What a container runtime that was killed leaves behind and does not collect by itself: leases of the calls it was in, which hold their
-//! snapshots for a day (and then until something else makes it look), and shims that it had started and does not know.
+//! snapshots for a day (and then until something else makes it look), shims that it had started and does not know, and files it had made to
+//! mount network namespaces on.
 //!
 //! `plan.rs` decides (pure). Looked at whenever the runtime has begun to listen.
 
@@ -26,6 +27,8 @@ use plan::{Lease, Process};
 
 /// Where the runtime keeps a folder per task.
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task";
+/// Where the runtime mounts the network namespaces of pods, each on a file of its own.
+const NAMESPACES: &str = "/run/netns";
 /// A shim that was being started when the runtime was killed may come after the next runtime has looked.
 const AGAIN: Duration = Duration::from_mins(1);
 
@@ -63,6 +66,13 @@ fn listening_since(socket: &Path) -> Option<(i64, i64)> {
 }
 
 async fn clear(machine: &Machine, socket: &Path, started: i64) {
+    let namespaces = machine.paths.at(NAMESPACES);
+    match empty_namespaces(&namespaces, started) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!("{}: {error}", namespaces.display());
+        }
+        _ => {}
+    }
     // It listens before it has loaded everything, and there is no event for that.
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     for _ in 0..60 {
@@ -91,6 +101,21 @@ async fn dead_leases(runtime: &mut LeasesClient<Channel>, started: i64) -> Resul
         tracing::info!("lease {id} was of a runtime that is gone");
         let sync = place + 1 == dead.len();
         runtime.delete(in_namespace(DeleteRequest { id: (*id).to_owned(), sync })).await?;
+    }
+    Ok(())
+}
+
+/// Removes files of earlier runtimes that nothing is mounted on.
+fn empty_namespaces(folder: &Path, started: i64) -> std::io::Result<()> {
+    let own = std::fs::metadata(folder)?.dev();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let file = std::fs::metadata(&path)?;
+        // What is mounted on a file is of another device. Were it mounted this very moment, it could not be removed.
+        if file.dev() == own && file.mtime() < started {
+            tracing::info!("{} is of a runtime that is gone", path.display());
+            std::fs::remove_file(&path)?;
+        }
     }
     Ok(())
 }
@@ -139,11 +164,36 @@ fn process(pid: i32) -> Option<Process> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn only_files_of_earlier_runtimes_are_removed() {
+        let folder = std::env::temp_dir().join(format!("namespaces-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        for (name, second) in [("cni-old", 90), ("cni-new", 110)] {
+            let file = File::create(folder.join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+        }
+        super::empty_namespaces(&folder, 100).unwrap();
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, ["cni-new"]);
+    }
+
     #[test]
     fn a_process_is_seen_with_its_arguments_and_children() {
         let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
         let own = super::process(std::process::id().cast_signed()).unwrap();
-        let other = super::process(child.id().cast_signed()).unwrap();
+        // Its arguments are there a moment after spawn() has returned.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let other = loop {
+            let other = super::process(child.id().cast_signed()).unwrap();
+            if !other.arguments.is_empty() || std::time::Instant::now() > deadline {
+                break other;
+            }
+            std::thread::yield_now();
+        };
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(own.has_children);

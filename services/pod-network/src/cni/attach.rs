@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net};
 use netlink::{Handle, Link, Route};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use serde_json::{Value, json};
 
 use super::config::{self, Request};
@@ -47,10 +49,15 @@ pub async fn add(request: &Request) -> Result<Value, Error> {
         .ok_or_else(|| Error::new(code::INVALID_CONFIG, "subnet is missing from the network configuration"))?;
     let owner = owner(request);
     let addresses = Addresses::open(Path::new(ADDRESSES)).map_err(|e| Error::new(code::IO, e))?;
-    let address = addresses
-        .take(subnet, &owner)
-        .map_err(|e| Error::new(code::IO, e))?
-        .ok_or_else(|| Error::new(code::TRY_AGAIN, format!("no free address in {subnet}")))?;
+    let take = || addresses.take(subnet, &owner).map_err(|e| Error::new(code::IO, e));
+    let mut free = take()?;
+    if free.is_none() {
+        // Whatever else goes wrong says nothing of the owner.
+        let lives = |owner: &str| if_nametoindex(host_interface(owner).as_str()) != Err(Errno::ENODEV);
+        addresses.reclaim(lives).map_err(|e| Error::new(code::IO, e))?;
+        free = take()?;
+    }
+    let address = free.ok_or_else(|| Error::new(code::TRY_AGAIN, format!("no free address in {subnet}")))?;
     let attached = connect(request, &host_interface(&owner), address).await;
     if attached.is_err() {
         // The runtime calls DEL as well, but not after every failure; an address must not leak.

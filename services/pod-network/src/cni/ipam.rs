@@ -6,8 +6,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
+
+/// An address that was taken longer ago has its interface, or never will.
+const SETTLED: Duration = Duration::from_mins(2);
 
 /// Addresses that pods may have: neither the network's nor the broadcast address, nor the first host, which is kept
 /// free because other implementations give it to a bridge.
@@ -62,6 +66,20 @@ impl Addresses {
         Ok(addresses)
     }
 
+    /// Frees the addresses that nobody has any more and that were taken some time ago: their owner may have been killed between
+    /// taking and making an interface, and nobody knows of it.
+    pub fn reclaim(&self, lives: impl Fn(&str) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let is_address = entry.file_name().to_str().is_some_and(|name| name.parse::<Ipv4Addr>().is_ok());
+            let is_old = entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age > SETTLED);
+            if is_address && is_old && !lives(&fs::read_to_string(entry.path())?) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The addresses of `owner`.
     pub fn of(&self, owner: &str) -> io::Result<Vec<Ipv4Addr>> {
         let mut found = Vec::new();
@@ -91,6 +109,18 @@ mod tests {
         // The freed address comes last.
         assert_eq!((take("c"), take("d"), take("e"), take("f"), take("g")), (Some(4), Some(5), Some(6), Some(2), None));
         assert!(addresses.release("unknown").unwrap().is_empty());
+        // Of those who are gone, only what was taken long ago comes back.
+        let old = std::time::SystemTime::now() - 2 * SETTLED;
+        for last in [4, 5] {
+            fs::File::options()
+                .write(true)
+                .open(folder.join(format!("10.0.0.{last}")))
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
+        }
+        addresses.reclaim(|owner| owner == "d").unwrap();
+        assert_eq!((take("g"), take("h")), (Some(4), None));
         fs::remove_dir_all(folder).unwrap();
     }
 }
