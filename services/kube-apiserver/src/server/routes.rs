@@ -92,8 +92,14 @@ fn discovered(call: &Call, core: bool, plain: impl Fn() -> Value) -> Result<Resp
 }
 
 fn aggregated(call: &Call, document: &Document) -> Result<Response, ApiError> {
-    let mut response = cached(call, document)?;
+    let mut response = if knows(call, document) {
+        not_modified()
+    } else {
+        respond::bytes(200, document.unpacked().map_err(ApiError::internal)?)
+    };
     let headers = response.headers_mut();
+    headers.extend(tag(document).map(|tag| (ETAG, tag)));
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
     let media = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     headers.insert(CONTENT_TYPE, media);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
