@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 use std::fmt::Write as _;
@@ -11,7 +12,6 @@ use std::sync::LazyLock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::openapi::Document;
 use crate::registry::{Resource, Verb, table};
 
 /// Where groups stand in lists: clients try them in this order when a name is ambiguous.
@@ -85,21 +85,29 @@ pub fn resources(group: &str, version: &str) -> Option<Value> {
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": list}))
 }
 
-/// [`aggregated`] as it is sent, with the hash that upstream takes for its tag.
-pub fn aggregated_document(core: bool) -> &'static Document {
-    static CORE: LazyLock<Document> = LazyLock::new(|| document(&aggregated(true)));
-    static GROUPS: LazyLock<Document> = LazyLock::new(|| document(&aggregated(false)));
+/// /api or /apis as a whole, as it is sent.
+pub struct Aggregated {
+    /// What it says.
+    pub bytes: Bytes,
+    /// Upstream's entity tag.
+    pub hash: String,
+}
+
+/// The same for all: every client begins with it.
+pub fn aggregated_document(core: bool) -> &'static Aggregated {
+    static CORE: LazyLock<Aggregated> = LazyLock::new(|| document(&aggregated(true)));
+    static GROUPS: LazyLock<Aggregated> = LazyLock::new(|| document(&aggregated(false)));
     if core { &CORE } else { &GROUPS }
 }
 
-fn document(value: &Value) -> Document {
+fn document(value: &Value) -> Aggregated {
     let bytes = value.to_string().into_bytes();
     let hash = Sha512::digest(&bytes).iter().fold(String::with_capacity(128), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02X}");
         text
     });
-    Document::with_hash(&bytes, hash)
+    Aggregated { bytes: bytes.into(), hash }
 }
 
 /// /api or /apis as apidiscovery.k8s.io/v2: everything in one answer.

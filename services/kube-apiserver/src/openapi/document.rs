@@ -27,7 +27,7 @@ impl Document {
     }
 
     /// Another form of a document that has this hash.
-    pub(crate) fn with_hash(bytes: &[u8], hash: String) -> Self {
+    pub(super) fn with_hash(bytes: &[u8], hash: String) -> Self {
         let mut packer = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
         // Writing to a vector cannot fail.
         let packed = packer.write_all(bytes).and_then(|()| packer.finish()).unwrap_or_default();

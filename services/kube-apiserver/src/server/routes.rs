@@ -3,6 +3,7 @@
 use super::body::Response;
 use super::handler::Call;
 use super::{GIT_VERSION, health, metrics, respond};
+use crate::discovery::Aggregated;
 use crate::endpoints::encode;
 use crate::errors::ApiError;
 use crate::openapi::Document;
@@ -84,26 +85,23 @@ fn found(call: &Call, document: Option<Value>) -> Result<Response, ApiError> {
 
 fn discovered(call: &Call, core: bool, plain: impl Fn() -> Value) -> Result<Response, ApiError> {
     if call.header(ACCEPT).is_some_and(wants_aggregated) {
-        return aggregated(call, discovery::aggregated_document(core));
+        return Ok(aggregated(call, discovery::aggregated_document(core)));
     }
     let mut response = encode::value(call, 200, &plain())?;
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
 }
 
-fn aggregated(call: &Call, document: &Document) -> Result<Response, ApiError> {
-    let mut response = if knows(call, document) {
-        not_modified()
-    } else {
-        respond::bytes(200, document.unpacked().map_err(ApiError::internal)?)
-    };
+fn aggregated(call: &Call, document: &Aggregated) -> Response {
+    let known = knows(call, &document.hash);
+    let mut response = if known { not_modified() } else { respond::bytes(200, document.bytes.clone()) };
     let headers = response.headers_mut();
-    headers.extend(tag(document).map(|tag| (ETAG, tag)));
+    headers.extend(tag(&document.hash).map(|tag| (ETAG, tag)));
     headers.insert(VARY, HeaderValue::from_static("Accept"));
     let media = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     headers.insert(CONTENT_TYPE, media);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
-    Ok(response)
+    response
 }
 
 fn wants_aggregated(accept: &str) -> bool {
@@ -168,7 +166,7 @@ fn versioned(call: &Call, document: &Document) -> Result<Response, ApiError> {
 
 /// A large constant document, with an entity tag so that it is sent once, and small to those who can unpack it.
 fn cached(call: &Call, document: &Document) -> Result<Response, ApiError> {
-    let mut response = if knows(call, document) {
+    let mut response = if knows(call, &document.hash) {
         not_modified()
     } else if encode::takes_gzip(call) {
         let mut response = respond::bytes(200, document.packed.clone());
@@ -178,18 +176,18 @@ fn cached(call: &Call, document: &Document) -> Result<Response, ApiError> {
         respond::bytes(200, document.unpacked().map_err(ApiError::internal)?)
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
-    response.headers_mut().extend(tag(document).map(|tag| (ETAG, tag)));
+    response.headers_mut().extend(tag(&document.hash).map(|tag| (ETAG, tag)));
     Ok(response)
 }
 
 /// Whether the client has it already.
-fn knows(call: &Call, document: &Document) -> bool {
-    let tag = format!("\"{}\"", document.hash);
+fn knows(call: &Call, hash: &str) -> bool {
+    let tag = format!("\"{hash}\"");
     call.header(IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|t| t.trim() == tag))
 }
 
-fn tag(document: &Document) -> Option<HeaderValue> {
-    HeaderValue::from_str(&format!("\"{}\"", document.hash)).ok()
+fn tag(hash: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("\"{hash}\"")).ok()
 }
 
 fn not_modified() -> Response {

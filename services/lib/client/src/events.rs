@@ -85,7 +85,7 @@ impl EventQueue {
 fn identity(object: &Value) -> Value {
     let metadata = &object["metadata"];
     json!({
-        "apiVersion": object["apiVersion"], "kind": object["kind"],
+        "apiVersion": object["apiVersion"], "kind": object["kind"], "fieldPath": object["fieldPath"],
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
                      "resourceVersion": metadata["resourceVersion"]},
     })

@@ -110,11 +110,14 @@ fn empty_namespaces(folder: &Path, started: i64) -> std::io::Result<()> {
     let own = std::fs::metadata(folder)?.dev();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let file = std::fs::metadata(&path)?;
+        // The runtime may be faster.
+        let Ok(file) = std::fs::metadata(&path) else { continue };
         // What is mounted on a file is of another device. Were it mounted this very moment, it could not be removed.
         if file.dev() == own && file.mtime() < started {
-            tracing::info!("{} is of a runtime that is gone", path.display());
-            std::fs::remove_file(&path)?;
+            match std::fs::remove_file(&path) {
+                Ok(()) => tracing::info!("{} was of a runtime that is gone", path.display()),
+                Err(error) => tracing::warn!("{}: {error}", path.display()),
+            }
         }
     }
     Ok(())

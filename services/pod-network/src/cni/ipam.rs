@@ -72,8 +72,10 @@ impl Addresses {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let is_address = entry.file_name().to_str().is_some_and(|name| name.parse::<Ipv4Addr>().is_ok());
-            let is_old = entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age > SETTLED);
-            if is_address && is_old && !lives(&fs::read_to_string(entry.path())?) {
+            // Another plugin may have given it back meanwhile.
+            let (Ok(file), Ok(owner)) = (entry.metadata(), fs::read_to_string(entry.path())) else { continue };
+            let is_old = file.modified()?.elapsed().is_ok_and(|age| age > SETTLED);
+            if is_address && is_old && !lives(&owner) {
                 fs::remove_file(entry.path())?;
             }
         }
